@@ -1,0 +1,74 @@
+# The course's commands. Each one first builds .venv if it is missing, unfinished, or older than the files that describe it.
+VENV    := .venv
+PY      := $(VENV)/bin/python
+STAMP   := $(VENV)/.installed
+PROFILE ?= quick
+PYTHON  ?=
+ARGS    ?=
+
+# A Python that really runs (a shim on the path may not), has venv and pip, and is one the course declares.
+SUITS   := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+# An environment worth keeping: a true virtual one (without pyvenv.cfg its python is the system's, and pip would install
+# there), the right Python, a working pip, and no package that was cut off half-way.
+WHOLE   := import sys, pip, importlib.metadata as m; \
+           sys.exit(not (sys.prefix != sys.base_prefix and (3, 11) <= sys.version_info[:2] <= (3, 13) \
+                         and all(d.files for d in m.distributions())))
+# The second guard: pip itself refuses to install outside a virtual environment.
+export PIP_REQUIRE_VIRTUALENV := 1
+
+define NEW_VENV
+{ found=; for python in $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python); do \
+    "$$python" -c '$(SUITS)' >/dev/null 2>&1 && { found=$$python; break; }; done; \
+  if [ -z "$$found" ]; then \
+    echo "No usable Python 3.11, 3.12 or 3.13 with venv and pip was found ($(or $(PYTHON),python3.13 ... python)):" \
+         "install one, or name it with 'make ... PYTHON=/path/to/python3'." >&2; exit 1; fi; \
+  echo "Building $(VENV) with $$("$$found" --version) (once; a few minutes, about 6 GB on Linux)."; \
+  rm -rf $(VENV) && "$$found" -m venv $(VENV); }
+endef
+
+define INSTALL
+{ { $(PY) -m pip install --disable-pip-version-check -r requirements.txt -c constraints.txt && \
+    $(PY) -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e . ; } || { \
+    echo "The installation did not finish (see pip's message above): check the network and free disk space," \
+         "then run the same command again; it goes on from here." >&2; exit 1; }; }
+endef
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lab bench site notebooks clean
+
+help:            ## list the commands
+	@awk -F ':[^#]*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(STAMP)    ## run the course: notebooks, results, site (PROFILE=full for the long one, ARGS="--only 02,03")
+	@$(PY) -m utils.course --profile $(PROFILE) $(ARGS)
+
+test: $(STAMP)   ## check everything: style, unit tests, every notebook
+	@$(PY) -m pytest -p no:cacheprovider --nbval-lax --nbval-current-env --nbval-cell-timeout 600 tests notebooks $(ARGS)
+
+lab: $(STAMP)    ## open the notebooks in JupyterLab
+	@$(PY) -m jupyterlab notebooks $(ARGS)
+
+bench: $(STAMP)  ## compare the unlearning methods into build/results.json (ARGS="--seeds 3 --methods all")
+	@$(PY) -m utils.benchmark --dataset synthetic --profile $(PROFILE) --out build/results.json $(ARGS)
+
+site: $(STAMP)   ## build the HTML pages from what has been run so far
+	@$(PY) -m utils.course --site-only $(ARGS)
+
+notebooks: $(STAMP)  ## run the notebooks in place with their defaults and store their outputs
+	@$(PY) -m utils.course --in-place $(ARGS)
+
+clean:           ## remove what the commands made; .venv, caches of faces and downloads stay
+	@rm -rf build .pytest_cache .ruff_cache *.egg-info
+	@find utils tests notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+
+# The stamp is written last, so an installation that was cut off is taken up again by the next command.
+$(STAMP): requirements.txt constraints.txt pyproject.toml $(PY)
+	@rm -f $@
+	@$(PY) -c '$(WHOLE)' >/dev/null 2>&1 || $(NEW_VENV)
+	@$(INSTALL)
+	@$(PY) -m utils.course --check || { echo "The environment is damaged; building it afresh." >&2; \
+	  $(NEW_VENV) && $(INSTALL) && $(PY) -m utils.course --check; }
+	@touch $@
+
+# A missing interpreter is mended by the rule above.
+$(PY): ;

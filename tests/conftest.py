@@ -1,0 +1,67 @@
+"""Shared fixtures: a small synthetic world, and the real faces when they are at hand."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from utils.datasets import FaceDataset, load_faces
+from utils.settings import REPO_ROOT
+from utils.splits import make_splits
+from utils.synthetic import synthetic_faces
+from utils.training import TrainConfig, train_from_scratch
+
+
+@pytest.fixture(scope="session")
+def lfw_root() -> Path:
+    """The LFW folder, or a skip: real faces are never part of the repository."""
+    root = Path(os.environ.get("FACE_COURSE_LFW") or REPO_ROOT.parent / "shared/faces/lfw-deepfunneled")
+    if not root.is_dir():
+        pytest.skip(f"no real faces at {root}")
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_faces():
+    """Twelve synthetic people: eight to train on with 12 photos each, four unseen with 6."""
+    photos, labels, names = synthetic_faces(8, 4, 12, 6, progress=False, cached=False)
+    return FaceDataset(
+        name="tiny",
+        pixels=photos,
+        labels=labels,
+        identities=names,
+        photo_names=tuple(f"{names[label]}/{i}" for i, label in enumerate(labels)),
+        image_size=64,
+        source="rendered for a test",
+        licence="MIT",
+        trained_min_photos=10,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_splits(tiny_faces):
+    """Two people to forget, one for choosing hyper-parameters, five to keep, four unseen."""
+    return make_splits(tiny_faces, n_forget=2, n_dev=1)
+
+
+@pytest.fixture(scope="session")
+def tiny_recogniser(tiny_splits):
+    """A MiniFaceNet trained for seconds on the tiny world: enough for losses to have gradients."""
+    config = TrainConfig(epochs=8, batch_size=16, learning_rate=0.05)
+    return train_from_scratch(tiny_splits, tiny_splits.trained, "mini", config, torch.device("cpu"), False)
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch) -> Path:
+    """An empty cache folder for one test."""
+    monkeypatch.setenv("FACE_COURSE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session")
+def default_splits():
+    """The embedded data set as every command uses it; rendered once, then cached."""
+    return make_splits(load_faces("synthetic", progress=False))

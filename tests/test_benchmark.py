@@ -1,0 +1,122 @@
+"""The benchmark command: schema, resuming, refusals, tables."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from utils import benchmark
+from utils.benchmark import Plan, main, parse_option, percent, read_results, results_table, run_benchmark, write_results
+from utils.settings import CourseError
+
+POOL_KEYS = {"r1", "r5", "map", "mean_cosine", "nearest_cosine"}
+
+
+@pytest.fixture
+def tiny_world(monkeypatch, tiny_faces, own_cache):
+    """Let the benchmark open the tiny data set in place of the default one."""
+    monkeypatch.setattr(benchmark, "load_faces", lambda *_, **__: tiny_faces)
+
+
+def tiny_plan(**changes) -> Plan:
+    options = (("dispersion", "steps", 2), ("gradient_ascent", "steps", 2))
+    return Plan(**{"methods": ("dispersion",), "forget": 2, "train_epochs": 1, "options": options, "device": "cpu"} | changes)
+
+
+def test_results_follow_the_schema(tiny_world, tmp_path):
+    results = run_benchmark(tiny_plan(), tmp_path / "r.json", progress=False)
+    assert results == json.loads((tmp_path / "r.json").read_text()) and results["schema"] == 1
+    assert {"python", "torch", "device", "threads", "commit"} <= results["environment"].keys()
+    assert [run["method"] for run in results["runs"]] == ["original", "retrain", "dispersion"]
+    for row in results["runs"]:
+        assert POOL_KEYS <= row["forget"].keys() and "lookalike_fmr" in row["forget"]
+        assert POOL_KEYS <= row["retain"].keys() and POOL_KEYS <= row["unseen"].keys()
+        assert {"r1", "map"} <= row["chance"].keys() and len(row["forget_ids"]) == row["n_forget"] == 2
+        assert row["peak_memory_mb"] > 0 and row["gallery_size"] > 0 and row["n_identities"] == 12
+        assert all(0 <= row[pool]["r1"] <= 1 for pool in ("forget", "retain", "unseen"))
+    assert results["runs"][2]["config"]["steps"] == 2
+
+
+def test_an_interrupted_run_resumes_where_it_stopped(tiny_world, tmp_path, monkeypatch):
+    out, real = tmp_path / "r.json", benchmark.unlearn
+    calls = []
+
+    def interrupted(name, *args, **kwargs):
+        calls.append(name)
+        if name == "dispersion" and len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(benchmark, "unlearn", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_benchmark(tiny_plan(), out, progress=False)
+    assert len(read_results(out)["runs"]) == 2
+    run_benchmark(tiny_plan(), out, progress=False)
+    assert calls == ["original", "retrain", "dispersion", "dispersion"]
+    run_benchmark(tiny_plan(), out, progress=False)
+    assert len(calls) == 4
+    run_benchmark(tiny_plan(options=(("dispersion", "steps", 3),)), out, progress=False)
+    assert calls[4:] == ["dispersion"] and len(read_results(out)["runs"]) == 4
+
+
+def test_seeds_forget_different_people(tiny_world, tmp_path):
+    results = run_benchmark(tiny_plan(methods=("original",), seeds=2), tmp_path / "r.json", progress=False)
+    people = [run["forget_ids"] for run in results["runs"] if run["method"] == "original"]
+    assert len(people) == 2 and people[0] != people[1]
+
+
+@pytest.mark.parametrize(
+    "arguments, told",
+    [
+        (["--dataset", "faces"], "synthetic"),
+        (["--methods", "original,magic"], "dispersion"),
+        (["--backbone", "vit"], "mini, facenet"),
+        (["--profile", "slow"], "quick, full"),
+        (["--seeds", "0"], "at least 1"),
+        (["--set", "dispersion.stepz=3"], "steps"),
+        (["--set", "nonsense"], "METHOD.KEY=VALUE"),
+        (["--dataset", "folder"], "needs root"),
+        (["--dataset", "lfw", "--root", "/no/such/folder"], "no/such/folder"),
+        (["--device", "tpu"], "cpu, cuda"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_leaves_nothing(arguments, told, tmp_path, capsys):
+    out = tmp_path / "r.json"
+    assert main([*arguments, "--out", str(out), "--quiet"]) == 2
+    error = capsys.readouterr().err
+    assert told in error and error.count("\n") == 1 and "Traceback" not in error
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"schema": 7}', "[]"])
+def test_a_damaged_results_file_is_refused_not_overwritten(text, tmp_path, capsys):
+    out = tmp_path / "r.json"
+    out.write_text(text)
+    assert main(["--table", "--out", str(out)]) == 2
+    assert str(out) in capsys.readouterr().err and out.read_text() == text
+
+
+def test_the_table_shows_means_and_spread(tmp_path, capsys):
+    pool = {"r1": 0.5, "map": 0.25}
+    run = {"dataset": "d", "backbone": "mini", "n_forget": 1, "method": "dispersion", "seconds": 3, "images_processed": 9}
+    runs = [run | {"forget": pool, "retain": pool, "unseen": pool}, run | {"forget": {"r1": 0.7, "map": math.nan}}]
+    runs[1] |= {"retain": pool, "unseen": pool}
+    text = results_table({"runs": runs}, markdown=True)
+    assert "| 60.0 ± 10.0 |" in text and "| 50.0 ± 0.0 |" in text and "Dispersion, log-sum-exp" in text
+    write_results(tmp_path / "r.json", {"schema": 1, "runs": runs})
+    assert "NaN" not in (tmp_path / "r.json").read_text()
+    assert main(["--table", "--out", str(tmp_path / "r.json")]) == 0
+    assert "forget R@1" in capsys.readouterr().out
+
+
+def test_option_values_are_read_as_json():
+    assert parse_option("dispersion.beta=2.5") == ("dispersion", "beta", 2.5)
+    assert parse_option("dispersion.batchnorm=train") == ("dispersion", "batchnorm", "train")
+    with pytest.raises(CourseError, match="METHOD.KEY=VALUE"):
+        parse_option("beta=2")
+
+
+def test_percent_of_unknown_values_is_a_dash():
+    assert percent([math.nan]) == percent([None]) == "–" and percent([0.123]) == "12.3"

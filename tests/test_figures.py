@@ -1,0 +1,179 @@
+"""Every figure draws from plain arrays, leaves its inputs and pyplot alone, and says what its data say."""
+
+from __future__ import annotations
+
+import io
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from utils import figures as fg
+
+RNG = np.random.default_rng(0)
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+PHOTOS = np.repeat(RNG.integers(0, 256, (12, 3, 16, 1), dtype=np.uint8), 16, axis=3)
+LABELS = np.repeat([2, 0, 5], 4)
+NAMES = ["Ada", "Bo", "Cleo_de_la_very_long_name", "D", "E", "Fay"]
+EMB = unit(RNG.normal(size=(12, 8)))
+SEARCH = fg.Search(PHOTOS[0], PHOTOS[1:4], [True, False, True], [0.9, 0.5, 0.41], ["Ada", "Bo", "Ada"], "a person")
+SCORES = {
+    name: {pool: {"r1": r1, "r5": r1, "map": r1 / 2} for pool in ("forget", "retain", "unseen")}
+    | {"chance": {"r1": 0.01, "map": 0.02}}
+    for name, r1 in (("original", 0.98), ("retrain", 0.97), ("random_labels", 0.4))
+}
+HISTORY = [{"step": s, "loss": 1.0 / s, "retain_loss": 0.1, "mean_cosine": 0.5, "other": 7} for s in range(1, 5)]
+
+CASES = {
+    "photo_grid": lambda: fg.photo_grid(PHOTOS, [str(i) for i in range(12)], 5, "photos"),
+    "photo_grid_one": lambda: fg.photo_grid(torch.from_numpy(PHOTOS[:1])),
+    "identity_rows": lambda: fg.identity_rows(PHOTOS, LABELS, NAMES, "people"),
+    "search_strip": lambda: fg.search_strip(*SEARCH),
+    "before_after_search": lambda: fg.before_after_search([SEARCH, SEARCH], [SEARCH, SEARCH], "both"),
+    "similarity_heatmap": lambda: fg.similarity_heatmap(EMB, LABELS, NAMES),
+    "similarity_heatmap_two": lambda: fg.similarity_heatmap({"before": EMB, "after": torch.tensor(EMB)}, LABELS),
+    "cosine_histograms": lambda: fg.cosine_histograms([0.9, 0.8], RNG.uniform(-0.3, 0.3, 50), 0.4, log=True),
+    "sphere_scatter": lambda: fg.sphere_scatter(fg.to_sphere(EMB), LABELS, NAMES),
+    "sphere_scatter_two": lambda: fg.sphere_scatter({"a": fg.to_sphere(EMB), "b": fg.to_sphere(EMB)}, LABELS),
+    "circle_scatter": lambda: fg.circle_scatter({"a": unit(RNG.normal(size=(5, 2)))}),
+    "margin_curves": lambda: fg.margin_curves(32, 0.35, 0.5),
+    "precision_recall_walk": lambda: fg.precision_recall_walk([1, 0, 1, 1]),
+    "precision_recall_walk_none": lambda: fg.precision_recall_walk([0, 0, 0]),
+    "roc_curve": lambda: fg.roc_curve([0, 0.001, 0.1, 1], [0.2, 0.5, 0.9, 1]),
+    "rank_histogram": lambda: fg.rank_histogram([1, 1, 2], [10, 300, 7], 400, random=50),
+    "identity_dots": lambda: fg.identity_dots({"forget": [0.1, 0.2], "retain": [0.9]}, "AP", chance=0.01),
+    "score_bars": lambda: fg.score_bars(SCORES),
+    "pareto": lambda: fg.pareto(SCORES),
+    "history_curves": lambda: fg.history_curves(HISTORY),
+    "pair_weights": lambda: fg.pair_weights(RNG.uniform(0, 1, 30)),
+    "steps_diagram": lambda: fg.steps_diagram([("photo", "pixels"), ("embedding", "numbers")], "how"),
+}
+
+
+def texts(figure: Figure) -> str:
+    found = figure.findobj(lambda artist: hasattr(artist, "get_text"))
+    return "\n".join(artist.get_text() for artist in found if isinstance(artist.get_text(), str))
+
+
+@pytest.fixture(autouse=True)
+def style():
+    with matplotlib.rc_context():
+        fg.use_style()
+        yield
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_figure_renders_small_and_stays_outside_pyplot(name):
+    figure = CASES[name]()
+    assert isinstance(figure, Figure) and not plt.get_fignums()
+    file = io.BytesIO()
+    figure.savefig(file, format="png", bbox_inches="tight")
+    assert 1_000 < len(file.getvalue()) < 400_000
+
+
+def test_inputs_are_not_changed():
+    before = PHOTOS.copy(), EMB.copy(), LABELS.copy()
+    for case in CASES.values():
+        case()
+    for old, new in zip(before, (PHOTOS, EMB, LABELS), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_search_tells_hits_by_symbol_not_only_by_colour():
+    shown = texts(fg.search_strip(*SEARCH))
+    assert shown.count("✓") == 2 and shown.count("✗") == 1
+    assert "cos 0.41" in shown and "a person" in shown and "query" in shown
+
+
+def test_before_and_after_rows_are_labelled():
+    shown = texts(fg.before_after_search([SEARCH], [SEARCH]))
+    assert "a person · before" in shown and "a person · after unlearning" in shown
+
+
+def test_average_precision_walk_shows_the_hand_computed_value():
+    # hits at ranks 1, 3, 4: (1/1 + 2/3 + 3/4) / 3 = 0.81
+    shown = texts(fg.precision_recall_walk([1, 0, 1, 1]))
+    assert "AP 0.81" in shown and "2/3" in shown and "3/4" in shown
+    assert "hits below rank 2: 2" in texts(fg.precision_recall_walk([1, 0, 1, 1], n_shown=2))
+
+
+def test_heatmap_sorts_people_and_shares_one_scale():
+    figure = fg.similarity_heatmap({"before": EMB, "after": EMB}, LABELS, NAMES)
+    first, second = (ax for ax in figure.axes if ax.get_images())
+    assert [label.get_text() for label in first.get_yticklabels()] == ["Ada", "Cleo de la very…", "Fay"]
+    assert first.get_images()[0].get_clim() == second.get_images()[0].get_clim()
+    np.testing.assert_allclose(np.diag(first.get_images()[0].get_array()), 1, atol=1e-6)
+    shown, own = first.get_images()[0].get_array(), EMB[4:8] @ EMB[4:8].T  # label 0 comes first
+    np.testing.assert_allclose(shown[:4, :4], own, atol=1e-6)
+
+
+def test_roc_mark_interpolates_the_curve():
+    assert "TAR 50% at FAR 0.1%" in texts(fg.roc_curve([0, 0.001, 0.1, 1], [0.2, 0.5, 0.9, 1]))
+
+
+def test_histograms_show_shares_of_pairs():
+    ax = fg.cosine_histograms([0.9, 0.8, 0.7], [0.0, 0.1]).axes[0]
+    heights = [patch.get_path().vertices[:, 1].max() for patch in ax.patches]
+    assert heights == pytest.approx([1 / 2, 1 / 3])  # different people, then same person
+
+
+def test_rank_one_has_its_own_bin():
+    edges = fg._rank_edges(1640)
+    assert edges[0] == 0.5 and edges[1] == 1.5 and edges[-1] > 1640 and (np.diff(edges) > 0).all()
+
+
+def test_circle_shows_mean_and_nearest_cosine():
+    square = np.array([[1.0, 0], [0, 1], [-1, 0], [0, -1]])
+    shown = texts(fg.circle_scatter({"square": square}))
+    assert "mean cosine -0.33" in shown and "nearest cosine +0.00" in shown
+
+
+def test_sphere_projection_has_unit_rows_and_a_common_frame():
+    points = fg.to_sphere(EMB)
+    np.testing.assert_allclose(np.linalg.norm(points, axis=1), 1, atol=1e-9)
+    np.testing.assert_allclose(fg.to_sphere(EMB[:3], EMB), points[:3], atol=1e-9)
+    on_ball = unit(RNG.normal(size=(5, 3)))
+    np.testing.assert_allclose(fg.to_sphere(on_ball), on_ball)
+
+
+def test_pair_weights_sum_to_one_and_favour_the_nearest():
+    ax = fg.pair_weights(np.linspace(0, 0.9, 10), sharpness=(10,)).axes[0]
+    mean, lse = (line.get_ydata() for line in ax.lines[:2])
+    assert mean == pytest.approx(np.full(10, 0.1)) and lse.sum() == pytest.approx(1)
+    assert (np.diff(lse) > 0).all()
+
+
+def test_margin_curves_meet_the_formula():
+    ax = fg.margin_curves(10, 0.35, 0.5).axes[0]
+    plain, cosface, arcface = (line.get_ydata()[0] for line in ax.lines[:3])  # at angle 0
+    assert (plain, cosface, arcface) == pytest.approx((10, 6.5, 10 * np.cos(0.5)))
+
+
+def test_history_takes_records_or_columns_and_ignores_other_keys():
+    columns = {key: [record[key] for record in HISTORY] for key in HISTORY[0]}
+    for history in (HISTORY, columns):
+        shown = texts(fg.history_curves(history))
+        assert "retain loss" in shown and "mean cosine" in shown and "other" not in shown
+
+
+def test_pareto_labels_do_not_overlap():
+    figure = fg.pareto(SCORES)
+    figure.canvas.draw()
+    labels = [t for t in figure.axes[0].texts if t.get_text() in ("original", "retrain", "random labels")]
+    boxes = [Text.get_window_extent(t) for t in labels]
+    assert len(boxes) == 3
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
+
+
+def test_palette_colours_are_distinct():
+    colours = [fg.FORGET, fg.RETAIN, fg.UNSEEN, fg.ORIGINAL, fg.RETRAIN, fg.ACCENT, fg.CHANCE]
+    assert len(set(colours)) == len(colours)

@@ -1,0 +1,254 @@
+"""The frame and the first methods: inputs untouched, losses as written, refusals in one sentence."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from utils.settings import CourseError
+from utils.training import TrainConfig, embed
+from utils.unlearning import METHODS, make_config, run_steps, unlearn
+from utils.unlearning.frame import (
+    StepConfig,
+    Task,
+    distillation,
+    forget_batches,
+    make_batch,
+    original_points,
+    profile_options,
+    retain_batches,
+)
+from utils.unlearning.labels import draw_wrong_labels
+
+STEPWISE = [name for name, entry in METHODS.items() if issubclass(entry.config, StepConfig)]
+
+
+@pytest.fixture
+def task(tiny_recogniser, tiny_splits) -> Task:
+    import copy
+
+    return Task(
+        model=copy.deepcopy(tiny_recogniser.model).eval(),
+        head=copy.deepcopy(tiny_recogniser.head),
+        splits=tiny_splits,
+        seed=0,
+        device=torch.device("cpu"),
+        progress=False,
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+def run(name, recogniser, splits, **config):
+    if name in STEPWISE:
+        config = {"steps": 3} | config
+    return unlearn(name, recogniser.model, recogniser.head, splits, device="cpu", progress=False, **config)
+
+
+def state(module) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in module.state_dict().items()}
+
+
+def same(a: dict, b: dict) -> bool:
+    return all(torch.equal(a[key], b[key]) for key in a)
+
+
+# ------------------------------------------------------------------------------------------------------ the frame
+
+
+@pytest.mark.parametrize("name", STEPWISE)
+def test_inputs_are_never_mutated_and_the_model_moves(name, tiny_recogniser, tiny_splits):
+    model, head = state(tiny_recogniser.model), state(tiny_recogniser.head)
+    labels = tiny_splits.faces.labels.copy()
+    outcome = run(name, tiny_recogniser, tiny_splits)
+    assert same(model, tiny_recogniser.model.state_dict()) and same(head, tiny_recogniser.head.state_dict())
+    assert np.array_equal(labels, tiny_splits.faces.labels)
+    assert outcome.model is not tiny_recogniser.model and not same(model, outcome.model.state_dict())
+    assert len(outcome.history) == 3 and outcome.seconds > 0 and outcome.images_processed > 0
+
+
+@pytest.mark.parametrize("name", [n for n in STEPWISE if n != "finetune"])
+def test_batchnorm_statistics_and_head_stay_frozen(name, tiny_recogniser, tiny_splits):
+    before = {k: v.clone() for k, v in tiny_recogniser.model.named_buffers()}
+    outcome = run(name, tiny_recogniser, tiny_splits)
+    assert same(before, dict(outcome.model.named_buffers()))
+    assert same(state(tiny_recogniser.head), outcome.head.state_dict())
+
+
+@pytest.mark.parametrize("name", STEPWISE)
+def test_same_seed_same_model(name, tiny_recogniser, tiny_splits):
+    runs = [run(name, tiny_recogniser, tiny_splits) for _ in range(2)]
+    assert same(runs[0].model.state_dict(), runs[1].model.state_dict())
+
+
+def test_original_is_an_untouched_copy(tiny_recogniser, tiny_splits):
+    outcome = run("original", tiny_recogniser, tiny_splits)
+    assert same(state(tiny_recogniser.model), outcome.model.state_dict())
+    assert outcome.images_processed == 0 and outcome.history == []
+
+
+def test_retrain_never_sees_the_forget_set(own_cache, tiny_recogniser, tiny_splits):
+    outcome = run("retrain", tiny_recogniser, tiny_splits, epochs=2, batch_size=16)
+    assert outcome.head.weight.shape[0] == len(tiny_splits.kept)
+    assert outcome.images_processed == 2 * len(tiny_splits.photos("kept", "train"))
+    again = run("retrain", tiny_recogniser, tiny_splits, epochs=2, batch_size=16)
+    assert again.seconds == pytest.approx(outcome.seconds, abs=0.1)
+
+
+def test_images_are_counted(tiny_recogniser, tiny_splits):
+    outcome = run("gradient_ascent", tiny_recogniser, tiny_splits, steps=4, photos_per_identity=3)
+    assert outcome.images_processed == 4 * 2 * 3
+    outcome = run("dispersion", tiny_recogniser, tiny_splits, steps=4, photos_per_identity=3, retain_per_step=5)
+    assert outcome.images_processed == 4 * (2 * 3 + 5) + len(tiny_splits.photos("kept", "train"))
+
+
+def test_methods_see_training_photos_only(task):
+    seen = [next(forget_batches(task, StepConfig())) for _ in range(3)] + [next(retain_batches(task, 20))]
+    assert set(np.concatenate(seen)) <= set(task.splits.train)
+
+
+def test_forget_batches_hold_p_by_k_photos(task):
+    batch = next(forget_batches(task, StepConfig(identities_per_step=2, photos_per_identity=3)))
+    people, counts = np.unique(task.splits.faces.labels[batch], return_counts=True)
+    assert set(people) == set(task.splits.forget) and counts.tolist() == [3, 3]
+    assert len(set(batch.tolist())) == 6
+
+
+def test_retain_batches_show_every_kept_photo_once_a_round(task):
+    kept = task.kept_photos
+    stream = retain_batches(task, 10)
+    seen = np.concatenate([next(stream) for _ in range(-(-len(kept) // 10))])[: len(kept)]
+    assert sorted(seen.tolist()) == sorted(kept.tolist())
+
+
+def test_unknown_names_keys_and_types_are_refused_with_the_valid_ones(tiny_recogniser, tiny_splits):
+    with pytest.raises(CourseError, match="dispersion"):
+        run("dispersal", tiny_recogniser, tiny_splits)
+    with pytest.raises(CourseError, match="learning_rate"):
+        run("dispersion", tiny_recogniser, tiny_splits, lr=0.1)
+    with pytest.raises(CourseError, match="type int"):
+        run("dispersion", tiny_recogniser, tiny_splits, steps="many")
+    with pytest.raises(CourseError, match="negative"):
+        run("dispersion", tiny_recogniser, tiny_splits, steps=-1)
+    with pytest.raises(CourseError, match="frozen, train"):
+        run("dispersion", tiny_recogniser, tiny_splits, batchnorm="melted")
+
+
+def test_integers_are_welcome_where_floats_are_meant():
+    assert make_config("dispersion", {"beta": 5}).beta == 5.0
+
+
+def test_a_method_without_its_data_names_what_is_missing(tiny_recogniser, tiny_splits):
+    nobody = dataclasses.replace(tiny_splits, retain=(), dev_forget=(), train=tiny_splits.photos("forget", "train"))
+    with pytest.raises(CourseError, match="'random_labels' needs training photos of the kept people"):
+        run("random_labels", tiny_recogniser, nobody)
+
+
+def test_a_diverging_run_names_its_step_and_returns_nothing(task):
+    def losses(batch):
+        return {"forget": batch.forget.sum() * (float("nan") if len(task.history) == 2 else 1.0)}
+
+    with pytest.raises(CourseError, match="diverged at step 3"):
+        run_steps(task, StepConfig(steps=5), losses)
+
+
+def test_profiles_differ_only_in_known_settings():
+    for name, entry in METHODS.items():
+        assert profile_options(name, "quick") == {}
+        known = {field.name for field in dataclasses.fields(entry.config)}
+        assert set(profile_options(name, "full")) <= known
+        make_config(name, profile_options(name, "full"))
+    with pytest.raises(CourseError, match="quick, full"):
+        profile_options("dispersion", "slow")
+
+
+def test_every_method_says_where_it_comes_from():
+    for entry in METHODS.values():
+        assert entry.title and entry.source and entry.notebook and entry.run.__doc__
+        assert set(entry.needs) <= {"forget", "kept"}
+
+
+# ---------------------------------------------------------------------------------------------------- the methods
+
+
+def one_step_loss(task, name, losses, config):
+    """Return the loss on one fixed batch before and after a few of the method's own steps."""
+    photos = task.forget_photos[:8]
+    before = losses(make_batch(task, photos, task.kept_photos[:8], False))
+    METHODS[name].run(task, make_config(name, config))
+    after = losses(make_batch(task, photos, task.kept_photos[:8], False))
+    return before.item(), after.item()
+
+
+def test_gradient_ascent_raises_the_cross_entropy_of_the_forget_photos(task):
+    before, after = one_step_loss(
+        task,
+        "gradient_ascent",
+        lambda b: F.cross_entropy(task.head(b.forget, scale=16.0), b.forget_rows),
+        {"steps": 5, "learning_rate": 1e-3},
+    )
+    assert after > before + 0.05
+
+
+def test_finetune_lowers_the_retained_loss_and_never_reads_a_forget_photo(task, monkeypatch):
+    forbidden = set(task.splits.photos("forget", "train").tolist())
+    images = type(task.splits.faces).images
+    seen = []
+
+    def watched(faces, indices):
+        seen.extend(np.asarray(indices).tolist())
+        return images(faces, indices)
+
+    monkeypatch.setattr(type(task.splits.faces), "images", watched)
+    METHODS["finetune"].run(task, make_config("finetune", {"steps": 12, "learning_rate": 1e-3}))
+    assert seen and not forbidden & set(seen)
+    assert task.history[-1]["retain"] < task.history[0]["retain"]
+
+
+def test_wrong_labels_are_fixed_and_never_a_forget_identity(task):
+    table = draw_wrong_labels(task)
+    assert torch.equal(table, draw_wrong_labels(task))
+    rows = table[torch.from_numpy(task.forget_photos)].tolist()
+    assert set(rows) <= set(task.splits.class_of(task.splits.kept).tolist()) and len(set(rows)) > 1
+    others = np.setdiff1d(np.arange(len(table)), task.forget_photos)
+    assert (table[torch.from_numpy(others)] == -1).all()
+
+
+def test_random_labels_learns_its_wrong_labels(task):
+    wrong = draw_wrong_labels(task)
+    before, after = one_step_loss(
+        task,
+        "random_labels",
+        lambda b: F.cross_entropy(task.head(b.forget, scale=16.0), wrong[torch.from_numpy(b.forget_photos)]),
+        {"steps": 20},
+    )
+    assert after < before
+
+
+@pytest.mark.parametrize("name", ["dispersion", "dispersion_uniform", "dispersion_hard"])
+def test_dispersion_spreads_the_forgotten_and_holds_the_others(name, tiny_recogniser, tiny_splits):
+    outcome = run(name, tiny_recogniser, tiny_splits, steps=25, retain_per_step=32)
+    forget, kept = (tiny_splits.photos(pool, "train") for pool in ("forget", "kept"))
+    old, new = (embed(m, tiny_splits.faces) for m in (tiny_recogniser.model, outcome.model))
+    moved = 1 - (old * new).sum(1)
+    assert moved[forget].mean() > 2 * moved[kept].mean()
+    assert outcome.history[-1]["mean_cosine"] < outcome.history[0]["mean_cosine"] - 0.2
+
+
+def test_zero_steps_change_nothing(tiny_recogniser, tiny_splits):
+    outcome = run("dispersion", tiny_recogniser, tiny_splits, steps=0)
+    assert same(state(tiny_recogniser.model), outcome.model.state_dict())
+
+
+def test_distillation_is_zero_at_the_start(task):
+    targets = original_points(task, task.kept_photos)
+    batch = make_batch(task, task.forget_photos[:2], task.kept_photos[:6], False)
+    assert distillation(batch, targets).item() == pytest.approx(0.0, abs=1e-5)
+    assert task.images_processed == len(task.kept_photos)
+
+
+def test_retrain_options_are_the_training_recipe():
+    assert make_config("retrain", {"epochs": 3}) == TrainConfig(epochs=3)

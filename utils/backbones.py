@@ -1,0 +1,129 @@
+"""Face models: a photo goes in, a point in embedding space comes out."""
+
+from __future__ import annotations
+
+import urllib.error
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .settings import CourseError, one_of
+
+BACKBONES = ("mini", "facenet")
+PRETRAINED = ("auto", "vggface2", "casia-webface", "none")
+FACENET_FILES = {"vggface2": "20180402-114759-vggface2.pt", "casia-webface": "20180408-102900-casia-webface.pt"}
+
+
+class FaceBackbone(nn.Module):
+    """What every face model here offers: `embedding_dim`, `input_size`, `preprocess` and `forward`."""
+
+    name: str
+    embedding_dim: int
+    input_size: int
+
+    def preprocess(self, faces: Tensor) -> Tensor:
+        """Turn uint8 faces (B, 3, H, W) into the float32 input (B, 3, S, S) in [-1, 1] that the model expects."""
+        x = (faces.float() - 127.5) / 128.0
+        if x.shape[-2:] != (self.input_size, self.input_size):
+            x = F.interpolate(x, size=(self.input_size, self.input_size), mode="bilinear", antialias=True)
+        return x.contiguous(memory_format=torch.channels_last)
+
+    @property
+    def device(self) -> torch.device:
+        """The device that holds the weights."""
+        return next(self.parameters()).device
+
+
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions with a shortcut; the first one halves the resolution. Introduced in notebook 02."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride=2, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.norm1(self.conv1(x)))
+        return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+
+
+class MiniFaceNet(FaceBackbone):
+    """A residual CNN of about one million parameters: 64×64 colour face -> 128 numbers. Introduced in notebook 02."""
+
+    name = "mini"
+    embedding_dim = 128
+    input_size = 64
+    widths = (24, 48, 96, 192)
+
+    def __init__(self):
+        super().__init__()
+        first, *_, last = self.widths
+        stem = nn.Conv2d(3, first, 3, stride=2, padding=1, bias=False)
+        self.stem = nn.Sequential(stem, nn.BatchNorm2d(first), nn.ReLU())
+        pairs = zip(self.widths[:-1], self.widths[1:], strict=True)
+        self.stages = nn.Sequential(*(ResidualBlock(inputs, outputs) for inputs, outputs in pairs))
+        self.embedding = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(last * 4 * 4, self.embedding_dim, bias=False),
+            nn.BatchNorm1d(self.embedding_dim),
+        )
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float faces (B, 3, 64, 64) to un-normalised embeddings (B, 128)."""
+        return self.embedding(self.stages(self.stem(x)))
+
+
+class FacenetBackbone(FaceBackbone):
+    """facenet-pytorch's InceptionResnetV1 (23.5 M parameters): 160×160 face -> 512 numbers (Schroff et al. 2015)."""
+
+    name = "facenet"
+    embedding_dim = 512
+    input_size = 160
+
+    def __init__(self, pretrained: str | None = None):
+        super().__init__()
+        from facenet_pytorch import InceptionResnetV1
+
+        self.network = InceptionResnetV1(pretrained=pretrained)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float faces (B, 3, 160, 160) to embeddings (B, 512); this network normalises them itself."""
+        return self.network(x)
+
+
+def facenet_weights_path(pretrained: str) -> Path:
+    """Return the file in which facenet-pytorch looks for its weights (TORCH_HOME or XDG_CACHE_HOME move it)."""
+    from facenet_pytorch.models.inception_resnet_v1 import get_torch_home
+
+    return Path(get_torch_home()) / "checkpoints" / FACENET_FILES[pretrained]
+
+
+def make_backbone(name: str, pretrained: str = "none") -> FaceBackbone:
+    """Build a backbone, with random weights ('none') or facenet-pytorch's own; raises CourseError. Notebook 02."""
+    one_of(name, BACKBONES, "backbone")
+    one_of(pretrained, PRETRAINED, "pretrained weights")
+    if name == "mini":
+        if pretrained in FACENET_FILES:
+            raise CourseError(f"The mini backbone has no '{pretrained}' weights; use 'auto' or 'none'.")
+        return MiniFaceNet()
+    if pretrained == "none":
+        return FacenetBackbone()
+    weights = "vggface2" if pretrained == "auto" else pretrained
+    path = facenet_weights_path(weights)
+    try:
+        return FacenetBackbone(weights)
+    except (urllib.error.URLError, OSError, EOFError) as error:
+        raise CourseError(
+            f"The '{weights}' weights could not be fetched ({error}); place the file {path.name} in {path.parent} "
+            f"by hand, or use --pretrained none."
+        ) from error
+    except (RuntimeError, UnpicklingError) as error:
+        raise CourseError(f"{path} is not a '{weights}' weight file; delete it and fetch it again.") from error

@@ -1,0 +1,75 @@
+"""Dispersion losses: how tightly one person's points sit together on the sphere, as numbers to push down.
+
+Every function of one person takes unit vectors z (n, d) with n >= 2 and returns a scalar; S is the sum of the z_i and
+c_ij = z_i . z_j. "Uniform" and "hard" are this course's reading of the two weightings named in arXiv 2512.13317.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .settings import CourseError, one_of
+
+
+def pair_cosines(z: Tensor) -> Tensor:
+    """Return the cosines (n, n) between unit vectors z (n, d) in float32; the diagonal is -inf. Notebook 08."""
+    z = z.float()
+    return (z @ z.T).masked_fill(torch.eye(len(z), dtype=torch.bool, device=z.device), -math.inf)
+
+
+def mean_cosine(z: Tensor) -> Tensor:
+    """Return the mean cosine over pairs, (|S|^2 - n) / (n (n - 1)): uniform dispersion.
+
+    Every pair weighs the same. Minimal, -1/(n-1), whenever S = 0: even for a few tight clusters. Notebook 08.
+    """
+    n = len(z)
+    total = z.float().sum(dim=0)
+    return (total @ total - n) / (n * (n - 1))
+
+
+def hardest_cosine(z: Tensor) -> Tensor:
+    """Return the mean over photos of the cosine to the nearest other photo: hard dispersion. Notebook 08."""
+    return pair_cosines(z).amax(dim=1).mean()
+
+
+def log_sum_exp_cosine(z: Tensor, beta: float = 10.0) -> Tensor:
+    """Return (1/beta) log mean exp(beta c_ij) over pairs: the bridge from uniform (beta -> 0) to hard (beta -> inf).
+
+    The gradient weighs each pair by softmax(beta c). At beta = 2t it is the uniformity loss of Wang & Isola (ICML
+    2020) up to constants. Introduced in notebook 08.
+    """
+    n = len(z)
+    # the diagonal is -inf and adds nothing to the sum
+    return (torch.logsumexp(beta * pair_cosines(z).flatten(), dim=0) - math.log(n * (n - 1))) / beta
+
+
+DISPERSIONS: dict[str, Callable[..., Tensor]] = {
+    "uniform": mean_cosine,
+    "hard": hardest_cosine,
+    "lse": log_sum_exp_cosine,
+}
+
+
+def dispersion_loss(kind: str, embeddings: Tensor, labels: Tensor, **options: float) -> Tensor:
+    """Return the mean over identities of one dispersion loss, for unit embeddings (B, d) and labels (B,).
+
+    Identities with a single photo in the batch have no pair and are passed over; raises CourseError if none has two.
+    Pairs of different people are left alone: they are strangers already. Introduced in notebook 08.
+    """
+    one_of(kind, DISPERSIONS, "dispersion")
+    groups = [embeddings[labels == label] for label in labels.unique()]
+    losses = [DISPERSIONS[kind](z, **options) for z in groups if len(z) >= 2]
+    if not losses:
+        raise CourseError("Dispersion needs two photos of one identity in a batch; every identity here has one.")
+    return torch.stack(losses).mean()
+
+
+def best_mean_cosine(n: int) -> float:
+    """Return the smallest possible mean cosine of n unit vectors, -1/(n-1): reached by a simplex. Notebook 08."""
+    if n < 2:
+        raise CourseError(f"A mean over pairs needs at least 2 points, not {n}.")
+    return -1.0 / (n - 1)

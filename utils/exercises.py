@@ -1,0 +1,270 @@
+"""Checkers for the notebooks' exercises: each says exact, close, wrong or not attempted yet, and gives a hint.
+
+No checker raises on a student's mistake, and none shows the answer. A checker takes a value, or a function to call.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .settings import REPO_ROOT
+
+EXACT, CLOSE, WRONG, NOT_ATTEMPTED = "exact", "close", "wrong", "not attempted yet"
+SYMBOLS = {EXACT: "✓", CLOSE: "≈", WRONG: "✗", NOT_ATTEMPTED: "…"}
+# What a wrong answer can raise; anything else (such as an interrupt) is not the exercise's business.
+STUDENT_ERRORS = (TypeError, ValueError, AttributeError, RuntimeError, LookupError, ArithmeticError, NameError)
+
+
+# ------------------------------------------------------------------------------------------------- general checkers
+
+
+def check_value(answer: Any, expected: Any, hint: str, tolerance: float = 1e-3, name: str = "answer") -> str:
+    """Compare a number or array with the expected one, print one line and return the status.
+
+    Exact within `tolerance` (absolute), close within ten times that or 5 % of the expected size. Notebook 00.
+    """
+    return _report(name, *_compare(answer, expected, hint, tolerance))
+
+
+def check_function(
+    student: Callable | None,
+    reference: Callable,
+    cases: Sequence[tuple],
+    hint: str,
+    tolerance: float = 1e-4,
+    name: str = "function",
+) -> str:
+    """Call the student's function and the reference on every case (a tuple of arguments); print the worst verdict.
+
+    A function that returns None or ... counts as not attempted. Introduced in notebook 03.
+    """
+    if _is_blank(student):
+        return _report(name, NOT_ATTEMPTED, "")
+    if not callable(student):
+        return _report(name, WRONG, f"a function is wanted here, not {type(student).__name__}.")
+    order = (EXACT, CLOSE, WRONG, NOT_ATTEMPTED)
+    verdicts = [_run_case(student, reference, case, hint, tolerance) for case in cases]
+    return _report(name, *max(verdicts, key=lambda verdict: order.index(verdict[0])))
+
+
+def _run_case(student: Callable, reference: Callable, case: tuple, hint: str, tolerance: float) -> tuple[str, str]:
+    try:
+        answer = student(*case)
+    except NotImplementedError:
+        return NOT_ATTEMPTED, ""
+    except STUDENT_ERRORS as error:
+        return WRONG, f"your function stopped with {type(error).__name__}: {_one_line(error)}. Hint: {hint}"
+    return _compare(answer, reference(*case), hint, tolerance)
+
+
+def _compare(answer: Any, expected: Any, hint: str, tolerance: float) -> tuple[str, str]:
+    """Return the status of an answer and what to say about it; never raises on a strange answer."""
+    if _is_blank(answer):
+        return NOT_ATTEMPTED, ""
+    got, expected = _as_array(answer), _as_array(expected)
+    if got is None:
+        return WRONG, f"numbers are wanted here, not {type(answer).__name__}. Hint: {hint}"
+    if got.shape != expected.shape:
+        return WRONG, f"the shape is {got.shape}, wanted is {expected.shape}. Hint: {hint}"
+    if not np.isfinite(got).all():
+        return WRONG, f"there is a NaN or an infinity in it. Hint: {hint}"
+    error = float(np.abs(got - expected).max(initial=0.0))
+    if error <= tolerance:
+        return EXACT, ""
+    if error <= max(10 * tolerance, 0.05 * float(np.abs(expected).max(initial=0.0))):
+        return CLOSE, f"rounding, or a small slip. Hint: {hint}"
+    return WRONG, f"Hint: {hint}"
+
+
+def _as_array(value: Any) -> np.ndarray | None:
+    """Turn numbers, lists, arrays or tensors into float64, or None when they are something else."""
+    if isinstance(value, str | bytes):
+        return None
+    try:
+        if hasattr(value, "detach"):
+            value = value.detach().cpu()
+        return np.asarray(value, dtype=np.float64)
+    except STUDENT_ERRORS:
+        return None
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or value is Ellipsis
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or "no message"
+    return text if len(text) <= 120 else text[:119] + "…"
+
+
+def _report(name: str, status: str, remark: str) -> str:
+    print(f"{SYMBOLS[status]} {name}: {status}{'. ' if remark else ''}{remark}")
+    return status
+
+
+# --------------------------------------------------------------------------------------------- notebook 00: machine
+
+
+def check_00_environment(modules: Sequence[str] = ("torch", "torchvision", "facenet_pytorch", "faiss")) -> str:
+    """Check this machine: Python, packages, a torchvision that fits torch, a writable folder. Notebook 00."""
+    faults = [_python_fault(), *(_import_fault(module) for module in modules), _torchvision_fault(), _folder_fault()]
+    faults = [fault for fault in faults if fault]
+    return _report("environment", WRONG if faults else EXACT, " ".join(faults))
+
+
+def _python_fault() -> str:
+    fine = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    return "" if fine else f"Python {sys.version_info[0]}.{sys.version_info[1]} is untested; use 3.11 to 3.13."
+
+
+def _import_fault(module: str) -> str:
+    try:
+        __import__(module)
+    except (ImportError, RuntimeError, OSError) as error:
+        return f"'{module}' cannot be imported ({_one_line(error)}); run the set-up again."
+    return ""
+
+
+def _torchvision_fault() -> str:
+    """A torchvision from another build than torch imports and then fails: one real call tells."""
+    try:
+        import torch
+        import torchvision
+
+        torchvision.ops.nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.ones(1), 0.5)
+    except (ImportError, RuntimeError, OSError) as error:
+        return f"torch and torchvision do not fit together ({_one_line(error)}); install both from one place."
+    return ""
+
+
+def _folder_fault() -> str:
+    probe = REPO_ROOT / ".write_probe"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        return f"The course's folder cannot be written ({_one_line(error)}); move it to a folder of your own."
+    return ""
+
+
+# ------------------------------------------------------------------------------------------ notebook 02: face model
+
+
+def check_02_angle(answer: Any, cosine: float) -> str:
+    """Check the angle in degrees between two embeddings whose cosine is given. Notebook 02."""
+    expected = math.degrees(math.acos(max(-1.0, min(1.0, float(cosine)))))
+    got = _as_array(answer) if not _is_blank(answer) else None
+    if got is not None and got.shape == () and expected > 0.5 and abs(got - math.radians(expected)) < 1e-3:
+        return _report("angle", CLOSE, "that is the angle in radians; degrees are wanted.")
+    hint = "undo the cosine with math.acos, then turn radians into degrees."
+    return check_value(answer, expected, hint, tolerance=0.1, name="angle")
+
+
+def check_02_cosface_logit(answer: Any, cosine: float, scale: float, margin: float) -> str:
+    """Check the CosFace logit of the true person, a number or a function (cosine, scale, margin). Notebook 02."""
+    hint = "the margin comes off the cosine first, and the scale multiplies what is left."
+    if callable(answer):
+        cases = [(float(cosine), scale, margin), (0.9, 64.0, 0.35), (-0.2, 10.0, 0.1)]
+        return check_function(answer, _cosface_logit, cases, hint, 1e-3, "CosFace logit")
+    return check_value(answer, _cosface_logit(float(cosine), scale, margin), hint, 0.01, "CosFace logit")
+
+
+def _cosface_logit(cosine: float, scale: float, margin: float) -> float:
+    return scale * (cosine - margin)
+
+
+# ------------------------------------------------------------------------------------------- notebook 03: retrieval
+
+RANKINGS = ([1, 0, 0, 1], [0, 1, 0, 1, 1], [0, 0, 0, 1], [1, 1, 1], [0, 0, 1, 0, 0, 0, 1])
+
+
+def check_03_recall_at_k(student: Callable | None) -> str:
+    """Check a function (relevant: list of 0/1 down one ranking, k) -> 1.0 or 0.0. Notebook 03."""
+    cases = [(list(ranking), k) for ranking in RANKINGS for k in (1, 2, 3)]
+    hint = "is there at least one 1 among the first k entries? Then 1.0, however many there are."
+    return check_function(student, lambda relevant, k: float(any(relevant[:k])), cases, hint, name="recall@k")
+
+
+def check_03_average_precision(answer: Any, relevant: Sequence[int] | None = None) -> str:
+    """Check average precision: a number for the ranking `relevant`, or a function of any ranking. Notebook 03."""
+    hint = "at every hit, divide the hits so far by the rank; then take the mean over the hits, not over all ranks."
+    if relevant is not None and not callable(answer):
+        return check_value(answer, _average_precision(relevant), hint, 0.005, "average precision")
+    cases = [(list(ranking),) for ranking in RANKINGS]
+    return check_function(answer, _average_precision, cases, hint, name="average precision")
+
+
+def _average_precision(relevant: Sequence[int]) -> float:
+    hits = np.flatnonzero(np.asarray(relevant)) + 1
+    return float(np.mean(np.arange(1, len(hits) + 1) / hits)) if len(hits) else 0.0
+
+
+def check_03_chance_r1(answer: Any, n_relevant: int, gallery_size: int) -> str:
+    """Check the chance that a blind pick from the gallery shows the query's person. Notebook 03."""
+    hint = "how many of the gallery's photos show the right person, out of how many?"
+    expected = n_relevant / gallery_size
+    return check_value(answer, expected, hint, tolerance=0.01 * expected, name="chance R@1")
+
+
+# ------------------------------------------------------------------------------------------ notebook 08: dispersion
+
+
+def check_08_mean_pair_cosine(student: Callable | None) -> str:
+    """Check a function: unit rows (n, d) torch float -> mean cosine over all pairs of different rows. Notebook 08."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    draws = [torch.randn(n, d, generator=generator) for n, d in ((2, 3), (5, 4), (8, 16))]
+    cases = [(torch.nn.functional.normalize(draw),) for draw in draws]
+    hint = "in z @ z.T the diagonal compares each photo with itself: leave it out, and divide by n(n − 1)."
+    return check_function(student, _mean_pair_cosine, cases, hint, name="mean-pair cosine")
+
+
+def _mean_pair_cosine(z: Any) -> float:
+    total, n = float((z @ z.T).sum()), len(z)
+    return (total - float((z * z).sum())) / (n * (n - 1))
+
+
+def check_08_blind_spot(points: Any, slack: float = 0.02) -> str:
+    """Check unit vectors (n, d) whose mean-pair cosine is minimal though every nearest cosine exceeds 0.9. Notebook 08.
+
+    The property is tested, not one solution: any set of at least 4 rows that has it is exact.
+    """
+    name = "blind spot"
+    if _is_blank(points):
+        return _report(name, NOT_ATTEMPTED, "")
+    z = _as_array(points)
+    if z is None or z.ndim != 2 or len(z) < 4 or z.shape[1] < 2:
+        return _report(name, WRONG, "wanted is a table of numbers: at least 4 rows, one unit vector each.")
+    if not np.allclose(np.linalg.norm(z, axis=1), 1, atol=1e-3):
+        return _report(name, WRONG, "not every row has length 1. Hint: divide each row by its norm.")
+    n = len(z)
+    mean, nearest = _mean_pair_cosine(z), _nearest_cosines(z).min()
+    lowest = -1 / (n - 1)
+    if mean <= lowest + slack and nearest > 0.9:
+        return _report(name, EXACT, f"mean cosine {mean:+.2f}, and yet every photo has a neighbour at {nearest:.2f}.")
+    if mean <= lowest + 5 * slack and nearest > 0.8:
+        return _report(name, CLOSE, f"mean {mean:+.3f} (lowest possible {lowest:+.3f}), nearest {nearest:.2f}.")
+    if nearest > 0.9:
+        return _report(name, WRONG, f"the mean is still {mean:+.2f}. Hint: let the rows sum to zero.")
+    return _report(name, WRONG, f"a photo's nearest cosine is only {nearest:.2f}. Hint: put photos in tight groups.")
+
+
+def _nearest_cosines(z: np.ndarray) -> np.ndarray:
+    cosines = z @ z.T
+    np.fill_diagonal(cosines, -np.inf)
+    return cosines.max(1)
+
+
+def check_08_best_possible(student: Any, n: int | None = None) -> str:
+    """Check the lowest mean-pair cosine that n unit vectors can have: a number, or a function of n. Notebook 08."""
+    hint = "the squared length of a sum of unit vectors is n plus all pair cosines, and it is never below 0."
+    if n is not None and not callable(student):
+        return check_value(student, -1 / (n - 1), hint, 0.002, "best possible")
+    cases = [(count,) for count in (2, 3, 10, 40)]
+    return check_function(student, lambda count: -1 / (count - 1), cases, hint, name="best possible")

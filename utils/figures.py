@@ -1,0 +1,597 @@
+"""Every plot the notebooks show: matplotlib only, one style, one colour-blind-safe palette.
+
+Each function takes arrays (NumPy or torch) and returns a `Figure` that pyplot does not know about: end a notebook cell
+with the call and the picture appears once; nothing has to be shown or closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullLocator
+from numpy.typing import ArrayLike
+
+# Okabe and Ito's palette: eight colours that people with any common colour vision tell apart.
+FORGET, RETAIN, UNSEEN = "#D55E00", "#0072B2", "#009E73"
+ORIGINAL, RETRAIN, ACCENT = "#3B3B3B", "#CC79A7", "#E69F00"
+CHANCE, INK, PAPER = "#7A7A7A", "#222222", "#FFFFFF"
+CORRECT, WRONG = "#009E73", "#D55E00"
+CYCLE = (RETAIN, FORGET, UNSEEN, ACCENT, RETRAIN, "#56B4E9", ORIGINAL, "#F0E442")
+POOLS = {"forget": FORGET, "retain": RETAIN, "unseen": UNSEEN}
+HATCHES = {"forget": "", "retain": "//", "unseen": ".."}
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+HEAT = "cividis"
+PERCENT = FuncFormatter(lambda share, _: f"{100 * share:g}%")
+STYLE = {
+    "figure.dpi": 110, "savefig.dpi": 110, "figure.facecolor": PAPER, "savefig.facecolor": PAPER,
+    "font.family": "DejaVu Sans", "font.size": 11, "axes.titlesize": 12, "axes.labelsize": 11,
+    "xtick.labelsize": 10, "ytick.labelsize": 10, "legend.fontsize": 10, "figure.titlesize": 13,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": INK, "axes.labelcolor": INK,
+    "text.color": INK, "xtick.color": INK, "ytick.color": INK, "axes.titlelocation": "left",
+    "axes.grid": False, "grid.color": "#DDDDDD", "grid.linewidth": 0.8, "lines.linewidth": 2.2,
+    "legend.frameon": False, "axes.prop_cycle": matplotlib.cycler(color=CYCLE),
+}  # fmt: skip
+
+
+class Search(NamedTuple):
+    """One query and its top-k answers, ready to draw: photos uint8, hits bool (k,), cosines (k,). Notebook 03."""
+
+    query: ArrayLike  # (3, S, S) uint8
+    results: ArrayLike  # (k, 3, S, S) uint8
+    correct: Sequence[bool]
+    cosines: Sequence[float]
+    names: Sequence[str] = ()
+    title: str = ""
+
+
+def use_style() -> None:
+    """Set the course's look (fonts that a projector and a phone can read, 110 dpi). Introduced in notebook 00."""
+    matplotlib.rcParams.update(STYLE)
+    # Loading the backend here lets Jupyter draw figures that pyplot does not manage.
+    plt.switch_backend(matplotlib.get_backend())
+
+
+# ---------------------------------------------------------------------------------------------------------- helpers
+
+
+def _figure(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _rgb(image: ArrayLike) -> np.ndarray:
+    """Turn one photo (3, S, S) uint8 into the (S, S, 3) that matplotlib draws."""
+    return np.moveaxis(np.asarray(image), 0, -1)
+
+
+def _photo(ax: Axes, image: ArrayLike, frame: str | None = None) -> None:
+    ax.imshow(_rgb(image), interpolation="bilinear")
+    ax.set(xticks=[], yticks=[])
+    for spine in ax.spines.values():
+        spine.set(visible=frame is not None, color=frame or INK, linewidth=4)
+
+
+def _grid(ax: Axes, axis: str = "both") -> None:
+    ax.grid(True, axis=axis)
+    ax.set_axisbelow(True)
+
+
+def _short(name: str, length: int = 16) -> str:
+    name = str(name).replace("_", " ")
+    return name if len(name) <= length else name[: length - 1] + "…"
+
+
+def _label_colours(labels: np.ndarray) -> dict:
+    return {label: CYCLE[i % len(CYCLE)] for i, label in enumerate(dict.fromkeys(labels.tolist()))}
+
+
+def _name_of(label: int, names: Sequence[str] | None) -> str:
+    return _short(names[label]) if names is not None else str(label)
+
+
+# ----------------------------------------------------------------------------------------------------------- photos
+
+
+def photo_grid(images: ArrayLike, titles: Sequence[str] | None = None, n_columns: int = 6, title: str = "") -> Figure:
+    """Show photos (N, 3, S, S) uint8 row by row, each with an optional title. Introduced in notebook 00."""
+    n_columns = min(n_columns, len(images))
+    n_rows = -(-len(images) // n_columns)
+    fig = _figure(1.45 * n_columns, (1.7 if titles is not None else 1.45) * n_rows + (0.4 if title else 0))
+    for i, ax in enumerate(fig.subplots(n_rows, n_columns, squeeze=False).flat):
+        if i >= len(images):
+            ax.axis("off")
+            continue
+        _photo(ax, images[i])
+        if titles is not None:
+            ax.set_title(_short(titles[i], 18), fontsize=9, loc="center", pad=3)
+    fig.suptitle(title)
+    return fig
+
+
+def identity_rows(
+    images: ArrayLike, labels: ArrayLike, names: Sequence[str] | None = None, title: str = "", n_columns: int = 8
+) -> Figure:
+    """Show one row per identity, its first photos side by side; `names` is indexed by label. Notebook 00."""
+    labels = np.asarray(labels)
+    people = list(dict.fromkeys(labels.tolist()))
+    rows = [np.flatnonzero(labels == person)[:n_columns] for person in people]
+    n_columns = max(len(row) for row in rows)
+    fig = _figure(1.25 * n_columns + 1.3, 1.25 * len(people) + (0.4 if title else 0))
+    axes = fig.subplots(len(people), n_columns, squeeze=False)
+    for person, row, line in zip(people, rows, axes, strict=True):
+        for k, ax in enumerate(line):
+            if k < len(row):
+                _photo(ax, images[row[k]])
+            else:
+                ax.axis("off")
+        line[0].set_ylabel(_name_of(person, names), rotation=0, ha="right", va="center", labelpad=8)
+    fig.suptitle(title)
+    return fig
+
+
+def _strip(axes: Sequence[Axes], search: Search) -> None:
+    """Draw one search into len(axes) = 1 + k axes: the query, then the answers with frame, symbol and cosine."""
+    _photo(axes[0], search.query, INK)
+    axes[0].set_title("query", fontsize=11, loc="center", pad=4, fontweight="bold")
+    for k, ax in enumerate(axes[1:]):
+        if k >= len(search.results):
+            ax.axis("off")
+            continue
+        hit = bool(search.correct[k])
+        _photo(ax, search.results[k], CORRECT if hit else WRONG)
+        mark = dict(color=CORRECT if hit else WRONG, loc="center", pad=4, fontweight="bold")
+        ax.set_title(f"{k + 1}  {'✓' if hit else '✗'}", fontsize=12, **mark)
+        name = f"{_short(search.names[k], 13)}\n" if len(search.names) else ""
+        ax.set_xlabel(f"{name}cos {float(search.cosines[k]):.2f}", fontsize=9.5, labelpad=4)
+
+
+def search_strip(
+    query: ArrayLike,
+    results: ArrayLike,
+    correct: Sequence[bool],
+    cosines: Sequence[float],
+    names: Sequence[str] = (),
+    title: str = "",
+) -> Figure:
+    """Show a query and its top-k gallery photos: ✓ or ✗, a coloured frame, the cosine below. Notebook 03."""
+    return search_strips([Search(query, results, correct, cosines, names, title)])
+
+
+def search_strips(searches: Sequence[Search], title: str = "") -> Figure:
+    """Show several searches, one row each, with each row's own title above it. Introduced in notebook 03."""
+    k = max(len(search.results) for search in searches)
+    named = any(len(search.names) for search in searches)
+    fig = _figure(1.45 * (k + 1), (2.3 if named else 2.1) * len(searches) + (0.4 if title else 0))
+    rows = fig.subfigures(len(searches), 1, squeeze=False)[:, 0]
+    for row, search in zip(rows, searches, strict=True):
+        _strip(row.subplots(1, k + 1), search)
+        row.suptitle(search.title, x=0.01, ha="left", fontsize=12)
+    fig.suptitle(title, fontweight="bold")
+    return fig
+
+
+def before_after_search(before: Sequence[Search], after: Sequence[Search], title: str = "") -> Figure:
+    """Show each query twice, before and after unlearning, one row above the other. Introduced in notebook 08."""
+    rows = []
+    for old, new in zip(before, after, strict=True):
+        rows += [old._replace(title=f"{old.title} · before"), new._replace(title=f"{new.title} · after unlearning")]
+    return search_strips(rows, title)
+
+
+# ------------------------------------------------------------------------------------------- cosines and embeddings
+
+
+def similarity_heatmap(
+    embeddings: ArrayLike | Mapping[str, ArrayLike],
+    labels: ArrayLike,
+    names: Sequence[str] | None = None,
+    title: str = "",
+) -> Figure:
+    """Show all cosines among a few people's photos, (N, d) unit rows; a mapping title -> embeddings gives panels.
+
+    Rows are sorted by label, one colour scale is shared by all panels. Introduced in notebook 02.
+    """
+    panels = embeddings if isinstance(embeddings, Mapping) else {"": embeddings}
+    labels = np.asarray(labels)
+    order = np.argsort(labels, kind="stable")
+    people, starts = np.unique(labels[order], return_index=True)
+    edges = np.append(starts, len(labels))
+    fig = _figure(5.0 * len(panels) + 0.9, 4.9)
+    axes = fig.subplots(1, len(panels), squeeze=False)[0]
+    for ax, (name, emb) in zip(axes, panels.items(), strict=True):
+        emb = np.asarray(emb)[order]
+        drawn = ax.imshow(emb @ emb.T, vmin=-0.2, vmax=1, cmap=HEAT, interpolation="nearest")
+        middles = (edges[:-1] + edges[1:] - 1) / 2
+        ax.set_xticks(middles, [_name_of(p, names) for p in people], rotation=30, ha="right", rotation_mode="anchor")
+        ax.set_yticks(middles, [_name_of(p, names) for p in people])
+        for edge in edges[1:-1]:
+            ax.axhline(edge - 0.5, color=PAPER, linewidth=1.5)
+            ax.axvline(edge - 0.5, color=PAPER, linewidth=1.5)
+        ax.set_title(name)
+    fig.colorbar(drawn, ax=axes, label="cosine", shrink=0.85, extend="min")
+    fig.suptitle(title)
+    return fig
+
+
+def cosine_histograms(
+    same: ArrayLike, different: ArrayLike, threshold: float | None = None, title: str = "", log: bool = False
+) -> Figure:
+    """Show how the cosines of same-identity and different-identity pairs are spread, as shares. Notebook 02."""
+    same, different = np.asarray(same).ravel(), np.asarray(different).ravel()
+    bins = np.linspace(min(same.min(), different.min(), -0.2), 1.0, 61)
+    fig = _figure(7.6, 3.8)
+    ax = fig.subplots()
+    groups = ((different, "different people", FORGET, "--"), (same, "same person", RETAIN, "-"))
+    for values, name, colour, line in groups:
+        weights = np.full(values.size, 1 / values.size)
+        label = f"{name} ({values.size:,} pairs)"
+        style = dict(weights=weights, histtype="stepfilled", linestyle=line, linewidth=2)
+        ax.hist(values, bins, label=label, facecolor=to_rgba(colour, 0.3), edgecolor=colour, **style)
+    if threshold is not None:
+        ax.axvline(threshold, color=INK, linewidth=1.5)
+        ax.annotate(
+            f" threshold {threshold:.2f}", (threshold, 0.98), xycoords=("data", "axes fraction"), va="top", fontsize=10
+        )
+    ax.set(xlabel="cosine of the two embeddings", ylabel="share of pairs", yscale="log" if log else "linear")
+    ax.yaxis.set_major_formatter(PERCENT)
+    _grid(ax, "y")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+    fig.suptitle(title)
+    return fig
+
+
+def to_sphere(embeddings: ArrayLike, reference: ArrayLike | None = None) -> np.ndarray:
+    """Project (N, d) unit rows onto three directions and back to length 1, (N, 3).
+
+    The directions are those along which `reference` (default: the embeddings themselves) varies most; the same
+    reference makes pictures before and after comparable. Introduced in notebook 02.
+    """
+    emb = np.asarray(embeddings, dtype=np.float64)
+    frame = emb if reference is None else np.asarray(reference, dtype=np.float64)
+    if emb.shape[1] > 3:
+        centre = frame.mean(0)
+        emb = (emb - centre) @ np.linalg.svd(frame - centre, full_matrices=False)[2][:3].T
+    return emb / np.maximum(np.linalg.norm(emb, axis=1, keepdims=True), 1e-12)
+
+
+def sphere_scatter(
+    points: ArrayLike | Mapping[str, ArrayLike],
+    labels: ArrayLike,
+    names: Sequence[str] | None = None,
+    title: str = "",
+    view: tuple[float, float] = (18, 35),
+) -> Figure:
+    """Show points (N, 3) on the ordinary sphere, coloured by label; points behind the ball are paler. Notebook 02."""
+    panels = points if isinstance(points, Mapping) else {"": points}
+    labels = np.asarray(labels)
+    colours = _label_colours(labels)
+    fig = _figure(4.7 * len(panels) + 1.4, 4.7)
+    axes = fig.subplots(1, len(panels), squeeze=False, subplot_kw={"projection": "3d", "computed_zorder": False})[0]
+    for ax, (name, xyz) in zip(axes, panels.items(), strict=True):
+        _wireframe(ax, view)
+        xyz = np.asarray(xyz)
+        front = xyz @ _towards(view) > 0
+        for i, (label, colour) in enumerate(colours.items()):
+            for side, alpha, order in ((~front, 0.4, 1), (front, 0.95, 3)):
+                chosen = xyz[(labels == label) & side]
+                look = dict(color=colour, marker=MARKERS[i % len(MARKERS)], s=34, alpha=alpha, zorder=order)
+                ax.scatter(*chosen.T, depthshade=False, edgecolors=PAPER, linewidths=0.4, **look)
+            ax.scatter([], [], [], color=colour, marker=MARKERS[i % len(MARKERS)], s=40, label=_name_of(label, names))
+        ax.set_title(name, loc="center")
+    handles, texts = axes[-1].get_legend_handles_labels()
+    fig.legend(handles, texts, loc="outside right center", ncols=1 + len(texts) // 14)
+    fig.suptitle(title)
+    return fig
+
+
+def _towards(view: tuple[float, float]) -> np.ndarray:
+    """Return the unit vector that points from the ball to the viewer (elevation, azimuth in degrees)."""
+    up, around = np.radians(view)
+    return np.array([np.cos(up) * np.cos(around), np.cos(up) * np.sin(around), np.sin(up)])
+
+
+def _wireframe(ax: Axes, view: tuple[float, float]) -> None:
+    around, down = np.meshgrid(np.linspace(0, 2 * np.pi, 25), np.linspace(0, np.pi, 13))
+    ball = np.cos(around) * np.sin(down), np.sin(around) * np.sin(down), np.cos(down)
+    ax.plot_surface(*ball, color="#F1F1F1", alpha=0.35, linewidth=0, shade=False, zorder=2)
+    ax.plot_wireframe(*ball, color="#BBBBBB", linewidth=0.5, alpha=0.6, zorder=2)
+    ax.set_box_aspect((1, 1, 1), zoom=1.35)
+    ax.set(xlim=(-1, 1), ylim=(-1, 1), zlim=(-1, 1))
+    ax.view_init(*view)
+    ax.set_axis_off()
+
+
+def circle_scatter(configurations: Mapping[str, ArrayLike], title: str = "") -> Figure:
+    """Show sets of 2-D unit vectors (n, 2) on circles, with each set's mean and nearest cosine. Notebook 03."""
+    fig = _figure(3.3 * len(configurations), 4.4)
+    axes = fig.subplots(1, len(configurations), squeeze=False)[0]
+    turn = np.linspace(0, 2 * np.pi, 200)
+    for ax, (name, points) in zip(axes, configurations.items(), strict=True):
+        points = np.asarray(points, dtype=np.float64)
+        cosines = points @ points.T
+        off = ~np.eye(len(points), dtype=bool)
+        mean, nearest = cosines[off].mean(), np.where(off, cosines, -2).max(1).mean()
+        ax.plot(np.cos(turn), np.sin(turn), color="#BBBBBB", linewidth=1.5)
+        for x, y in points:
+            ax.plot([0, x], [0, y], color=FORGET, alpha=0.35, linewidth=1)
+        ax.scatter(*points.T, color=FORGET, s=46, zorder=3, edgecolors=PAPER)
+        ax.set(aspect="equal", xlim=(-1.1, 1.1), ylim=(-1.1, 1.1), xticks=[], yticks=[], frame_on=False)
+        ax.set_title(f"{name}\nmean cosine {mean:+.2f}\nnearest cosine {nearest:+.2f}", loc="center", fontsize=11)
+    fig.suptitle(title)
+    return fig
+
+
+def margin_curves(scale: float = 64.0, cosface: float = 0.35, arcface: float = 0.5, title: str = "") -> Figure:
+    """Show the true-class logit by angle to its centroid for plain softmax, CosFace and ArcFace. Notebook 02."""
+    angle = np.linspace(0, 120, 241)
+    radians = np.radians(angle)
+    turned = np.where(radians + arcface < np.pi, np.cos(radians + arcface), np.nan)
+    curves = {
+        "no margin: s·cos θ": (scale * np.cos(radians), CHANCE, ":"),
+        f"CosFace: s·(cos θ − {cosface:g})": (scale * (np.cos(radians) - cosface), RETAIN, "-"),
+        f"ArcFace: s·cos(θ + {arcface:g})": (scale * turned, FORGET, "--"),
+    }
+    fig = _figure(7.6, 3.9)
+    ax = fig.subplots()
+    for name, (logit, colour, line) in curves.items():
+        ax.plot(angle, logit, line, color=colour, label=name)
+    ax.axhline(0, color=INK, linewidth=0.8)
+    ax.set(xlabel="angle θ between the photo and its own centroid", ylabel="logit of the true person", xlim=(0, 120))
+    ax.set_xticks(range(0, 121, 15), [f"{degree}°" for degree in range(0, 121, 15)])
+    _grid(ax)
+    ax.legend()
+    fig.suptitle(title or f"Handicap for the true person, scale s = {scale:g}")
+    return fig
+
+
+# -------------------------------------------------------------------------------------------------------- retrieval
+
+
+def precision_recall_walk(relevant: Sequence[bool], n_shown: int = 20, title: str = "") -> Figure:
+    """Show how average precision is computed down one ranking list of hits and misses. Introduced in notebook 03."""
+    relevant = np.asarray(relevant, dtype=bool)
+    ranks = np.arange(1, len(relevant) + 1)
+    precision = np.cumsum(relevant) / ranks
+    average = precision[relevant].mean() if relevant.any() else 0.0
+    n_shown = min(n_shown, len(relevant))
+    hits, shown = relevant[:n_shown], ranks[:n_shown]
+    fig = _figure(max(6.5, 0.46 * n_shown + 1.2), 3.9)
+    top, ax = fig.subplots(2, 1, sharex=True, height_ratios=(1, 5))
+    top.bar(shown, 1, width=0.88, color=[to_rgba(CORRECT if h else WRONG, 0.28) for h in hits])
+    for rank, hit in zip(shown, hits, strict=True):
+        look = dict(ha="center", va="center", fontsize=13, color=CORRECT if hit else WRONG)
+        top.text(rank, 0.5, "✓" if hit else "✗", **look)
+    top.axis("off")
+    ax.plot(shown, precision[:n_shown], color="#BBBBBB", linewidth=1.5, zorder=1)
+    ax.vlines(shown[hits], 0, precision[:n_shown][hits], color=CORRECT, linewidth=2)
+    ax.scatter(shown[hits], precision[:n_shown][hits], color=CORRECT, s=50, zorder=3)
+    halo = dict(facecolor=PAPER, edgecolor="none", pad=1)
+    for rank in shown[hits]:
+        share = f"{relevant[:rank].sum()}/{rank}"
+        ax.text(rank, precision[rank - 1] + 0.05, share, ha="center", fontsize=10, bbox=halo, zorder=4)
+    ax.axhline(average, color=INK, linestyle="--", linewidth=1.4)
+    ax.text(n_shown + 0.6, average, f" AP {average:.2f}", va="center", fontweight="bold")
+    ax.set(xlabel="rank", ylabel="precision so far", ylim=(0, 1.18), xlim=(0.4, n_shown + 0.6), xticks=shown)
+    ax.set_yticks([0, 0.5, 1])
+    later = relevant[n_shown:].sum()
+    fig.suptitle(title + (f" (hits below rank {n_shown}: {later})" if later else ""))
+    return fig
+
+
+def roc_curve(far: ArrayLike, tar: ArrayLike, mark: float | None = 1e-3, title: str = "") -> Figure:
+    """Show the true accept rate against the false accept rate (log axis), marked at one rate. Notebook 03."""
+    far, tar = np.asarray(far, dtype=np.float64), np.asarray(tar, dtype=np.float64)
+    order = np.lexsort((tar, far))
+    far, tar = far[order], tar[order]
+    floor = max(far[far > 0].min(initial=1.0), 1e-6)
+    fig = _figure(6.6, 4.0)
+    ax = fig.subplots()
+    ax.plot(np.maximum(far, floor), tar, color=RETAIN, label="this model")
+    chance = np.geomspace(floor, 1, 100)
+    ax.plot(chance, chance, ":", color=CHANCE, label="guessing")
+    if mark is not None:
+        height = np.interp(mark, far, tar)
+        ax.plot([mark], [height], "o", color=FORGET, markersize=9)
+        note = f"TAR {height:.0%} at FAR {mark:.1%}"
+        ax.annotate(note, (mark, height), (10, -8), textcoords="offset points", va="top")
+    ax.set(xscale="log", xlabel="FAR: strangers let in", ylabel="TAR: true pairs accepted", ylim=(0, 1.03))
+    ax.xaxis.set_major_formatter(PERCENT)
+    ax.yaxis.set_major_formatter(PERCENT)
+    _grid(ax)
+    ax.legend(loc="lower right")
+    fig.suptitle(title)
+    return fig
+
+
+def rank_histogram(
+    before: ArrayLike, after: ArrayLike, gallery_size: int | None = None, title: str = "", random: float | None = None
+) -> Figure:
+    """Show at which rank (from 1) the first correct photo comes, before and after; log axis. Notebook 08."""
+    before, after = np.asarray(before), np.asarray(after)
+    last = gallery_size or int(max(before.max(), after.max()))
+    edges = _rank_edges(last)
+    fig = _figure(7.6, 3.8)
+    ax = fig.subplots()
+    for values, name, colour, line in ((before, "before", ORIGINAL, "--"), (after, "after", FORGET, "-")):
+        weights = np.full(values.size, 1 / values.size)
+        style = dict(weights=weights, histtype="stepfilled", linestyle=line, linewidth=2)
+        label = f"{name}: median rank {np.median(values):g}"
+        ax.hist(values, edges, label=label, facecolor=to_rgba(colour, 0.3), edgecolor=colour, **style)
+    if random is not None:
+        ax.axvline(random, color=CHANCE, linestyle=":", label=f"random order: about {random:.0f}")
+    ax.set(xscale="log", xlabel="rank of the first correct photo (1 = found at once)", ylabel="share of queries")
+    ticks = [rank for rank in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000) if rank <= last]
+    ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(PERCENT)
+    _grid(ax, "y")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
+    fig.suptitle(title)
+    return fig
+
+
+def _rank_edges(last: int) -> np.ndarray:
+    """Bin edges that give rank 1 a bin of its own and about six bins per factor of ten after it."""
+    edges = np.unique(np.round(np.geomspace(1, last + 1, int(6 * np.log10(last + 1)) + 2)))
+    return edges - 0.5
+
+
+def identity_dots(values: Mapping[str, ArrayLike], ylabel: str, title: str = "", chance: float | None = None) -> Figure:
+    """Show one dot per identity and the median of each pool; keys name the pools. Introduced in notebook 03."""
+    fig = _figure(max(5.5, 1.7 * len(values) + 1.5), 4.0)
+    ax = fig.subplots()
+    rng = np.random.default_rng(0)
+    for i, (name, scores) in enumerate(values.items()):
+        scores = np.asarray(scores, dtype=np.float64)
+        colour = POOLS.get(name.split()[0], CYCLE[i % len(CYCLE)])
+        spread = rng.uniform(-0.22, 0.22, len(scores))
+        ax.scatter(i + spread, scores, color=colour, s=30, alpha=0.65, marker=MARKERS[i], edgecolors=PAPER)
+        ax.hlines(np.median(scores), i - 0.32, i + 0.32, color=INK, linewidth=2.5)
+    if chance is not None:
+        ax.axhline(chance, color=CHANCE, linestyle=":", label="chance")
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12))
+    ax.set_xticks(range(len(values)), [f"{name}\n({len(scores)})" for name, scores in values.items()])
+    ax.set(ylabel=ylabel, xlim=(-0.6, len(values) - 0.4))
+    _grid(ax, "y")
+    fig.suptitle(title)
+    return fig
+
+
+# ----------------------------------------------------------------------------------------------- unlearning results
+
+
+def score_bars(
+    results: Mapping[str, Mapping], metrics: Sequence[str] = ("r1", "map"), title: str = "Held-out photos"
+) -> Figure:
+    """Show forget, retain and unseen scores with chance lines, {method: evaluate(...)}. Introduced in notebook 08."""
+    fig = _figure(max(7.0, 1.35 * len(results) + 1.8), 2.75 * len(metrics) + 0.7)
+    axes = fig.subplots(len(metrics), 1, sharex=True, squeeze=False)[:, 0]
+    for ax, metric in zip(axes, metrics, strict=True):
+        for j, (pool, colour) in enumerate(POOLS.items()):
+            heights = [scores[pool][metric] for scores in results.values()]
+            places = np.arange(len(results)) + 0.27 * (j - 1)
+            fill = dict(color=to_rgba(colour, 0.85), hatch=HATCHES[pool], edgecolor=PAPER)
+            bars = ax.bar(places, heights, 0.25, label=pool, **fill)
+            ax.bar_label(bars, [f"{100 * height:.0f}" for height in heights], fontsize=9, padding=2)
+        for i, scores in enumerate(results.values()):
+            ax.hlines(scores["chance"][metric], i - 0.45, i + 0.45, color=INK, linewidth=1.6, linestyle=":")
+        ax.plot([], [], ":", color=INK, label="chance")
+        ax.set(ylabel={"r1": "R@1", "r5": "R@5", "map": "mAP"}.get(metric, metric), ylim=(0, 1.12))
+        ax.yaxis.set_major_formatter(PERCENT)
+        _grid(ax, "y")
+    axes[-1].set_xticks(range(len(results)), [name.replace("_", "\n") for name in results])
+    handles, texts = axes[0].get_legend_handles_labels()
+    fig.legend(handles, texts, loc="outside lower center", ncols=4)
+    fig.suptitle(title)
+    return fig
+
+
+def pareto(results: Mapping[str, Mapping], metric: str = "map", title: str = "Held-out photos") -> Figure:
+    """Show forget against retain with unseen as colour, one point per method; best is lower right. Notebook 08."""
+    forget, retain, unseen = (np.array([s[pool][metric] for s in results.values()]) for pool in POOLS)
+    short = {"r1": "R@1", "r5": "R@5", "map": "mAP"}.get(metric, metric)
+    fig = _figure(7.4, 4.8)
+    ax = fig.subplots()
+    look = dict(c=unseen, cmap=HEAT, vmin=min(unseen.min(), 0.5), vmax=max(unseen.max(), 0.9))
+    dots = ax.scatter(retain, forget, s=130, edgecolors=INK, zorder=3, **look)
+    _spread_labels(ax, retain, forget, [name.replace("_", " ") for name in results])
+    chance = np.mean([scores["chance"][metric] for scores in results.values()])
+    ax.axhline(chance, color=CHANCE, linestyle=":", linewidth=1.6)
+    ax.text(0.01, chance, "chance", transform=ax.get_yaxis_transform(), color=CHANCE, va="bottom", fontsize=10)
+    ax.set(xlabel=f"retain {short} (higher is better)", ylabel=f"forget {short} (lower is better)")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(PERCENT)
+    bar = fig.colorbar(dots, ax=ax, label=f"unseen {short}")
+    bar.ax.yaxis.set_major_formatter(PERCENT)
+    _grid(ax)
+    fig.suptitle(title)
+    return fig
+
+
+def _spread_labels(ax: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str]) -> None:
+    """Write names beside points: to the side with more room, and apart where points crowd."""
+    ax.set_xlim(min(x.min(), 0.0) if x.min() < 0.5 else x.min() - 0.08, min(max(x.max() + 0.06, 0.2), 1.04))
+    ax.set_ylim(-0.05, max(1.0, y.max() * 1.12))
+    middle = sum(ax.get_xlim()) / 2
+    used: list[tuple[float, float]] = []
+    for i in np.argsort(y):
+        height = y[i]
+        near = [other for place, other in used if abs(x[i] - place) < 0.3 * np.ptp(ax.get_xlim())]
+        while any(abs(height - other) < 0.05 for other in near):
+            height += 0.02
+        used.append((x[i], height))
+        side = -1 if x[i] > middle else 1
+        beside = (x[i] + side * 0.03 * np.ptp(ax.get_xlim()), height)
+        leader = dict(arrowstyle="-", color=CHANCE, linewidth=0.8, shrinkA=0, shrinkB=0)
+        align = dict(ha="right" if side < 0 else "left", va="center", fontsize=10)
+        ax.annotate(names[i], (x[i], y[i]), beside, arrowprops=leader, **align)
+
+
+def history_curves(history: Sequence[Mapping[str, float]] | Mapping[str, Sequence[float]], title: str = "") -> Figure:
+    """Show losses (left) and cosines (right) by step; records or columns, other keys are ignored. Notebook 08."""
+    columns = history if isinstance(history, Mapping) else _columns(history)
+    length = max(len(values) for values in columns.values())
+    steps = columns.get("step", np.arange(1, length + 1))
+    losses = [key for key in columns if "loss" in key]
+    cosines = [key for key in columns if "cosine" in key]
+    groups = [(keys, label) for keys, label in ((losses, "loss"), (cosines, "cosine of forget photos")) if keys]
+    fig = _figure(4.9 * max(len(groups), 1), 3.9)
+    for ax, (keys, label) in zip(fig.subplots(1, len(groups), squeeze=False)[0], groups, strict=True):
+        for i, key in enumerate(keys):
+            ax.plot(steps, columns[key], ("-", "--", "-.", ":")[i % 4], label=key.replace("_", " "))
+        ax.set(xlabel="step", ylabel=label)
+        _grid(ax)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
+    fig.suptitle(title)
+    return fig
+
+
+def _columns(records: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    keys = dict.fromkeys(key for record in records for key in record)
+    return {key: [record.get(key, np.nan) for record in records] for key in keys}
+
+
+def pair_weights(cosines: ArrayLike, sharpness: Sequence[float] = (2, 10, 40), title: str = "") -> Figure:
+    """Show which share of the push each pair gets under mean, log-sum-exp and hardest-pair losses. Notebook 08."""
+    cosines = np.sort(np.asarray(cosines, dtype=np.float64).ravel())
+    curves = [("mean (β → 0)", np.full(cosines.size, 1 / cosines.size), CHANCE, "-")]
+    for beta, colour, line in zip(sharpness, ("#56B4E9", RETAIN, UNSEEN), ("--", "-.", (0, (5, 1))), strict=False):
+        weights = np.exp(beta * (cosines - cosines.max()))
+        curves.append((f"log-sum-exp, β = {beta:g}", weights / weights.sum(), colour, line))
+    fig = _figure(7.2, 4.1)
+    ax = fig.subplots()
+    for name, weights, colour, line in curves:
+        ax.plot(cosines, weights, linestyle=line, color=colour, label=name)
+    ax.plot([cosines[-1]], [1.0], "*", color=FORGET, markersize=16, label="hardest pair (β → ∞)", clip_on=False)
+    ax.set(xlabel="cosine of the pair", ylabel="share of the push", yscale="log", ylim=(1e-6, 1.5))
+    ax.yaxis.set_major_formatter(PERCENT)
+    _grid(ax)
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    fig.suptitle(title or f"Who gets pushed: {cosines.size:,} pairs of one person")
+    return fig
+
+
+def steps_diagram(steps: Sequence[tuple[str, str]], title: str = "") -> Figure:
+    """Show a chain of boxes joined by arrows, each a (name, explanation) pair. Introduced in notebook 00."""
+    fig = _figure(2.05 * len(steps) + 0.3, 1.3 + (0.35 if title else 0))
+    ax = fig.subplots()
+    for i, (name, explanation) in enumerate(steps):
+        look = dict(facecolor=to_rgba(CYCLE[i % 6], 0.16), edgecolor=CYCLE[i % 6], linewidth=1.8)
+        box = dict(boxstyle="round,pad=0.5", **look)
+        ax.text(i, 0.62, name, ha="center", va="center", fontsize=12, fontweight="bold", bbox=box)
+        ax.text(i, 0.25, explanation, ha="center", va="top", fontsize=9.5)
+        if i:
+            arrow = dict(arrowstyle="-|>", color=INK, linewidth=1.6)
+            ax.annotate("", (i - 0.34, 0.62), (i - 0.66, 0.62), arrowprops=arrow)
+    ax.set(xlim=(-0.55, len(steps) - 0.45), ylim=(-0.25, 0.95))
+    ax.axis("off")
+    fig.suptitle(title)
+    return fig
+
+

@@ -1,0 +1,706 @@
+"""How a face is found in a gallery, and how finding is scored.
+
+Every score here rests on three decisions, made once:
+
+* **Exact cosines.** Rows are put on a grid of 2⁻²⁶ and multiplied in double precision, where such sums have no rounding
+  error; the cosine is then rounded once, to float32. So two equal photos tie exactly, and no score depends on the chunk
+  size, the number of threads or the device.
+* **Ties are never luck.** A collapsed model gives every photo the same embedding; a sort would then put a correct photo
+  first by accident. Photos with the same cosine share one place: average precision groups them (as scikit-learn does),
+  and R@k and the first rank are expected values over a random order within the tie. Collapse scores as chance.
+* **No photo finds itself.** A query that is also in the gallery is taken out of it, by photo id.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import faiss
+import numpy as np
+import torch
+
+from .settings import CourseError, one_of, resolve_device
+
+if TYPE_CHECKING:
+    from .splits import Splits
+
+Array = np.ndarray | torch.Tensor
+
+ROW_GRID = 2.0**26  # embedding coordinates are whole multiples of 1/ROW_GRID: products and sums are exact in float64
+PAIR_GRID = 2**20  # bins per unit of cosine in a PairHistogram
+NORM_TOLERANCE = 1e-3
+BLOCK = 2048  # gallery rows that are multiplied at a time
+CHUNK_ELEMENTS = 5 * 2**19  # cosines held at a time when no chunk size is given
+FEW_RELEVANT = 64  # up to here counting by comparison beats sorting the whole row
+INDEXES = ("exact", "hnsw", "ivf")
+POOLS = ("forget", "retain", "unseen", "dev_forget")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Exact cosines
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def unit_rows(embeddings: Array, what: str = "embeddings", device: str | torch.device = "cpu") -> torch.Tensor:
+    """Return (N, d) float64 unit rows on the exact grid; raises CourseError for a wrong shape, NaN, infinity or a row whose length is not 1 within 1e-3. Introduced in notebook 03."""  # noqa: E501
+    rows = torch.as_tensor(embeddings).detach()
+    if rows.ndim != 2 or not len(rows):
+        raise CourseError(f"The {what} have shape {tuple(rows.shape)}; expected at least one row of a (N, d) matrix.")
+    if not rows.is_floating_point():
+        raise CourseError(f"The {what} are {rows.dtype}; expected floating-point rows as embed returns them.")
+    exact = torch.empty(rows.shape, dtype=torch.float64, device=resolve_device(device))
+    for start in range(0, len(rows), BLOCK):
+        block = rows[start : start + BLOCK].to(exact.device).double()
+        norms = block.norm(dim=1, keepdim=True)
+        _check_norms(norms, what, start)
+        exact[start : start + BLOCK] = (block / norms * ROW_GRID).round_() / ROW_GRID
+    return exact
+
+
+def _check_norms(norms: torch.Tensor, what: str, start: int) -> None:
+    """Raise CourseError at the first row that is not finite or not of unit length."""
+    wrong = ((norms - 1).abs() <= NORM_TOLERANCE).logical_not().flatten()  # NaN compares false, so it counts as wrong
+    if not wrong.any():
+        return
+    row = int(wrong.nonzero()[0])
+    length = float(norms[row])
+    if not math.isfinite(length):
+        raise CourseError(f"Row {start + row} of the {what} holds NaN or infinity; look for a diverged model.")
+    raise CourseError(
+        f"Row {start + row} of the {what} has length {length:.4g}, not 1; use training.embed or F.normalize(x, dim=1)."
+    )
+
+
+def cosine_matrix(queries: torch.Tensor, gallery: torch.Tensor) -> torch.Tensor:
+    """Return the (Q, N) float32 cosines of two sets of `unit_rows`, equal bit for bit however they are chunked. Introduced in notebook 03."""  # noqa: E501
+    cosines = torch.empty(len(queries), len(gallery), device=queries.device)
+    for start in range(0, len(gallery), BLOCK):
+        cosines[:, start : start + BLOCK] = queries @ gallery[start : start + BLOCK].T  # float64, rounded to float32
+    return cosines.clamp_(-1, 1)
+
+
+def _chunks(n_queries: int, n_gallery: int, chunk_size: int | None) -> Iterator[slice]:
+    """Yield slices of queries such that a chunk of cosines stays small, but still feeds the matrix product."""
+    if chunk_size is not None and chunk_size < 1:
+        raise CourseError(f"chunk_size is {chunk_size}; it is a number of queries and must be at least 1.")
+    size = chunk_size or min(1024, max(32, CHUNK_ELEMENTS // n_gallery))
+    for start in range(0, n_queries, size):
+        yield slice(start, min(start + size, n_queries))
+
+
+def _labels(labels: Array | Sequence, n: int, what: str) -> np.ndarray:
+    """Return one label per row as an array, or raise CourseError."""
+    labels = labels.cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)
+    if labels.shape != (n,):
+        raise CourseError(f"There are {n} {what} embeddings but labels or ids of shape {labels.shape}; give one each.")
+    return labels
+
+
+def _same_width(queries: torch.Tensor, gallery: torch.Tensor) -> None:
+    """Raise CourseError if queries and gallery come from models of different embedding size."""
+    if queries.shape[1] != gallery.shape[1]:
+        raise CourseError(
+            f"Queries have {queries.shape[1]} dimensions and the gallery {gallery.shape[1]}; embed both with one model."
+        )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Finding: the gallery
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Match(NamedTuple):
+    """One gallery photo that was returned for a query."""
+
+    cosine: float
+    label: int | str
+    name: str
+    index: int
+
+
+class Gallery:
+    """Enrolled photos that queries are searched in: a FAISS inner-product index over unit rows; exact unless `index` is 'hnsw' or 'ivf' (approximate, for large galleries). Raises CourseError for unusable embeddings. Introduced in notebook 03."""  # noqa: E501
+
+    def __init__(
+        self,
+        embeddings: Array,
+        labels: Array | Sequence,
+        photo_ids: Array | Sequence | None = None,
+        names: Sequence[str] | None = None,
+        *,
+        index: str = "exact",
+    ) -> None:
+        rows = unit_rows(embeddings, "gallery embeddings").float().numpy()
+        self.labels = _labels(labels, len(rows), "gallery")
+        self.photo_ids = None if photo_ids is None else _labels(photo_ids, len(rows), "gallery")
+        if names is not None and len(names) != len(rows):
+            raise CourseError(f"There are {len(rows)} gallery embeddings but {len(names)} names; give one each.")
+        self.names = tuple(str(label) for label in self.labels) if names is None else tuple(names)
+        self.index = _build_index(rows, one_of(index, INDEXES, "index"))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def search(
+        self, queries: Array, k: int = 5, query_ids: Array | Sequence | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the k best cosines (Q, k) float32 and their gallery rows (Q, k) int64, best first, each query's own photo left out if `query_ids` are given; raises CourseError."""  # noqa: E501
+        rows = unit_rows(queries, "query embeddings").float().numpy()
+        if rows.shape[1] != self.index.d:
+            raise CourseError(
+                f"Queries have {rows.shape[1]} dimensions and the gallery {self.index.d}; embed both with one model."
+            )
+        spare = int(query_ids is not None)
+        if not 1 <= k <= len(self) - spare:
+            raise CourseError(f"k is {k}; with {len(self)} photos in the gallery it must be 1 to {len(self) - spare}.")
+        cosines, indices = self.index.search(rows, k + spare)
+        if query_ids is None:
+            return cosines, indices
+        if self.photo_ids is None:
+            raise CourseError("query_ids need a gallery that knows its photos; build it with photo_ids.")
+        # A stable sort on "is this the query's own photo" moves that photo to the end and keeps the order of the rest.
+        own = self.photo_ids[indices] == _labels(query_ids, len(rows), "query")[:, None]
+        order = np.argsort(own, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(cosines, order, axis=1), np.take_along_axis(indices, order, axis=1)
+
+    def identify(
+        self, queries: Array, k: int = 5, query_ids: Array | Sequence | None = None
+    ) -> list[list[Match]]:
+        """Return, per query, its k best gallery photos as `Match` tuples, best first; raises CourseError as `search` does."""  # noqa: E501
+        cosines, indices = self.search(queries, k, query_ids)
+        return [
+            [Match(float(c), self.labels[i].item(), self.names[i], int(i)) for c, i in zip(*row, strict=True) if i >= 0]
+            for row in zip(cosines, indices, strict=True)
+        ]
+
+
+def _build_index(rows: np.ndarray, kind: str) -> faiss.Index:
+    """Return a FAISS inner-product index that holds the rows."""
+    n_lists = max(1, int(math.sqrt(len(rows)) / 2))
+    spec = {"exact": "Flat", "hnsw": "HNSW32", "ivf": f"IVF{n_lists},Flat"}[kind]
+    index = faiss.index_factory(rows.shape[1], spec, faiss.METRIC_INNER_PRODUCT)
+    if kind == "ivf":
+        index.nprobe = max(1, n_lists // 8)
+        index.train(rows)
+    index.add(rows)
+    return index
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Scoring: R@k, mean average precision, rank of the first correct photo
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RetrievalScores:
+    """Scores per query, all (Q,): `average_precision`, `first_rank` and `recall[k]`, NaN where the gallery holds no photo of the query's identity; `r1`, `r5` and `map` are means over the scored queries. Introduced in notebook 03."""  # noqa: E501
+
+    labels: np.ndarray
+    average_precision: np.ndarray
+    first_rank: np.ndarray
+    recall: dict[int, np.ndarray]
+
+    @property
+    def scored(self) -> np.ndarray:
+        """True (Q,) for the queries that had something to find."""
+        return ~np.isnan(self.average_precision)
+
+    @property
+    def n_skipped(self) -> int:
+        """Number of queries without a photo of their identity in the gallery: counted, not scored."""
+        return int((~self.scored).sum())
+
+    @property
+    def r1(self) -> float:
+        """Share of queries whose nearest gallery photo shows the right person."""
+        return self.recall_at(1)
+
+    @property
+    def r5(self) -> float:
+        """Share of queries with the right person among the five nearest gallery photos."""
+        return self.recall_at(5)
+
+    @property
+    def map(self) -> float:
+        """Mean over queries of the average precision of the full ranking."""
+        return _mean(self.average_precision[self.scored])
+
+    def recall_at(self, k: int) -> float:
+        """Share of queries with the right person among the k nearest gallery photos; raises CourseError if k was not asked for."""  # noqa: E501
+        if k not in self.recall:
+            raise CourseError(f"R@{k} was not computed; call retrieval_scores with ks that include {k}.")
+        return _mean(self.recall[k][self.scored])
+
+    def per_identity(self) -> dict[int | str, dict[str, float]]:
+        """Return {label: {'n', 'map', 'first_rank', 'r1', ...}}, each the mean over that identity's scored queries."""
+        columns = {"map": self.average_precision, "first_rank": self.first_rank}
+        columns |= {f"r{k}": hits for k, hits in self.recall.items()}
+        result = {}
+        for label in np.unique(self.labels[self.scored]):
+            mine = self.scored & (self.labels == label)
+            result[label.item()] = {"n": int(mine.sum())} | {name: _mean(v[mine]) for name, v in columns.items()}
+        return result
+
+    def macro(self) -> dict[str, float]:
+        """Return the same scores averaged over identities, so that a much photographed person counts once."""
+        people = list(self.per_identity().values())
+        names = ["map", "first_rank", *(f"r{k}" for k in self.recall)]
+        return {name: _mean(np.array([person[name] for person in people])) for name in names}
+
+
+def _mean(values: np.ndarray) -> float:
+    """Return the mean as a float, NaN for no values (without NumPy's warning)."""
+    return float(values.mean()) if len(values) else math.nan
+
+
+def retrieval_scores(
+    query: Array,
+    query_labels: Array | Sequence,
+    gallery: Array,
+    gallery_labels: Array | Sequence,
+    *,
+    query_ids: Array | Sequence | None = None,
+    gallery_ids: Array | Sequence | None = None,
+    ks: Sequence[int] = (1, 5),
+    chunk_size: int | None = None,
+    device: str | torch.device = "cpu",
+) -> RetrievalScores:
+    """Rank the whole gallery (N, d) for each query (Q, d) by cosine and score it, a query's own photo left out by id; AP = mean over the G relevant photos of (relevant at or above its cosine) / (all at or above its cosine). Memory is bounded by chunk_size × N; raises CourseError. Introduced in notebook 03."""  # noqa: E501
+    query, gallery = unit_rows(query, "query embeddings", device), unit_rows(gallery, "gallery embeddings", device)
+    _same_width(query, gallery)
+    labels = _labels(query_labels, len(query), "query")
+    task = _Task.make(labels, _labels(gallery_labels, len(gallery), "gallery"), query_ids, gallery_ids)
+    parts = [
+        _score_chunk(cosine_matrix(query[chunk], gallery), task, chunk, _check_ks(ks))
+        for chunk in _chunks(len(query), len(gallery), chunk_size)
+    ]
+    precision, rank, *hits = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return RetrievalScores(labels, precision, rank, dict(zip(ks, hits, strict=True)))
+
+
+def _check_ks(ks: Sequence[int]) -> Sequence[int]:
+    """Return the cut-offs if each is a whole number of at least 1."""
+    if not all(isinstance(k, int | np.integer) and k >= 1 for k in ks):
+        raise CourseError(f"ks is {tuple(ks)}; each k counts photos and must be a whole number of at least 1.")
+    return ks
+
+
+class _Task(NamedTuple):
+    """Which gallery photos are relevant to each query, and which one is the query itself."""
+
+    order: np.ndarray  # (N,) gallery rows sorted by label: the photos of one identity side by side
+    start: np.ndarray  # (Q,) where in `order` the relevant photos start
+    stop: np.ndarray  # (Q,) and one past their end
+    own: np.ndarray  # (Q,) gallery row of the query's own photo, -1 if it is not in the gallery
+    own_relevant: np.ndarray  # (Q,) True if that photo also carries the query's label
+
+    @classmethod
+    def make(cls, query_labels, gallery_labels, query_ids, gallery_ids) -> _Task:
+        order = np.argsort(gallery_labels, kind="stable")
+        ordered = gallery_labels[order]
+        start, stop = (np.searchsorted(ordered, query_labels, side) for side in ("left", "right"))
+        own = _own_rows(len(query_labels), len(order), query_ids, gallery_ids)
+        return cls(order, start, stop, own, (own >= 0) & (gallery_labels[own] == query_labels))
+
+    @property
+    def counts(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return (Q,) relevant photos and (Q,) all photos that a query is ranked against, its own left out."""
+        return self.stop - self.start - self.own_relevant, len(self.order) - (self.own >= 0)
+
+
+def _own_rows(n_queries: int, n_gallery: int, query_ids, gallery_ids) -> np.ndarray:
+    """Return, per query, the gallery row with the same photo id, or -1."""
+    if (query_ids is None) != (gallery_ids is None):
+        raise CourseError("Give query_ids and gallery_ids together; one alone cannot leave a query's own photo out.")
+    if query_ids is None:
+        return np.full(n_queries, -1)
+    wanted, present = _labels(query_ids, n_queries, "query"), _labels(gallery_ids, n_gallery, "gallery")
+    by_id = np.argsort(present, kind="stable")
+    known = present[by_id]
+    if (known[1:] == known[:-1]).any():
+        raise CourseError("gallery_ids repeat; every photo in the gallery needs an id of its own.")
+    place = np.searchsorted(known, wanted).clip(max=len(known) - 1)
+    return np.where(known[place] == wanted, by_id[place], -1)
+
+
+def _score_chunk(cosines: torch.Tensor, task: _Task, chunk: slice, ks: Sequence[int]) -> list[np.ndarray]:
+    """Return [average precision, first rank, hit at each k], each (B,), for one chunk of queries."""
+    own = torch.from_numpy(task.own[chunk]).to(cosines.device)
+    rows = (own >= 0).nonzero().flatten()
+    cosines[rows, own[rows]] = -2.0  # below every cosine: never relevant, never above anything
+    relevant, valid = _relevant_cosines(cosines, task, chunk)
+    best = relevant[:, :1]
+    over_best = torch.nextafter(best, torch.full_like(best, 2.0))
+    counts = _count_at_least(cosines, torch.cat([over_best, relevant], dim=1)).double()
+    before, above = counts[:, 0], counts[:, 1:]  # wrong photos ahead of the first right one; all at or above each
+    right = torch.searchsorted(-relevant, -relevant, right=True).double()  # relevant ones at or above it
+    n_relevant = valid.sum(dim=1)
+    precision = (right / above).masked_fill(~valid, 0).sum(dim=1) / n_relevant
+    tied, right_tied = above[:, 0] - before, right[:, 0]
+    rank = before + (tied + 1) / (right_tied + 1)  # expected place of the first right one within its tie
+    columns = [precision, rank, *(_hit_probability(k, before, tied, right_tied) for k in ks)]
+    return [column.masked_fill(n_relevant == 0, math.nan).cpu().numpy() for column in columns]
+
+
+def _relevant_cosines(cosines: torch.Tensor, task: _Task, chunk: slice) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (B, G) cosines of each query's relevant photos, highest first, padded with -inf, and which are valid."""
+    start, stop = task.start[chunk, None], task.stop[chunk, None]
+    places = start + np.arange(max(1, (stop - start).max()))
+    columns = torch.from_numpy(task.order[places.clip(max=len(task.order) - 1)]).to(cosines.device)
+    outside = torch.from_numpy(places >= stop).to(cosines.device)
+    found = cosines.gather(1, columns)
+    found = found.masked_fill(outside | (found < -1), -math.inf)  # below -1: the query's own photo
+    found = found.sort(dim=1, descending=True).values
+    return found, found > -math.inf
+
+
+def _count_at_least(cosines: torch.Tensor, thresholds: torch.Tensor) -> torch.Tensor:
+    """Return (B, G) how many of a row's N cosines reach each of its thresholds: compared if few, sorted if many."""
+    if cosines.device.type != "cpu":
+        return cosines.shape[1] - torch.searchsorted(cosines.sort(dim=1).values, thresholds.contiguous())
+    # On a CPU NumPy counts and sorts a row several times faster than torch, while it is still in the cache.
+    count = _count_by_comparison if thresholds.shape[1] <= FEW_RELEVANT else _count_by_sorting
+    pairs = zip(cosines.numpy(), thresholds.numpy(), strict=True)
+    return torch.from_numpy(np.stack([count(row, wanted) for row, wanted in pairs]))
+
+
+def _count_by_comparison(row: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """Count the values of a row (N,) that reach each threshold (G,): G passes over the row."""
+    return np.array([np.count_nonzero(reached) for reached in row >= thresholds[:, None]])
+
+
+def _count_by_sorting(row: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """Count the values of a row (N,) that reach each threshold (G,): one sort, however many thresholds."""
+    return len(row) - np.searchsorted(np.sort(row), thresholds)
+
+
+def _hit_probability(k: int, before, tied, right):
+    """Return the chance that one of `right` among `tied` photos falls into the top k when `before` wrong ones precede them: 1 - C(tied-right, m) / C(tied, m), m = k - before."""  # noqa: E501
+    slots, miss = k - before, before * 0.0 + 1.0
+    for i in range(k):
+        factor = ((tied - right - i) / (tied - i).clip(1)).clip(0)
+        miss = miss * (factor * (i < slots) + 1.0 * (i >= slots))
+    return 1.0 - miss
+
+
+def chance_level(
+    query_labels: Array | Sequence,
+    gallery_labels: Array | Sequence,
+    query_ids: Array | Sequence | None = None,
+    gallery_ids: Array | Sequence | None = None,
+    ks: Sequence[int] = (1, 5),
+) -> dict[str, float]:
+    """Return the exact expectation {'r1', 'r5', 'map'} for a random order of this very gallery: R@k = 1 - C(N-G, k)/C(N, k), E[AP] = (H_N + (G-1)(N-H_N)/(N-1)) / N with H_N the harmonic number; NaN if no query has a relevant photo. Introduced in notebook 03."""  # noqa: E501
+    query_labels = _labels(query_labels, len(query_labels), "query")
+    gallery_labels = _labels(gallery_labels, len(gallery_labels), "gallery")
+    if not len(gallery_labels):
+        raise CourseError("The gallery is empty; there is nothing to rank.")
+    relevant, size = _Task.make(query_labels, gallery_labels, query_ids, gallery_ids).counts
+    relevant, size = relevant[relevant > 0].astype(float), size[relevant > 0].astype(float)
+    harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, len(gallery_labels) + 1))])[size.astype(int)]
+    precision = (harmonic + (relevant - 1) * (size - harmonic) / np.maximum(size - 1, 1)) / np.maximum(size, 1)
+    recall = {f"r{k}": _mean(_hit_probability(k, np.zeros_like(size), size, relevant)) for k in _check_ks(ks)}
+    return recall | {"map": _mean(precision)}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Same-identity cosines: how compact is a person's cluster?
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Compactness:
+    """Same-identity cosines: per identity (I,) the mean over its photo pairs and the mean over its photos of the nearest other photo; the properties average over identities. Introduced in notebook 03."""  # noqa: E501
+
+    labels: np.ndarray
+    mean_cosines: np.ndarray
+    nearest_cosines: np.ndarray
+    n_skipped: int
+
+    @property
+    def mean_cosine(self) -> float:
+        """Mean same-identity cosine: the compactness score, macro-averaged over identities."""
+        return _mean(self.mean_cosines)
+
+    @property
+    def nearest_cosine(self) -> float:
+        """Nearest same-identity cosine: what a search would find, macro-averaged over identities."""
+        return _mean(self.nearest_cosines)
+
+
+def compactness(
+    embeddings: Array,
+    labels: Array | Sequence,
+    *,
+    chunk_size: int | None = None,
+    device: str | torch.device = "cpu",
+) -> Compactness:
+    """Return the same-identity cosines of (N, d) unit rows; identities with a single photo are skipped and counted; raises CourseError. Introduced in notebook 03."""  # noqa: E501
+    rows = unit_rows(embeddings, device=device)
+    people, inverse, counts = np.unique(_labels(labels, len(rows), "photo"), return_inverse=True, return_counts=True)
+    groups = np.split(np.argsort(inverse, kind="stable"), np.cumsum(counts)[:-1])
+    values = [
+        _identity_cosines(rows[torch.from_numpy(group).to(rows.device)], chunk_size)
+        for group in groups
+        if len(group) > 1
+    ]
+    means, nearest = np.array(values, dtype=float).reshape(-1, 2).T
+    return Compactness(people[counts > 1], means, nearest, int((counts == 1).sum()))
+
+
+def _identity_cosines(rows: torch.Tensor, chunk_size: int | None) -> tuple[float, float]:
+    """Return the mean cosine over pairs of rows and the mean over rows of the highest cosine to another row."""
+    total, nearest, n = 0.0, 0.0, len(rows)
+    for chunk in _chunks(n, n, chunk_size):
+        cosines = cosine_matrix(rows[chunk], rows)
+        cosines.diagonal(chunk.start).zero_()
+        total += float(cosines.double().sum())
+        cosines.diagonal(chunk.start).fill_(-2.0)
+        nearest += float(cosines.max(dim=1).values.double().sum())
+    return total / (n * (n - 1)), nearest / n
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Verification: same person or not, at a threshold
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PairHistogram:
+    """Counts of the cosines of all photo pairs, of one person (`genuine`) and of two (`impostor`), in bins of 2⁻²⁰: bin b holds cosines from b/2²⁰ - 1. Introduced in notebook 03."""  # noqa: E501
+
+    genuine: np.ndarray
+    impostor: np.ndarray
+
+    @property
+    def cosines(self) -> np.ndarray:
+        """Lower edge of every bin."""
+        return np.arange(len(self.impostor)) / PAIR_GRID - 1
+
+
+def pair_histogram(
+    embeddings: Array,
+    labels: Array | Sequence,
+    *,
+    chunk_size: int | None = None,
+    device: str | torch.device = "cpu",
+) -> PairHistogram:
+    """Count the cosines of all N(N-1)/2 pairs of (N, d) unit rows, with memory bounded by chunk_size × N; raises CourseError. Introduced in notebook 03."""  # noqa: E501
+    rows = unit_rows(embeddings, device=device)
+    people = np.unique(_labels(labels, len(rows), "photo"), return_inverse=True)[1]
+    people = torch.from_numpy(people).to(rows.device)
+    counts = torch.zeros(2, 2 * PAIR_GRID + 1, dtype=torch.int64)
+    for chunk in _chunks(len(rows), len(rows), chunk_size):
+        later = slice(chunk.start, len(rows))  # each pair once: columns at or after this chunk's first row
+        bins = ((cosine_matrix(rows[chunk], rows[later]).double() + 1) * PAIR_GRID).long()
+        once = torch.ones_like(bins, dtype=torch.bool).triu_(1)
+        same = people[chunk, None] == people[None, later]
+        for kind, mask in enumerate((once & same, once & ~same)):
+            counts[kind] += torch.bincount(bins[mask], minlength=counts.shape[1]).cpu()
+    return PairHistogram(*counts.numpy())
+
+
+def impostor_cosines(
+    embeddings: Array,
+    labels: Array | Sequence,
+    *,
+    quantiles: Sequence[float] = (0.95, 0.999),
+    device: str | torch.device = "cpu",
+) -> dict[str, float]:
+    """Return {'mean', 'std', 'q0.95', 'q0.999', 'n_pairs'} over all pairs of different people, to 1e-6: what strangers' cosines look like; raises CourseError if there is no such pair. Introduced in notebook 03."""  # noqa: E501
+    pairs = pair_histogram(embeddings, labels, device=device)
+    n_pairs = int(pairs.impostor.sum())
+    if not n_pairs:
+        raise CourseError("All photos show one identity; impostor cosines need at least two.")
+    mean = float(pairs.impostor @ pairs.cosines / n_pairs)
+    variance = float(pairs.impostor @ (pairs.cosines - mean) ** 2 / n_pairs)
+    cumulative = np.cumsum(pairs.impostor)
+    places = [np.searchsorted(cumulative, max(1, math.ceil(q * n_pairs))) for q in quantiles]
+    levels = {f"q{q:g}": float(pairs.cosines[place]) for q, place in zip(quantiles, places, strict=True)}
+    return {"mean": mean, "std": math.sqrt(variance), **levels, "n_pairs": n_pairs}
+
+
+class TarAtFar(NamedTuple):
+    """True accept rate at a threshold that lets at most a chosen share of impostor pairs through."""
+
+    tar: float
+    threshold: float
+    achieved_far: float
+
+
+def tar_at_far(
+    embeddings: Array,
+    labels: Array | Sequence,
+    far: float = 1e-3,
+    *,
+    device: str | torch.device = "cpu",
+) -> TarAtFar:
+    """Return the true accept rate over all same-identity pairs at the lowest threshold (cosine >= threshold is accepted) whose false accept rate over all impostor pairs is at most `far`; raises CourseError if there are fewer than 1/far impostor pairs or no genuine ones. Introduced in notebook 03."""  # noqa: E501
+    if not 0 < far < 1:
+        raise CourseError(f"far is {far}; it is a share of impostor pairs and must lie between 0 and 1.")
+    pairs = pair_histogram(embeddings, labels, device=device)
+    n_genuine, n_impostor = int(pairs.genuine.sum()), int(pairs.impostor.sum())
+    if n_impostor * far < 1:
+        raise CourseError(
+            f"{n_impostor} impostor pairs cannot show a false accept rate of {far:g}; "
+            f"take at least {math.ceil(1 / far)} pairs or a larger far."
+        )
+    if not n_genuine:
+        raise CourseError("No identity has two photos; a true accept rate needs at least one same-identity pair.")
+    # accepted[b] = impostor pairs in bin b or above; one more bin stands for "accept nothing".
+    accepted = np.append(np.cumsum(pairs.impostor[::-1])[::-1], 0)
+    place = int(np.argmax(accepted <= far * n_impostor))
+    tar = float(pairs.genuine[place:].sum() / n_genuine)
+    return TarAtFar(tar, place / PAIR_GRID - 1, float(accepted[place] / n_impostor))
+
+
+def true_accept_rate(
+    embeddings: Array, labels: Array | Sequence, threshold: float, *, device: str | torch.device = "cpu"
+) -> float:
+    """Return the share of same-identity pairs whose cosine reaches a threshold, NaN if there is no such pair. Introduced in notebook 03."""  # noqa: E501
+    if not math.isfinite(threshold):
+        return math.nan
+    pairs = pair_histogram(embeddings, labels, device=device)
+    accepted, n_pairs = int(pairs.genuine[pairs.cosines >= threshold].sum()), int(pairs.genuine.sum())
+    return accepted / n_pairs if n_pairs else math.nan
+
+
+def lookalike_fmr(
+    forget_query: Array,
+    retain_gallery: Array,
+    threshold: float,
+    *,
+    chunk_size: int | None = None,
+    device: str | torch.device = "cpu",
+) -> float:
+    """Return the share of forgotten people's photos whose best cosine to any retained person's gallery photo reaches the threshold: photos that now accuse somebody else; raises CourseError. Introduced in notebook 03."""  # noqa: E501
+    query = unit_rows(forget_query, "query embeddings", device)
+    gallery = unit_rows(retain_gallery, "gallery embeddings", device)
+    _same_width(query, gallery)
+    if not math.isfinite(threshold):
+        return math.nan
+    chunks = _chunks(len(query), len(gallery), chunk_size)
+    best = torch.cat([cosine_matrix(query[chunk], gallery).max(dim=1).values for chunk in chunks])
+    return float((best.double() >= threshold).double().mean())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The course's protocol: all pools of one split
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def held_out_photos(splits: Splits) -> np.ndarray:
+    """Return the indices of all photos that scoring uses, query and gallery of every pool, sorted. Introduced in notebook 03."""  # noqa: E501
+    return np.unique(np.concatenate([splits.query, splits.gallery]))
+
+
+def evaluate(
+    model: torch.nn.Module, splits: Splits, *, device: str | torch.device = "auto", progress: bool = False
+) -> dict:
+    """Embed every held-out photo once and score all pools side by side, as `score_embeddings` describes; raises CourseError. Introduced in notebook 03."""  # noqa: E501
+    from .training import embed  # only here: everything above needs no model
+
+    photos = held_out_photos(splits)
+    embeddings = embed(model, splits.faces, photos, device=resolve_device(device), progress=progress)
+    return score_embeddings(embeddings, photos, splits)
+
+
+def score_embeddings(
+    embeddings: Array, photos: np.ndarray, splits: Splits, *, far: float = 1e-3, device: str | torch.device = "cpu"
+) -> dict:
+    """Score embeddings (N, d) of the photos (N,) as in results.json: per pool r1, r5, map of its queries against the gallery of all pools, same-identity cosines and tar over its held-out photos; lookalike_fmr against the retained gallery; chance for the forget queries. The threshold lets `far` of the retained and unseen held-out impostor pairs of this same model through (NaN, and tar with it, if they are too few). Introduced in notebook 03."""  # noqa: E501
+    world = _World.make(embeddings, photos, splits, device)
+    threshold = _common_threshold(world, far)
+    result = {pool: _score_pool(world, pool, threshold) for pool in POOLS}
+    query, kept = splits.photos("forget", "query"), splits.photos("retain", "gallery")
+    enough = len(query) and len(kept)
+    result["forget"]["lookalike_fmr"] = (
+        lookalike_fmr(world.rows(query), world.rows(kept), threshold, device=device) if enough else math.nan
+    )
+    chance = chance_level(world.labels(query), world.labels(splits.gallery), query, splits.gallery)
+    sizes = {"gallery_size": len(splits.gallery), "threshold": threshold}
+    return result | {"chance": chance} | sizes
+
+
+class _World(NamedTuple):
+    """Embeddings with the photo indices that they belong to."""
+
+    embeddings: torch.Tensor
+    place: np.ndarray  # photo index -> row of `embeddings`, -1 for photos that were not embedded
+    splits: Splits
+    device: str | torch.device
+
+    @classmethod
+    def make(cls, embeddings: Array, photos: np.ndarray, splits: Splits, device) -> _World:
+        rows, photos = torch.as_tensor(embeddings), np.asarray(photos)
+        _labels(photos, len(rows), "photo")
+        place = np.full(len(splits.faces.labels), -1)
+        place[photos] = np.arange(len(photos))
+        missing = held_out_photos(splits)[place[held_out_photos(splits)] < 0]
+        if len(missing):
+            raise CourseError(f"{len(missing)} held-out photos were not embedded; embed held_out_photos(splits).")
+        return cls(rows, place, splits, device)
+
+    def rows(self, photos: np.ndarray) -> torch.Tensor:
+        """Return the embeddings of these photos."""
+        return self.embeddings[torch.from_numpy(self.place[photos])]
+
+    def labels(self, photos: np.ndarray) -> np.ndarray:
+        """Return the identity labels of these photos."""
+        return np.asarray(self.splits.faces.labels)[photos]
+
+    def held_out(self, *pools: str) -> np.ndarray:
+        """Return the query and gallery photos of some pools."""
+        parts = [self.splits.photos(pool, part) for pool in pools for part in ("query", "gallery")]
+        return np.concatenate(parts).astype(np.int64)
+
+    def retrieval(self, pool: str) -> RetrievalScores:
+        """Score one pool's queries against the gallery of all pools."""
+        query, gallery = self.splits.photos(pool, "query"), self.splits.gallery
+        return retrieval_scores(
+            self.rows(query), self.labels(query), self.rows(gallery), self.labels(gallery),
+            query_ids=query, gallery_ids=gallery, device=self.device,
+        )  # fmt: skip
+
+
+def _common_threshold(world: _World, far: float) -> float:
+    """Return the threshold at a false accept rate over retained and unseen people, NaN if they are too few."""
+    photos = world.held_out("retain", "unseen")
+    counts = np.unique(world.labels(photos), return_counts=True)[1]
+    n_impostor = (len(photos) ** 2 - (counts**2).sum()) / 2
+    if n_impostor * far < 1 or (counts < 2).all():
+        return math.nan
+    return tar_at_far(world.rows(photos), world.labels(photos), far, device=world.device).threshold
+
+
+def _score_pool(world: _World, pool: str, threshold: float) -> dict[str, float]:
+    """Return one pool's row of results.json, NaN throughout for a pool without queries."""
+    photos = world.held_out(pool)
+    if not len(world.splits.photos(pool, "query")):
+        return dict.fromkeys(("r1", "r5", "map", "mean_cosine", "nearest_cosine", "tar"), math.nan)
+    scores = world.retrieval(pool)
+    close = compactness(world.rows(photos), world.labels(photos), device=world.device)
+    cosines = {"mean_cosine": close.mean_cosine, "nearest_cosine": close.nearest_cosine}
+    tar = true_accept_rate(world.rows(photos), world.labels(photos), threshold, device=world.device)
+    return {"r1": scores.r1, "r5": scores.r5, "map": scores.map, **cosines, "tar": tar}
+
+
+def per_identity(
+    embeddings: Array, photos: np.ndarray, splits: Splits, pool: str = "forget", *, device: str | torch.device = "cpu"
+) -> list[dict]:
+    """Return one row per identity of a pool, {'identity', 'label', 'n', 'r1', 'r5', 'map', 'first_rank', 'mean_cosine', 'nearest_cosine'}, for figures that show people and not only means; raises CourseError. Introduced in notebook 03."""  # noqa: E501
+    world = _World.make(embeddings, photos, splits, device)
+    held_out = world.held_out(pool)
+    if not len(splits.photos(pool, "query")):
+        return []
+    found = world.retrieval(pool).per_identity()
+    close = compactness(world.rows(held_out), world.labels(held_out), device=device)
+    cosines = dict(zip(close.labels.tolist(), zip(close.mean_cosines, close.nearest_cosines, strict=True), strict=True))
+    return [
+        {"identity": splits.faces.identities[label], "label": label, **scores,
+         "mean_cosine": float(cosines[label][0]), "nearest_cosine": float(cosines[label][1])}
+        for label, scores in found.items()
+    ]  # fmt: skip

@@ -1,0 +1,115 @@
+"""Where things live, which profile runs, on which device, from which seed."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import os
+import random
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+REPO_ROOT = Path(__file__).resolve().parent.parent
+MODEL_DIR = REPO_ROOT / "data" / "models"
+BUILD_DIR = REPO_ROOT / "build"
+PROFILES = ("quick", "full")
+
+
+class CourseError(ValueError):
+    """A mistake in the input that one sentence can explain and one action can mend."""
+
+
+def cache_dir() -> Path:
+    """Return the folder for everything that can be made again (environment variable FACE_COURSE_CACHE moves it)."""
+    return Path(os.environ.get("FACE_COURSE_CACHE") or REPO_ROOT / "data" / "cache")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One run's fixed choices: profile, seed and device. Introduced in notebook 00."""
+
+    profile: str
+    seed: int
+    device: torch.device
+
+    @property
+    def quick(self) -> bool:
+        """True for the profile that suits a laptop and a classroom."""
+        return self.profile == "quick"
+
+
+def make_settings(profile: str = "quick", seed: int = 0, device: str = "auto") -> Settings:
+    """Check the choices, seed every generator and return them frozen; raises CourseError. Introduced in notebook 00."""
+    one_of(profile, PROFILES, "profile")
+    seed_everything(seed)
+    return Settings(profile, seed, resolve_device(device))
+
+
+def resolve_device(name: str | torch.device = "auto") -> torch.device:
+    """Turn 'auto', 'cpu', 'cuda' or 'mps' into a torch device that is present here; raises CourseError."""
+    if isinstance(name, torch.device):
+        return name
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind = name.split(":")[0]
+    one_of(kind, ("cpu", "cuda", "mps"), "device")
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not present[kind]:
+        raise CourseError(f"Device '{name}' is not available on this machine; use 'auto' or 'cpu'.")
+    return torch.device(name)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch (all devices)."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def suggest(name: str, valid: Iterable[str], n: int = 3) -> str:
+    """Return the valid names nearest to a misspelt one, as ' Nearest: a, b.' or an empty string."""
+    folded = {candidate.casefold(): candidate for candidate in valid}
+    close = difflib.get_close_matches(str(name).casefold(), folded, n=n, cutoff=0.5)
+    return f" Nearest: {', '.join(folded[key] for key in close)}." if close else ""
+
+
+def one_of(value: str, valid: Iterable[str], what: str) -> str:
+    """Return the value if it is valid; otherwise raise a CourseError that lists the valid ones."""
+    valid = tuple(valid)
+    if value not in valid:
+        raise CourseError(f"Unknown {what} '{value}'; choose one of: {', '.join(valid)}.")
+    return value
+
+
+def progress_bar(items: Iterable | None = None, *, desc: str, total: int | None = None, enabled: bool = True) -> tqdm:
+    """Return a tqdm bar that vanishes when done, or passes silently when disabled."""
+    return tqdm(items, desc=desc, total=total, leave=False, disable=not enabled, dynamic_ncols=True)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hexadecimal sha256 of a file, read in blocks."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary neighbour of `path` that replaces it on success and disappears on failure."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

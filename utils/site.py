@@ -1,0 +1,279 @@
+"""Turn notebooks into HTML pages that need no network: formulas as MathML, pictures embedded, readable on a phone."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import re
+from html import escape
+from pathlib import Path
+from types import SimpleNamespace
+
+import nbformat
+from bs4 import BeautifulSoup
+from jinja2 import pass_context
+from latex2mathml.converter import convert as latex_to_mathml
+from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from PIL import Image
+from pygments.formatters import HtmlFormatter
+
+from utils.settings import atomic_path
+
+COVER_WIDTH = 480  # pixels of a picture in the contents table
+STYLE = """
+*{box-sizing:border-box}
+body{margin:0 auto;max-width:54rem;padding:0 1rem 3rem;color:#1c1c1c;background:#fff;
+ font:1.05rem/1.6 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;overflow-wrap:break-word}
+h1,h2,h3{line-height:1.25}a{color:#0b5cad}
+nav{display:flex;flex-wrap:wrap;justify-content:space-between;gap:.5rem;padding:.7rem 0;border-bottom:1px solid #ddd}
+nav.end{border:0;border-top:1px solid #ddd;margin-top:2rem}
+img{max-width:100%;height:auto}
+pre{overflow-x:auto;margin:0;padding:.6rem .8rem;font-size:.86rem;line-height:1.45}
+code{font-size:.92em;background:#f3f4f6;padding:.08em .25em;border-radius:3px}
+pre code{background:none;padding:0}
+.highlight,.rendered_html pre{background:#f6f8fa;border-left:3px solid #9db4cc;border-radius:3px;margin:.6rem 0}
+.output{margin:.2rem 0 1.2rem}.output_stderr{background:#fff3f0}
+.output,.rendered_html{overflow-x:auto}
+table{border-collapse:collapse;margin:.6rem 0;font-size:.95rem}
+th,td{border-bottom:1px solid #ddd;padding:.35rem .7rem;text-align:left;vertical-align:top}
+math[display=block]{overflow-x:auto;margin:.8rem 0}
+.contents td:first-child{width:14rem}.contents td:last-child{white-space:nowrap}
+@media(max-width:40rem){body{font-size:1rem}
+ .contents tr,.contents td{display:block;width:auto!important;border:0;padding:.2rem 0}
+ .contents tr{border-bottom:1px solid #ddd;padding:.8rem 0}.contents thead{display:none}}
+"""
+
+
+class PageRenderer(IPythonRenderer):
+    """Markdown to HTML with formulas written as MathML, which browsers draw without a script."""
+
+    def inline_math(self, body: str) -> str:
+        """Render `$...$`."""
+        return mathml(body, "inline")
+
+    def block_math(self, body: str) -> str:
+        """Render `$$...$$`."""
+        return mathml(body, "block")
+
+    def latex_environment(self, name: str, body: str) -> str:
+        r"""Render `\\begin{name}...\\end{name}`."""
+        return mathml(f"\\begin{{{name}}}{body}\\end{{{name}}}", "block")
+
+
+class PageExporter(HTMLExporter):
+    """nbconvert's plain template (no script, no style sheet from elsewhere) with our markdown."""
+
+    @pass_context
+    def markdown2html(self, context: dict, source: str) -> str:
+        """Render one markdown cell; its attachments and local pictures become part of the page."""
+        renderer = PageRenderer(
+            escape=False,
+            embed_images=True,
+            exclude_anchor_links=True,
+            attachments=context.get("cell", {}).get("attachments", {}),
+            path=context.get("resources", {}).get("metadata", {}).get("path", ""),
+        )
+        return MarkdownWithMath(renderer=renderer).render(source)
+
+    def default_filters(self):
+        """Name our markdown filter; nbconvert looks filters up here."""
+        yield from super().default_filters()
+        yield ("markdown2html", self.markdown2html)
+
+
+def mathml(formula: str, display: str) -> str:
+    """Return a LaTeX formula as MathML ('inline' or 'block'), or as typed where a command is not understood."""
+    typed = f"<code>{escape(formula.strip())}</code>"
+    # environments the converter lacks or numbers read the same as align*
+    known = re.sub(r"\{(aligned|align|gathered|gather|equation)\}", "{align*}", formula.strip())
+    try:
+        result = latex_to_mathml(known, display=display)
+    except Exception:  # the converter's errors share no base class, and no formula may stop a page
+        return typed
+    return typed if re.search(r">\\[a-zA-Z]", result) else result
+
+
+def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Return a copy without what differs from run to run: progress bars, standard error, widget state, timings."""
+    clean = nbformat.from_dict(notebook)
+    clean.metadata = nbformat.from_dict(
+        {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python", "pygments_lexer": "ipython3"},
+        }
+    )
+    clean.cells = [tidy_cell(cell) for cell in clean.cells if "papermill-error-cell-tag" not in tags_of(cell)]
+    clean.nbformat, clean.nbformat_minor = 4, 5
+    return clean
+
+
+def tidy_cell(cell: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Strip timings from a cell's metadata, and progress bars and standard error from its outputs."""
+    for key in ("papermill", "execution", "ExecuteTime", "collapsed", "scrolled"):
+        cell.metadata.pop(key, None)
+    if not cell.metadata.get("tags", True):
+        del cell.metadata["tags"]
+    if cell.cell_type == "code":
+        cell.outputs = joined([output for output in cell.outputs if not passing(output)])
+    return cell
+
+
+def passing(output: nbformat.NotebookNode) -> bool:
+    """Say whether an output is a progress bar or standard error, which no reader needs later."""
+    return output.get("name") == "stderr" or "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+
+
+def joined(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """Join neighbouring pieces of printed text, which arrive in pieces of varying size."""
+    result: list[nbformat.NotebookNode] = []
+    for output in outputs:
+        if result and output.output_type == "stream" and result[-1].output_type == "stream":
+            result[-1].text += output.text
+        else:
+            result.append(output)
+    return result
+
+
+def tags_of(cell: nbformat.NotebookNode) -> list[str]:
+    """Return a cell's tags."""
+    return cell.metadata.get("tags", [])
+
+
+def title_of(notebook: nbformat.NotebookNode, fallback: str) -> str:
+    """Return the first heading of a notebook, without markup."""
+    for cell in notebook.cells:
+        found = re.search(r"^# +(.+)$", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else None
+        if found:
+            return plain(found[1])
+    return fallback
+
+
+def question_of(notebook: nbformat.NotebookNode) -> str:
+    """Return the first sentence of the opening cell that ends in a question mark, or an empty string."""
+    opening = notebook.cells[0].source if notebook.cells and notebook.cells[0].cell_type == "markdown" else ""
+    lines = (line for line in opening.splitlines() if not line.startswith("#"))
+    found = re.search(r"(?:^|(?<=[.!?:]\s))[^.!?]*\?", plain(" ".join(lines)))
+    return found[0].strip() if found else ""
+
+
+def plain(markdown: str) -> str:
+    """Drop pictures, links and emphasis from a line of markdown."""
+    without_pictures = re.sub(r"\[?!\[[^]]*]\([^)]*\)(?:]\([^)]*\))?", " ", markdown)
+    without_links = re.sub(r"\[([^]]*)]\([^)]*\)", r"\1", without_pictures)
+    return re.sub(r"\s+", " ", re.sub(r"[*_`]{1,2}(?=\S)|(?<=\S)[*_`]{1,2}", "", without_links)).strip()
+
+
+def cover_of(notebook: nbformat.NotebookNode) -> str:
+    """Return a notebook's picture as a small PNG data URI: the cell tagged 'cover', else the last picture; or ''."""
+    pictures = [(cell, png) for cell in notebook.cells for png in pngs_of(cell)]
+    if not pictures:
+        return ""
+    covers = [png for cell, png in pictures if "cover" in tags_of(cell)]
+    image = Image.open(io.BytesIO(base64.b64decode(covers[0] if covers else pictures[-1][1])))
+    image.thumbnail((COVER_WIDTH, COVER_WIDTH))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def pngs_of(cell: nbformat.NotebookNode) -> list[str]:
+    """Return the base64 PNG outputs of a cell."""
+    return [output.data["image/png"] for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
+
+
+def body_of(notebook: nbformat.NotebookNode, folder: Path) -> str:
+    """Return the HTML of a notebook's cells; `folder` is where its relative pictures lie."""
+    exporter = PageExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
+    html, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"path": str(folder)}})
+    return html
+
+
+def offline(html: str, folder: Path, site: Path) -> str:
+    """Return a page that loads nothing from elsewhere, its links to notebooks turned into links to their pages."""
+    soup = BeautifulSoup(html, "html.parser")
+    for tag in soup.select("img, script, link, iframe, video, audio, source"):
+        source = tag.get("src") or tag.get("href") or ""
+        if re.match(r"(?:https?:)?//", source):
+            tag.replace_with(tag.get("alt", ""))
+    for link in soup.select("a[href]"):
+        link["href"] = moved(link["href"], folder, site)
+    return str(soup)
+
+
+def moved(href: str, folder: Path, site: Path) -> str:
+    """Return a link written for a notebook in `folder` as it must read on a page in `site`."""
+    path, mark, anchor = href.partition("#")
+    if not path or re.match(r"[a-z]+:|//", href):
+        return href
+    if path.endswith(".ipynb") and "/" not in path:
+        return path.removesuffix(".ipynb") + ".html" + mark + anchor
+    return os.path.relpath(folder / path, site) + mark + anchor
+
+
+def page(title: str, body: str) -> str:
+    """Return a whole HTML document with the course's style in it."""
+    style = STYLE + HtmlFormatter(style="default").get_style_defs(".highlight")
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<title>{escape(title)}</title>\n<link rel="icon" href="data:,">\n<style>{style}</style>\n</head>\n'
+        f"<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def navigation(titles: dict[str, str], name: str, css: str = "") -> str:
+    """Return the links to the previous page, the contents and the next page."""
+    names = list(titles)
+    position = names.index(name)
+    before = names[position - 1] if position else None
+    after = names[position + 1] if position + 1 < len(names) else None
+    left = f'<a rel="prev" href="{before}.html">← {escape(titles[before])}</a>' if before else "<span></span>"
+    right = f'<a rel="next" href="{after}.html">{escape(titles[after])} →</a>' if after else "<span></span>"
+    return f'<nav class="{css}">{left}<a href="index.html">Contents</a>{right}</nav>'
+
+
+def contents(entries: list[SimpleNamespace]) -> str:
+    """Return the contents table: a picture, title and question, and the minutes the last run took."""
+    rows = []
+    for entry in entries:
+        link = f'<a href="{entry.name}.html">'
+        picture = f'{link}<img src="{entry.cover}" alt="From {escape(entry.title)}"></a>' if entry.cover else ""
+        minutes = f"{entry.seconds / 60:.1f} min" if entry.seconds else "not run here yet"
+        text = f"{link}<strong>{escape(entry.title)}</strong></a><br>{escape(entry.question)}"
+        rows.append(f"<tr><td>{picture}</td><td>{text}</td><td>{minutes}</td></tr>")
+    head = "<thead><tr><th></th><th>Notebook</th><th>Run time</th></tr></thead>"
+    return f'<table class="contents">{head}<tbody>\n' + "\n".join(rows) + "\n</tbody></table>"
+
+
+def build_site(sources: dict[str, Path], site: Path, folder: Path, seconds: dict[str, float], extra: str = "") -> Path:
+    """Write one page per notebook and index.html into `site`, drop pages of notebooks that are gone, return the index.
+
+    `sources` maps a notebook's name to the file whose outputs are shown, `seconds` to what its run took, `folder`
+    is where the notebooks live, and `extra` is a plain-text table shown below the contents.
+    """
+    notebooks = {name: tidy(nbformat.read(path, as_version=4)) for name, path in sources.items()}
+    titles = {name: title_of(notebook, name) for name, notebook in notebooks.items()}
+    entries = []
+    for name, notebook in notebooks.items():
+        body = offline(body_of(notebook, folder), folder, site)
+        top, bottom = navigation(titles, name), navigation(titles, name, "end")
+        write(site / f"{name}.html", page(titles[name], top + body + bottom))
+        question, cover = question_of(notebook), cover_of(notebook)
+        entries.append(
+            SimpleNamespace(name=name, title=titles[name], question=question, cover=cover, seconds=seconds.get(name))
+        )
+    heading = "<h1>Face identity unlearning: the course</h1>"
+    results = f"<h2>Results of the last run</h2><pre>{escape(extra)}</pre>" if extra else ""
+    write(site / "index.html", page("Face identity unlearning: the course", heading + contents(entries) + results))
+    for old in site.glob("*.html"):
+        if old.stem != "index" and old.stem not in notebooks:
+            old.unlink()
+    return site / "index.html"
+
+
+def write(path: Path, text: str) -> None:
+    """Write text to a file that is either whole or as it was."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,269 @@
+"""Who is forgotten, who is kept, who was never seen: identity pools, and train, query and gallery photos."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from utils.settings import CourseError, one_of, suggest
+
+if TYPE_CHECKING:
+    from utils.datasets import FaceDataset
+
+POOLS = ("forget", "dev_forget", "retain", "kept", "unseen", "trained", "distractors")
+PARTS = ("train", "query", "gallery")
+MIN_TRAINED_PHOTOS = 4  # 2 to train on, 1 to search with, 1 to be found
+MIN_RETAINED = 2  # with fewer there is nobody left to keep recognising
+# The model before unlearning must not depend on who is forgotten, so these choices never follow the run's seed.
+UNSEEN_SEED, DEV_SEED, PHOTO_SEED = 1001, 1002, 1003
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """Disjoint identity pools (tuples of labels) and disjoint photo parts (int64 index arrays) of one data set;
+    a set of pools or parts that overlap raises CourseError. Introduced in notebook 03."""
+
+    faces: FaceDataset
+    seed: int
+    forget: tuple[int, ...]
+    dev_forget: tuple[int, ...]
+    retain: tuple[int, ...]
+    unseen: tuple[int, ...]
+    distractors: tuple[int, ...]
+    train: np.ndarray
+    query: np.ndarray
+    gallery: np.ndarray
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        pools = {name: getattr(self, name) for name in ("forget", "dev_forget", "retain", "unseen", "distractors")}
+        parts = {name: getattr(self, name) for name in PARTS}
+        _require_disjoint(pools, "identity pools")
+        _require_disjoint(parts, "photo parts")
+        strangers = set(self._labels(self.train)) - set(self.trained)
+        if strangers:
+            raise CourseError(f"Training photos show people outside the trained pools: labels {sorted(strangers)}.")
+
+    @property
+    def trained(self) -> tuple[int, ...]:
+        """Labels the original model was trained on, sorted: the order of the classification head's rows."""
+        return tuple(sorted(self.forget + self.dev_forget + self.retain))
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """Labels whose training photos a method may use to stay useful: retain and dev-forget, sorted."""
+        return tuple(sorted(self.retain + self.dev_forget))
+
+    @property
+    def n_identities(self) -> int:
+        """Number of people in all pools, distractors included."""
+        return len(self.trained) + len(self.unseen) + len(self.distractors)
+
+    def photos(self, pool: str, part: str) -> np.ndarray:
+        """Return the int64 photo indices of one pool and one part; raises CourseError for an unknown name."""
+        people = getattr(self, one_of(pool, POOLS, "pool"))
+        indices = getattr(self, one_of(part, PARTS, "part"))
+        return indices[np.isin(self._labels(indices), people)]
+
+    def class_of(self, labels: Iterable[int] | int) -> np.ndarray:
+        """Map identity labels to rows of the classification head, int64; raises CourseError for untrained people."""
+        labels = np.asarray(labels, dtype=np.int64)
+        rows = np.asarray(self.trained, dtype=np.int64)
+        outside = np.setdiff1d(labels, rows)
+        if outside.size:
+            who = ", ".join(str(label) for label in outside[:5])
+            raise CourseError(f"Labels {who} were not trained on, so the classification head has no row for them.")
+        return np.searchsorted(rows, labels)
+
+    def swap_dev(self) -> Splits:
+        """Exchange forget and dev-forget: hyper-parameters are chosen on these splits, never on the true forget set."""
+        if not self.dev_forget:
+            raise CourseError("These splits have no dev-forget people; make them with n_dev of at least 1.")
+        return replace(self, forget=self.dev_forget, dev_forget=self.forget)
+
+    def summary(self) -> str:
+        """Return a table of people and photos per pool, followed by the notes."""
+        lines = [f"{'pool':<12}{'people':>8}{'train':>8}{'query':>8}{'gallery':>9}"]
+        for pool in ("forget", "dev_forget", "retain", "unseen", "distractors"):
+            train, query, gallery = (len(self.photos(pool, part)) for part in PARTS)
+            lines.append(f"{pool:<12}{len(getattr(self, pool)):>8}{train:>8}{query:>8}{gallery:>9}")
+        return "\n".join(lines + [f"note: {note}" for note in self.notes])
+
+    def _labels(self, indices: np.ndarray) -> np.ndarray:
+        return np.asarray(self.faces.labels)[indices]
+
+
+def make_splits(
+    faces: FaceDataset,
+    *,
+    n_forget: int = 10,
+    forget_ids: Sequence[str | int] | str | None = None,
+    n_dev: int = 10,
+    seed: int = 0,
+    unseen_fraction: float = 0.25,
+    trained_min_photos: int | None = None,
+) -> Splits:
+    """Deal the people of a data set into pools and their photos into train, query and gallery; `forget_ids` (names,
+    label numbers or one comma-separated string) replaces the random draw; raises CourseError when the people or
+    photos do not suffice. Introduced in notebook 03."""
+    minimum = faces.trained_min_photos if trained_min_photos is None else trained_min_photos
+    _check_sizes(n_forget, n_dev, unseen_fraction, minimum)
+    counts = np.bincount(np.asarray(faces.labels), minlength=len(faces.identities))
+    named = resolve_identities(faces, forget_ids)
+    _require_photos(faces, named, counts)
+
+    trained, unseen = _trained_and_unseen(counts, minimum, unseen_fraction)
+    notes = _photo_notes(faces, counts, minimum, named, unseen)
+    trained, unseen = sorted(set(trained) | set(named)), sorted(set(unseen) - set(named))
+    forget_size = len(named) or n_forget
+    _require_people(len(trained), forget_size, minimum)
+
+    dev_size = min(n_dev, (len(trained) - forget_size) // 3)
+    if dev_size < n_dev:
+        notes.append(f"Too few trained people for {n_dev} dev-forget people: {dev_size} drawn instead.")
+    dev = [label for label in _shuffled(trained, DEV_SEED) if label not in named][:dev_size]
+    others = [label for label in trained if label not in dev]
+    forget = named or _shuffled(others, seed)[:n_forget]
+    retain = [label for label in others if label not in forget]
+    train, query, gallery = _deal_photos(faces, counts, trained)
+    distractors = np.flatnonzero(counts == 1)
+    pools = (tuple(sorted(int(label) for label in pool)) for pool in (forget, dev, retain, unseen, distractors))
+    return Splits(faces, seed, *pools, train, query, gallery, tuple(notes))
+
+
+def resolve_identities(faces: FaceDataset, wanted: Sequence[str | int] | str | int | None) -> list[int]:
+    """Turn names, label numbers or a comma-separated string into distinct labels in the order given; a name wins over
+    a number; raises CourseError with the nearest names for a person who is not there."""
+    names = {_plain(name): label for label, name in enumerate(faces.identities)}
+    if wanted is None:
+        return []
+    if isinstance(wanted, str):
+        wanted = [wanted] if _plain(wanted) in names else [part for part in wanted.split(",") if part.strip()]
+    elif isinstance(wanted, int | np.integer):
+        wanted = [wanted]
+    return list(dict.fromkeys(_resolve_one(item, names, faces) for item in wanted))
+
+
+def _resolve_one(item: str | int, names: dict[str, int], faces: FaceDataset) -> int:
+    if isinstance(item, str) and _plain(item) in names:
+        return names[_plain(item)]
+    is_number = isinstance(item, int | np.integer) or str(item).strip().isdecimal()
+    if is_number and 0 <= int(item) < len(faces.identities):
+        return int(item)
+    if is_number:
+        last = len(faces.identities) - 1
+        raise CourseError(f"No identity number {item} in '{faces.name}'; the numbers run from 0 to {last}.")
+    raise CourseError(f"No identity '{item}' in '{faces.name}'.{suggest(str(item), faces.identities)}")
+
+
+def _plain(name: str) -> str:
+    # An accent may be stored as one character or as two, depending on the operating system.
+    return unicodedata.normalize("NFC", name.strip())
+
+
+def _check_sizes(n_forget: int, n_dev: int, unseen_fraction: float, minimum: int) -> None:
+    if n_forget < 1:
+        raise CourseError(f"n_forget is {n_forget}, but at least 1 person must be forgotten.")
+    if n_dev < 0:
+        raise CourseError(f"n_dev is {n_dev}, but it cannot be negative.")
+    if not 0 <= unseen_fraction < 1:
+        raise CourseError(f"unseen_fraction is {unseen_fraction}, but it must lie in [0, 1).")
+    if minimum < MIN_TRAINED_PHOTOS:
+        raise CourseError(
+            f"trained_min_photos is {minimum}, but a trained person needs at least {MIN_TRAINED_PHOTOS} photos: "
+            "2 to train on, 1 query and 1 in the gallery."
+        )
+
+
+def _require_photos(faces: FaceDataset, named: list[int], counts: np.ndarray) -> None:
+    short = [f"{faces.identities[label]} ({counts[label]})" for label in named if counts[label] < MIN_TRAINED_PHOTOS]
+    if short:
+        raise CourseError(
+            f"A person to forget needs at least {MIN_TRAINED_PHOTOS} usable photos "
+            f"(2 to train on, 1 query, 1 in the gallery); too few: {', '.join(short)}."
+        )
+
+
+def _require_people(n_trained: int, n_forget: int, minimum: int) -> None:
+    most = n_trained - MIN_RETAINED
+    if most < 1:
+        raise CourseError(
+            f"Only {n_trained} people are left to train on (with at least {minimum} photos, after some are unseen), "
+            f"but {MIN_RETAINED + 1} are needed: add people or photos, or lower trained_min_photos or unseen_fraction."
+        )
+    if n_forget > most:
+        raise CourseError(
+            f"Asked to forget {n_forget} of {n_trained} trained people, but {MIN_RETAINED} must be retained: "
+            f"at most {most} can be forgotten."
+        )
+
+
+def _trained_and_unseen(counts: np.ndarray, minimum: int, unseen_fraction: float) -> tuple[list[int], list[int]]:
+    """People with few photos are unseen; others join them, in a fixed order, until their share is large enough."""
+    trained = np.flatnonzero(counts >= minimum).tolist()
+    unseen = np.flatnonzero((counts >= 2) & (counts < minimum)).tolist()
+    wanted = math.ceil(unseen_fraction * (len(trained) + len(unseen)))
+    joining = set(_shuffled(trained, UNSEEN_SEED)[: max(0, wanted - len(unseen))])
+    return [label for label in trained if label not in joining], sorted([*unseen, *joining])
+
+
+def _photo_notes(
+    faces: FaceDataset, counts: np.ndarray, minimum: int, named: list[int], unseen: list[int]
+) -> list[str]:
+    few = int(((counts >= 2) & (counts < minimum)).sum())
+    joined, single, none = len(unseen) - few, int((counts == 1).sum()), int((counts == 0).sum())
+    moved = [faces.identities[label] for label in named if label in unseen]
+    notes = []
+    if few:
+        notes.append(f"{few} people have fewer than {minimum} photos and are unseen: never trained on.")
+    if joined:
+        notes.append(f"{joined} people with enough photos were set aside as unseen.")
+    if single:
+        notes.append(f"{single} people have a single photo and only distract in the gallery.")
+    if none:
+        notes.append(f"{none} people have no usable photo and take no part.")
+    if moved:
+        notes.append(f"Named to be forgotten, so trained instead of unseen: {', '.join(moved)}.")
+    return notes
+
+
+def _shuffled(labels: Sequence[int], seed: int) -> list[int]:
+    return np.random.default_rng(seed).permutation(np.asarray(labels, dtype=np.int64)).tolist()
+
+
+def _deal_photos(faces: FaceDataset, counts: np.ndarray, trained: list[int]) -> tuple[np.ndarray, ...]:
+    """Deal each person's photos, in an order that depends on that person's name alone, into three sorted parts."""
+    by_person = np.split(np.argsort(np.asarray(faces.labels), kind="stable"), np.cumsum(counts)[:-1])
+    trained_set, dealt = set(trained), ([], [], [])
+    for label, photos in enumerate(by_person):
+        rng = np.random.default_rng([PHOTO_SEED, zlib.crc32(faces.identities[label].encode())])
+        photos = rng.permutation(photos)
+        n_train, n_query = part_sizes(len(photos), label in trained_set)
+        for part, chosen in zip(dealt, np.split(photos, [n_train, n_train + n_query]), strict=True):
+            part.append(chosen)
+    return tuple(np.sort(np.concatenate(part)).astype(np.int64) for part in dealt)
+
+
+def part_sizes(n_photos: int, is_trained: bool) -> tuple[int, int]:
+    """Return how many of a person's n photos are train and query photos; the rest are gallery photos: a trained person
+    holds out a fifth, at least 4 where possible; an unseen person's photos are halved; a single photo is gallery."""
+    if not is_trained:
+        return 0, n_photos // 2
+    held_out = min(max(round(0.2 * n_photos), 4), n_photos - 2)
+    return n_photos - held_out, held_out // 2
+
+
+def _require_disjoint(groups: dict[str, Sequence[int]], what: str) -> None:
+    for name, members in groups.items():
+        if len(set(np.asarray(members).tolist())) < len(members):
+            raise CourseError(f"The {what} are not sound: '{name}' holds an entry twice.")
+    for (name_a, a), (name_b, b) in combinations(groups.items(), 2):
+        if np.intersect1d(np.asarray(a), np.asarray(b)).size:
+            raise CourseError(f"The {what} are not disjoint: '{name_a}' and '{name_b}' overlap.")

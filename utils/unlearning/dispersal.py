@@ -1,0 +1,85 @@
+"""Unlearning by dispersion: pull one person's own photos apart and hold everybody else where they were."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..dispersion import dispersion_loss
+from .frame import Batch, StepConfig, Task, distillation, method, original_points, run_steps
+
+PAPER = "our reading of arXiv 2512.13317 (Zakharov 2025)"
+
+
+@dataclass(frozen=True)
+class DispersionConfig(StepConfig):
+    """`dispersion_weight` scales the forget side, `retain_weight` the distillation that holds the others."""
+
+    learning_rate: float = 1e-3
+    retain_per_step: int = 128
+    dispersion_weight: float = 1.0
+    retain_weight: float = 5.0
+
+
+@dataclass(frozen=True)
+class LogSumExpConfig(DispersionConfig):
+    """`beta` says how much the closest pairs count: near 0 all alike, very large only the closest."""
+
+    beta: float = 10.0
+
+
+def disperse(task: Task, config: DispersionConfig, kind: str, **options: float) -> None:
+    """Minimise a dispersion loss on forget photos plus the distillation of retained ones; no head is used."""
+    targets = original_points(task, task.kept_photos) if config.retain_per_step else None
+
+    def losses(batch: Batch) -> dict[str, Tensor]:
+        spread = dispersion_loss(kind, batch.forget, batch.forget_labels, **options)
+        terms = {"dispersion": config.dispersion_weight * spread}
+        if targets is not None:
+            terms["retain"] = config.retain_weight * distillation(batch, targets)
+        return terms
+
+    run_steps(task, config, losses)
+
+
+@method(
+    "dispersion_uniform",
+    DispersionConfig,
+    title="Dispersion, uniform",
+    needs=("forget", "kept"),
+    source=PAPER,
+    notebook="08",
+)
+def dispersion_uniform(task: Task, config: DispersionConfig) -> None:
+    """Minimise the mean same-identity cosine (D1): every pair weighs the same. Introduced in notebook 08."""
+    disperse(task, config, "uniform")
+
+
+@method(
+    "dispersion_hard",
+    DispersionConfig,
+    title="Dispersion, hard",
+    needs=("forget", "kept"),
+    source=PAPER,
+    notebook="08",
+)
+def dispersion_hard(task: Task, config: DispersionConfig) -> None:
+    """Minimise each photo's cosine to its nearest same-identity photo (D2). Introduced in notebook 08."""
+    disperse(task, config, "hard")
+
+
+@method(
+    "dispersion",
+    LogSumExpConfig,
+    title="Dispersion, log-sum-exp",
+    needs=("forget", "kept"),
+    source="the bridge between both readings of arXiv 2512.13317, with feature distillation",
+    notebook="08",
+)
+def dispersion(task: Task, config: LogSumExpConfig) -> None:
+    """Minimise the log-sum-exp of same-identity cosines (D7) and distil the retained photos.
+
+    This is the course's recommended default for now. Introduced in notebook 08.
+    """
+    disperse(task, config, "lse", beta=config.beta)

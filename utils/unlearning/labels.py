@@ -1,0 +1,56 @@
+"""Unlearning by relabelling: teach the model a wrong name for every forget photo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .frame import Batch, StepConfig, Task, method, run_steps
+
+
+@dataclass(frozen=True)
+class RandomLabelsConfig(StepConfig):
+    """`forget_scale` is the softmax scale of the forget term; at the head's own scale a sure model has no gradient."""
+
+    learning_rate: float = 1e-3
+    retain_per_step: int = 64
+    forget_scale: float = 16.0
+    retain_weight: float = 1.0
+
+
+def draw_wrong_labels(task: Task) -> Tensor:
+    """Return a table (all photos,) int64: for every forget photo one fixed head row of a kept identity, else -1."""
+    allowed = np.asarray(task.splits.class_of(task.splits.kept))
+    rng = np.random.default_rng(task.seed)
+    table = np.full(len(task.splits.faces), -1, dtype=np.int64)
+    table[task.forget_photos] = rng.choice(allowed, size=len(task.forget_photos))
+    return torch.from_numpy(table).to(task.device)
+
+
+@method(
+    "random_labels",
+    RandomLabelsConfig,
+    title="Random labels (fixed)",
+    needs=("forget", "kept"),
+    source="Golatkar et al. 2020; Graves et al., AAAI 2021 (arXiv 2010.10981)",
+    notebook="05",
+)
+def random_labels(task: Task, config: RandomLabelsConfig) -> None:
+    """Minimise cross-entropy to one fixed random kept identity per forget photo, margin off, head frozen (M3).
+
+    Photos of one person get different targets, so this is the one relabelling that disperses; the photos land inside
+    other people's clusters instead. Retained photos keep their margin loss. Introduced in notebook 05.
+    """
+    wrong = draw_wrong_labels(task)
+
+    def losses(batch: Batch) -> dict[str, Tensor]:
+        targets = wrong[torch.from_numpy(batch.forget_photos).to(task.device)]
+        forget = F.cross_entropy(task.head(batch.forget, scale=config.forget_scale), targets)
+        retain = F.cross_entropy(task.head(batch.retain, batch.retain_rows), batch.retain_rows)
+        return {"forget": forget, "retain": config.retain_weight * retain}
+
+    run_steps(task, config, losses)

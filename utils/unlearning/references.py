@@ -1,0 +1,82 @@
+"""The yardsticks: the original model, the model retrained without the forget set, and plain fine-tuning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..training import TrainConfig, load_or_train
+from .frame import Batch, StepConfig, Task, method, run_steps
+
+
+@dataclass(frozen=True)
+class NoConfig:
+    """A method with nothing to set."""
+
+
+@method("original", NoConfig, title="Original model", needs=(), source="the model as it was trained", notebook="02")
+def original(task: Task, config: NoConfig) -> None:
+    """Change nothing: the level that forgetting starts from. Introduced in notebook 02."""
+
+
+@method(
+    "retrain",
+    TrainConfig,
+    title="Retrained without them",
+    needs=("kept",),
+    source="the reference of the unlearning literature: no trace of training on the forget set",
+    notebook="08",
+)
+def retrain(task: Task, config: TrainConfig) -> None:
+    """Train from random weights on the kept identities only, or load that model if it is known.
+
+    It shows what "never seen" means; an embedding model still recognises people it never saw, so this is no target
+    for being unfindable (methods that aim there aim elsewhere). The head has rows for kept identities only.
+    Seconds are those of the training run, also when the checkpoint was loaded. Introduced in notebook 08.
+    """
+    recogniser = load_or_train(
+        task.splits,
+        backbone=task.model.name,
+        pretrained="none",
+        config=config,
+        without_forget=True,
+        device=task.device,
+        progress=task.progress,
+    )
+    task.model, task.head, task.seconds = recogniser.model, recogniser.head, recogniser.seconds
+    task.images_processed = config.epochs * len(task.kept_photos)
+
+
+@dataclass(frozen=True)
+class FinetuneConfig(StepConfig):
+    """Fine-tuning sees retained photos only."""
+
+    learning_rate: float = 3e-4
+    retain_per_step: int = 128
+    batchnorm: str = "train"
+    augment: bool = True
+
+
+@method(
+    "finetune",
+    FinetuneConfig,
+    title="Fine-tune on the rest",
+    needs=("kept",),
+    source="generic baseline, also called catastrophic forgetting",
+    notebook="05",
+)
+def finetune(task: Task, config: FinetuneConfig) -> None:
+    """Minimise the margin loss on retained photos, with the forget identities' columns out of the softmax (M1).
+
+    Nothing pushes the forget identities apart: it shows how much forgetting drift alone brings. Notebook 05.
+    """
+    forget_rows = task.splits.class_of(task.splits.forget)
+
+    def losses(batch: Batch) -> dict[str, Tensor]:
+        logits = task.head(batch.retain, batch.retain_rows)
+        logits[:, forget_rows] = -1e4
+        return {"retain": F.cross_entropy(logits, batch.retain_rows)}
+
+    run_steps(task, config, losses, parameters=[*task.model.parameters(), *task.head.parameters()], forget=False)
