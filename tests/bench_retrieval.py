@@ -1,4 +1,4 @@
-"""Time and peak memory of retrieval_scores beside pytorch-metric-learning's AccuracyCalculator(k=None), each in a process of its own: python -m tests.bench_retrieval."""  # noqa: E501
+"""Time and peak memory of retrieval_scores beside pytorch-metric-learning's AccuracyCalculator(k=None), each in a process of its own (on a busy machine compare cpu_seconds): python -m tests.bench_retrieval."""  # noqa: E501
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def score_accuracy_calculator(rows, labels) -> dict[str, float]:
 
 
 def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
-    """Run one contender in this process; seconds are for scoring alone (on a busy machine compare cpu_seconds), peak_mb is the whole process."""
+    """Run one contender in this process; seconds are for scoring alone, peak_mb is the whole process."""
     import resource
 
     import torch

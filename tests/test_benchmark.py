@@ -22,7 +22,9 @@ def tiny_world(monkeypatch, tiny_faces, own_cache):
 
 def tiny_plan(**changes) -> Plan:
     options = (("dispersion", "steps", 2), ("gradient_ascent", "steps", 2))
-    return Plan(**{"methods": ("dispersion",), "forget": 2, "train_epochs": 1, "options": options, "device": "cpu"} | changes)
+    return Plan(
+        **{"methods": ("dispersion",), "forget": 2, "train_epochs": 1, "options": options, "device": "cpu"} | changes
+    )
 
 
 def test_results_follow_the_schema(tiny_world, tmp_path):
@@ -100,7 +102,14 @@ def test_a_damaged_results_file_is_refused_not_overwritten(text, tmp_path, capsy
 
 def test_the_table_shows_means_and_spread(tmp_path, capsys):
     pool = {"r1": 0.5, "map": 0.25}
-    run = {"dataset": "d", "backbone": "mini", "n_forget": 1, "method": "dispersion", "seconds": 3, "images_processed": 9}
+    run = {
+        "dataset": "d",
+        "backbone": "mini",
+        "n_forget": 1,
+        "method": "dispersion",
+        "seconds": 3,
+        "images_processed": 9,
+    }
     runs = [run | {"forget": pool, "retain": pool, "unseen": pool}, run | {"forget": {"r1": 0.7, "map": math.nan}}]
     runs[1] |= {"retain": pool, "unseen": pool}
     text = results_table({"runs": runs}, markdown=True)

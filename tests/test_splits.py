@@ -74,6 +74,7 @@ def test_every_photo_is_dealt_exactly_once():
 def test_others_join_the_unseen_until_their_share_is_large_enough():
     splits = make_splits(fake_faces(*[12] * 20), n_forget=2, n_dev=2, unseen_fraction=0.25)
     assert len(splits.unseen) == 5 and len(splits.trained) == 15
+    assert splits.unseen != tuple(range(5))  # drawn, not the first of the alphabet
     assert len(splits.photos("unseen", "train")) == 0
     assert any("5 people with enough photos were set aside" in note for note in splits.notes)
     assert make_splits(fake_faces(*[12] * 20), n_forget=2, unseen_fraction=0).unseen == ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import platform
@@ -41,6 +42,7 @@ class Plan:
     methods: tuple[str, ...] = ("original", "retrain", "random_labels", "gradient_ascent", "dispersion")
     forget: int = 10
     forget_ids: str = ""
+    seed: int = 0
     seeds: int = 1
     profile: str = "quick"
     device: str = "auto"
@@ -65,10 +67,10 @@ def check_plan(plan: Plan) -> None:
 
 
 def run_benchmark(plan: Plan, out: Path, *, fresh: bool = False, progress: bool = True) -> dict:
-    """Run every method and seed of a plan, write `out` after each run, and return its content.
+    """Run every method and seed of a plan, write `out` after each run, and return the plan's runs.
 
-    Runs that `out` already holds with the same settings are kept, not repeated, unless `fresh`. The original and the
-    retrained model are always among the runs. Raises CourseError. Introduced in notebook 08.
+    Runs that `out` already holds, made with the same settings and code, are not repeated unless `fresh`; runs of other
+    plans stay in the file. The original and the retrained model always take part. Raises CourseError. Notebook 08.
     """
     check_plan(plan)
     results = {"schema": SCHEMA, "environment": environment(plan), "runs": []}
@@ -78,12 +80,14 @@ def run_benchmark(plan: Plan, out: Path, *, fresh: bool = False, progress: bool 
     faces = load_faces(plan.dataset, plan.root or None, image_size=size, device=plan.device, progress=progress)
     methods = [*REFERENCES, *(name for name in plan.methods if name not in REFERENCES)]
     bar = progress_bar(desc="benchmark", total=plan.seeds * len(methods), enabled=progress)
-    for seed in range(plan.seeds):
+    wanted = []
+    for seed in range(plan.seed, plan.seed + plan.seeds):
         splits = make_splits(faces, n_forget=plan.forget, forget_ids=plan.forget_ids or None, seed=seed)
         recogniser = None
         for name in methods:
             bar.set_postfix_str(f"{name}, seed {seed}")
             identity = run_identity(plan, splits, name, seed)
+            wanted.append(identity)
             if not any(identity.items() <= run.items() for run in results["runs"]):
                 recogniser = recogniser or original_recogniser(plan, splits, progress)
                 results["runs"].append(without_nan(identity | one_run(plan, splits, recogniser, name, seed, progress)))
@@ -91,7 +95,8 @@ def run_benchmark(plan: Plan, out: Path, *, fresh: bool = False, progress: bool 
             bar.update()
     bar.close()
     write_results(out, results)
-    return results
+    mine = [run for identity in wanted for run in results["runs"] if identity.items() <= run.items()]
+    return results | {"runs": mine}
 
 
 def face_size(plan: Plan) -> int:
@@ -139,7 +144,16 @@ def run_identity(plan: Plan, splits: Splits, name: str, seed: int) -> dict:
         "n_forget": len(splits.forget),
         "forget_ids": [faces.identities[i] for i in splits.forget],
         "config": asdict(make_config(name, method_options(plan, splits, name))),
+        "code": code_version(),
     }
+
+
+def code_version() -> str:
+    """Return a short hash of the sources that a result depends on, so that a changed method is run again."""
+    folder = Path(__file__).parent
+    names = ("backbones", "heads", "splits", "training", "retrieval", "dispersion")
+    sources = [folder / f"{name}.py" for name in names] + sorted((folder / "unlearning").glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
 
 
 def one_run(plan: Plan, splits: Splits, recogniser: Recogniser, name: str, seed: int, progress: bool) -> dict:
@@ -241,14 +255,19 @@ HEADER = (
 )  # fmt: skip
 
 
-def results_table(results: dict, markdown: bool = False) -> str:
-    """Return the summary of a results object as aligned text or as a Markdown table. Introduced in notebook 08."""
-    rows = table_rows(results)
+def results_table(results: dict, markdown: bool = False, narrow: bool = False) -> str:
+    """Return the summary of a results object as aligned text or Markdown; `narrow` leaves out data and price.
+
+    Scores are percentages on held-out photos, the mean over seeds. Introduced in notebook 08.
+    """
+    rows = [HEADER, *table_rows(results)]
+    if narrow:
+        rows = [row[2:-2] for row in rows]
     if markdown:
-        lines = [HEADER, ["---"] * len(HEADER), *rows]
-        return "\n".join("| " + " | ".join(row) + " |" for row in lines)
-    widths = [max(len(row[i]) for row in [list(HEADER), *rows]) for i in range(len(HEADER))]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in [HEADER, *rows])
+        rows.insert(1, ["---"] * len(rows[0]))
+        return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
 def mean(values: Sequence[float]) -> float:
@@ -296,7 +315,8 @@ def make_parser() -> argparse.ArgumentParser:
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--forget", type=int, default=plan.forget, metavar="N", help="forget N people drawn by the seed")
     group.add_argument("--forget-ids", default="", metavar="NAME,NAME", help="forget these people")
-    add("--seeds", type=int, default=plan.seeds, metavar="K", help="run seeds 0 to K-1")
+    add("--seed", type=int, default=plan.seed, metavar="S", help="the first seed")
+    add("--seeds", type=int, default=plan.seeds, metavar="K", help="run K seeds, from the first one on")
     add("--profile", default=plan.profile, metavar="NAME", help=f"one of: {', '.join(PROFILES)}")
     add("--device", default=plan.device, metavar="NAME", help="auto, cpu, cuda or mps")
     add("--image-size", type=int, default=0, metavar="PX", help="side of the face crops (0: what the backbone wants)")

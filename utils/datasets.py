@@ -55,6 +55,7 @@ class FaceDataset(Dataset):
     source: str
     licence: str
     trained_min_photos: int
+    fingerprint: str = ""  # changes when the faces do: part of the name under which a trained model is kept
     skipped: tuple[Skipped, ...] = ()
     noted: tuple[Skipped, ...] = ()
 
@@ -159,7 +160,7 @@ def load_faces(
 
 def load_synthetic(root: str | Path | None, options: LoadOptions) -> FaceDataset:
     """Wrap the embedded synthetic people: two thirds with 50 photos (to train on), one third with 20 (unseen)."""
-    from utils.synthetic import synthetic_faces  # here, so that real faces open without the renderer
+    from utils.synthetic import VERSION, synthetic_faces  # here, so that real faces open without the renderer
 
     if root is not None:
         raise CourseError(f"The synthetic faces are rendered, not read: leave out root (it is '{root}').")
@@ -183,6 +184,7 @@ def load_synthetic(root: str | Path | None, options: LoadOptions) -> FaceDataset
         source=f"Rendered by utils/synthetic.py from seed {options.seed}: nobody's face.",
         licence="MIT, like this repository; no person is shown.",
         trained_min_photos=30,
+        fingerprint=f"renderer {VERSION}, seed {options.seed}",
     )
 
 
@@ -313,7 +315,12 @@ def _find_lfw(given: Path) -> Path:
     for path in (given, *below, *above):
         if _is_lfw(path):
             return path
-    raise CourseError(f"'{given}' is not the LFW folder: {_why_no_people(given, LFW_LAYOUT)}")
+    if any(photos for _, photos in list_people(given)):
+        raise CourseError(
+            f"The photos in '{given}' are not named after their folders, as LFW's are; expected {LFW_LAYOUT}. "
+            "Any other folder of people opens as the data set 'folder'."
+        )
+    raise CourseError(_why_no_people(given, LFW_LAYOUT))
 
 
 def _is_lfw(root: Path) -> bool:
@@ -362,6 +369,7 @@ def _from_photos(
         source=source,
         licence=licence,
         trained_min_photos=10,
+        fingerprint=_digest([alignment.RECIPE, store.align, [[photo.name, photo.size] for photo in photos]]),
         skipped=tuple(skipped + lost + empty),
         noted=tuple(Skipped(*entry) for entry in index["noted"]),
     )

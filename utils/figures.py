@@ -6,17 +6,25 @@ with the call and the picture appears once; nothing has to be shown or closed.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
+from IPython import get_ipython
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 from numpy.typing import ArrayLike
+from PIL import Image
+
+from .retrieval import Gallery
+from .splits import Splits
+from .training import embed
 
 # Okabe and Ito's palette: eight colours that people with any common colour vision tell apart.
 FORGET, RETAIN, UNSEEN = "#D55E00", "#0072B2", "#009E73"
@@ -54,8 +62,19 @@ class Search(NamedTuple):
 def use_style() -> None:
     """Set the course's look (fonts that a projector and a phone can read, 110 dpi). Introduced in notebook 00."""
     matplotlib.rcParams.update(STYLE)
-    # Loading the backend here lets Jupyter draw figures that pyplot does not manage.
-    plt.switch_backend(matplotlib.get_backend())
+    plt.switch_backend(matplotlib.get_backend())  # loads Jupyter's backend now, so that it cannot undo the next lines
+    if shell := get_ipython():
+        shell.display_formatter.formatters["image/png"].for_type(Figure, compact_png)
+
+
+def compact_png(figure: Figure) -> bytes:
+    """Return a figure as PNG bytes with a palette of 256 colours, a quarter of the usual size. Notebook 00."""
+    full, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(full, format="png", bbox_inches="tight", pad_inches=0.08)
+    # No dithering: its speckles would cost more bytes than the shades they imitate.
+    palette = Image.open(full).convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    palette.save(small, format="png", optimize=True)
+    return small.getvalue()
 
 
 # ---------------------------------------------------------------------------------------------------------- helpers
@@ -109,7 +128,8 @@ def photo_grid(images: ArrayLike, titles: Sequence[str] | None = None, n_columns
             continue
         _photo(ax, images[i])
         if titles is not None:
-            ax.set_title(_short(titles[i], 18), fontsize=9, loc="center", pad=3)
+            lines = [_short(line, 18) for line in str(titles[i]).split("\n")]
+            ax.set_title("\n".join(lines), fontsize=9, loc="center", pad=3)
     fig.suptitle(title)
     return fig
 
@@ -138,14 +158,14 @@ def identity_rows(
 def _strip(axes: Sequence[Axes], search: Search) -> None:
     """Draw one search into len(axes) = 1 + k axes: the query, then the answers with frame, symbol and cosine."""
     _photo(axes[0], search.query, INK)
-    axes[0].set_title("query", fontsize=11, loc="center", pad=4, fontweight="bold")
+    axes[0].set_title("query", fontsize=11, loc="center", pad=6, fontweight="bold")
     for k, ax in enumerate(axes[1:]):
         if k >= len(search.results):
             ax.axis("off")
             continue
         hit = bool(search.correct[k])
         _photo(ax, search.results[k], CORRECT if hit else WRONG)
-        mark = dict(color=CORRECT if hit else WRONG, loc="center", pad=4, fontweight="bold")
+        mark = dict(color=CORRECT if hit else WRONG, loc="center", pad=6, fontweight="bold")
         ax.set_title(f"{k + 1}  {'✓' if hit else '✗'}", fontsize=12, **mark)
         name = f"{_short(search.names[k], 13)}\n" if len(search.names) else ""
         ax.set_xlabel(f"{name}cos {float(search.cosines[k]):.2f}", fontsize=9.5, labelpad=4)
@@ -161,6 +181,23 @@ def search_strip(
 ) -> Figure:
     """Show a query and its top-k gallery photos: ✓ or ✗, a coloured frame, the cosine below. Notebook 03."""
     return search_strips([Search(query, results, correct, cosines, names, title)])
+
+
+def run_searches(
+    model: torch.nn.Module, splits: Splits, photos: Sequence[int], k: int = 6, titles: Sequence[str] = ()
+) -> list[Search]:
+    """Search the splits' gallery with some photos, by index, and return each one's k best answers. Notebook 00."""
+    faces, gallery = splits.faces, splits.gallery
+    index = Gallery(embed(model, faces, gallery), faces.labels[gallery], photo_ids=gallery)
+    cosines, rows = index.search(embed(model, faces, photos), k, query_ids=photos)
+    searches = []
+    for i, photo in enumerate(photos):
+        found = gallery[rows[i]]
+        names = [faces.identities[label] for label in faces.labels[found]]
+        correct = faces.labels[found] == faces.labels[photo]
+        title = titles[i] if titles else faces.identities[faces.labels[photo]]
+        searches.append(Search(faces.images([photo])[0], faces.images(found), correct, cosines[i], names, title))
+    return searches
 
 
 def search_strips(searches: Sequence[Search], title: str = "") -> Figure:
@@ -220,28 +257,31 @@ def similarity_heatmap(
 
 
 def cosine_histograms(
-    same: ArrayLike, different: ArrayLike, threshold: float | None = None, title: str = "", log: bool = False
+    same: ArrayLike,
+    different: ArrayLike,
+    threshold: float | None = None,
+    title: str = "",
+    log: bool = False,
+    names: tuple[str, str] = ("different people", "same person"),
+    unit: str = "pairs",
 ) -> Figure:
     """Show how the cosines of same-identity and different-identity pairs are spread, as shares. Notebook 02."""
     same, different = np.asarray(same).ravel(), np.asarray(different).ravel()
     bins = np.linspace(min(same.min(), different.min(), -0.2), 1.0, 61)
     fig = _figure(7.6, 3.8)
     ax = fig.subplots()
-    groups = ((different, "different people", FORGET, "--"), (same, "same person", RETAIN, "-"))
+    groups = ((different, names[0], FORGET, "--"), (same, names[1], RETAIN, "-"))
     for values, name, colour, line in groups:
         weights = np.full(values.size, 1 / values.size)
-        label = f"{name} ({values.size:,} pairs)"
+        label = f"{name} ({values.size:,} {unit})"
         style = dict(weights=weights, histtype="stepfilled", linestyle=line, linewidth=2)
         ax.hist(values, bins, label=label, facecolor=to_rgba(colour, 0.3), edgecolor=colour, **style)
     if threshold is not None:
-        ax.axvline(threshold, color=INK, linewidth=1.5)
-        ax.annotate(
-            f" threshold {threshold:.2f}", (threshold, 0.98), xycoords=("data", "axes fraction"), va="top", fontsize=10
-        )
-    ax.set(xlabel="cosine of the two embeddings", ylabel="share of pairs", yscale="log" if log else "linear")
+        ax.axvline(threshold, color=INK, linewidth=1.5, label=f"threshold {threshold:.2f}")
+    ax.set(xlabel="cosine of the two embeddings", ylabel=f"share of {unit}", yscale="log" if log else "linear")
     ax.yaxis.set_major_formatter(PERCENT)
     _grid(ax, "y")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
     fig.suptitle(title)
     return fig
 
@@ -278,7 +318,7 @@ def sphere_scatter(
         xyz = np.asarray(xyz)
         front = xyz @ _towards(view) > 0
         for i, (label, colour) in enumerate(colours.items()):
-            for side, alpha, order in ((~front, 0.4, 1), (front, 0.95, 3)):
+            for side, alpha, order in ((~front, 0.7, 1), (front, 0.95, 3)):
                 chosen = xyz[(labels == label) & side]
                 look = dict(color=colour, marker=MARKERS[i % len(MARKERS)], s=34, alpha=alpha, zorder=order)
                 ax.scatter(*chosen.T, depthshade=False, edgecolors=PAPER, linewidths=0.4, **look)
@@ -299,7 +339,7 @@ def _towards(view: tuple[float, float]) -> np.ndarray:
 def _wireframe(ax: Axes, view: tuple[float, float]) -> None:
     around, down = np.meshgrid(np.linspace(0, 2 * np.pi, 25), np.linspace(0, np.pi, 13))
     ball = np.cos(around) * np.sin(down), np.sin(around) * np.sin(down), np.cos(down)
-    ax.plot_surface(*ball, color="#F1F1F1", alpha=0.35, linewidth=0, shade=False, zorder=2)
+    ax.plot_surface(*ball, color="#F1F1F1", alpha=0.45, linewidth=0, shade=False, zorder=2)
     ax.plot_wireframe(*ball, color="#BBBBBB", linewidth=0.5, alpha=0.6, zorder=2)
     ax.set_box_aspect((1, 1, 1), zoom=1.35)
     ax.set(xlim=(-1, 1), ylim=(-1, 1), zlim=(-1, 1))

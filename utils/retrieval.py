@@ -2,12 +2,12 @@
 
 Every score here rests on three decisions, made once:
 
-* **Exact cosines.** Rows are put on a grid of 2⁻²⁶ and multiplied in double precision, where such sums have no rounding
-  error; the cosine is then rounded once, to float32. So two equal photos tie exactly, and no score depends on the chunk
-  size, the number of threads or the device.
 * **Ties are never luck.** A collapsed model gives every photo the same embedding; a sort would then put a correct photo
   first by accident. Photos with the same cosine share one place: average precision groups them (as scikit-learn does),
   and R@k and the first rank are expected values over a random order within the tie. Collapse scores as chance.
+* **Equal photos tie in floating point too.** Blocks of the gallery are padded to full vector width, so that every
+  column of a matrix product is summed in the same order, and photos nearer than float32 can tell apart (cosine above
+  1 - 2⁻²⁰, that is within 1e-6 of 1) count as one point.
 * **No photo finds itself.** A query that is also in the gallery is taken out of it, by photo id.
 """
 
@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 
 Array = np.ndarray | torch.Tensor
 
-ROW_GRID = 2.0**26  # embedding coordinates are whole multiples of 1/ROW_GRID: products and sums are exact in float64
+SAME_POINT = 1 - 2.0**-20  # cosines above this are rounding noise around 1
 PAIR_GRID = 2**20  # bins per unit of cosine in a PairHistogram
 NORM_TOLERANCE = 1e-3
 BLOCK = 2048  # gallery rows that are multiplied at a time
+WIDTH = 64  # a block holds a multiple of this many rows: left-over columns would be summed in another order
 CHUNK_ELEMENTS = 5 * 2**19  # cosines held at a time when no chunk size is given
 FEW_RELEVANT = 64  # up to here counting by comparison beats sorting the whole row
 INDEXES = ("exact", "hnsw", "ivf")
@@ -40,24 +41,24 @@ POOLS = ("forget", "retain", "unseen", "dev_forget")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Exact cosines
+# Cosines
 # ---------------------------------------------------------------------------------------------------------------------
 
 
 def unit_rows(embeddings: Array, what: str = "embeddings", device: str | torch.device = "cpu") -> torch.Tensor:
-    """Return (N, d) float64 unit rows on the exact grid; raises CourseError for a wrong shape, NaN, infinity or a row whose length is not 1 within 1e-3. Introduced in notebook 03."""  # noqa: E501
+    """Return (N, d) float32 rows of length exactly 1 (as near as float32 can); raises CourseError for a wrong shape, NaN, infinity or a row whose length is not 1 within 1e-3. Introduced in notebook 03."""  # noqa: E501
     rows = torch.as_tensor(embeddings).detach()
     if rows.ndim != 2 or not len(rows):
         raise CourseError(f"The {what} have shape {tuple(rows.shape)}; expected at least one row of a (N, d) matrix.")
     if not rows.is_floating_point():
         raise CourseError(f"The {what} are {rows.dtype}; expected floating-point rows as embed returns them.")
-    exact = torch.empty(rows.shape, dtype=torch.float64, device=resolve_device(device))
+    unit = torch.empty(rows.shape, dtype=torch.float32, device=resolve_device(device))
     for start in range(0, len(rows), BLOCK):
-        block = rows[start : start + BLOCK].to(exact.device).double()
+        block = rows[start : start + BLOCK].to(unit.device, torch.float64)
         norms = block.norm(dim=1, keepdim=True)
         _check_norms(norms, what, start)
-        exact[start : start + BLOCK] = (block / norms * ROW_GRID).round_() / ROW_GRID
-    return exact
+        unit[start : start + BLOCK] = block / norms
+    return unit
 
 
 def _check_norms(norms: torch.Tensor, what: str, start: int) -> None:
@@ -75,11 +76,13 @@ def _check_norms(norms: torch.Tensor, what: str, start: int) -> None:
 
 
 def cosine_matrix(queries: torch.Tensor, gallery: torch.Tensor) -> torch.Tensor:
-    """Return the (Q, N) float32 cosines of two sets of `unit_rows`, equal bit for bit however they are chunked. Introduced in notebook 03."""  # noqa: E501
+    """Return the (Q, N) float32 cosines of two sets of `unit_rows`; equal gallery rows get equal cosines. Introduced in notebook 03."""  # noqa: E501
     cosines = torch.empty(len(queries), len(gallery), device=queries.device)
     for start in range(0, len(gallery), BLOCK):
-        cosines[:, start : start + BLOCK] = queries @ gallery[start : start + BLOCK].T  # float64, rounded to float32
-    return cosines.clamp_(-1, 1)
+        block = gallery[start : start + BLOCK]
+        padded = torch.nn.functional.pad(block, (0, 0, 0, -len(block) % WIDTH))
+        cosines[:, start : start + BLOCK] = (queries @ padded.T)[:, : len(block)]
+    return cosines.clamp_(-1, SAME_POINT)
 
 
 def _chunks(n_queries: int, n_gallery: int, chunk_size: int | None) -> Iterator[slice]:
@@ -133,7 +136,7 @@ class Gallery:
         *,
         index: str = "exact",
     ) -> None:
-        rows = unit_rows(embeddings, "gallery embeddings").float().numpy()
+        rows = unit_rows(embeddings, "gallery embeddings").numpy()
         self.labels = _labels(labels, len(rows), "gallery")
         self.photo_ids = None if photo_ids is None else _labels(photo_ids, len(rows), "gallery")
         if names is not None and len(names) != len(rows):
@@ -148,7 +151,7 @@ class Gallery:
         self, queries: Array, k: int = 5, query_ids: Array | Sequence | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the k best cosines (Q, k) float32 and their gallery rows (Q, k) int64, best first, each query's own photo left out if `query_ids` are given; raises CourseError."""  # noqa: E501
-        rows = unit_rows(queries, "query embeddings").float().numpy()
+        rows = unit_rows(queries, "query embeddings").numpy()
         if rows.shape[1] != self.index.d:
             raise CourseError(
                 f"Queries have {rows.shape[1]} dimensions and the gallery {self.index.d}; embed both with one model."

@@ -162,7 +162,7 @@ def plain(markdown: str) -> str:
     """Drop pictures, links and emphasis from a line of markdown."""
     without_pictures = re.sub(r"\[?!\[[^]]*]\([^)]*\)(?:]\([^)]*\))?", " ", markdown)
     without_links = re.sub(r"\[([^]]*)]\([^)]*\)", r"\1", without_pictures)
-    return re.sub(r"\s+", " ", re.sub(r"[*_`]{1,2}(?=\S)|(?<=\S)[*_`]{1,2}", "", without_links)).strip()
+    return re.sub(r"\s+", " ", re.sub(r"[*`]+|(?<!\w)_+|_+(?!\w)", "", without_links)).strip()
 
 
 def cover_of(notebook: nbformat.NotebookNode) -> str:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from utils.settings import CourseError, atomic_path, cache_dir, progress_bar
 
-VERSION = "1"
+VERSION = "3"
 CHUNK_PIXELS = 65_536  # photos are drawn in chunks that stay in the processor's cache
 
 
@@ -236,12 +236,12 @@ FIRST_NAMES = (
 # Nuisance: what differs from photo to photo
 # ---------------------------------------------------------------------------------------------------------------------
 NUISANCE = (
-    Factor("yaw", -24, 24, "degrees; positive turns to the right of the picture"),
+    Factor("yaw", -26, 26, "degrees; positive turns to the right of the picture"),
     Factor("pitch", -11, 11, "degrees; positive looks up"),
-    Factor("roll", -15, 15, "degrees; positive tilts clockwise"),
-    Factor("scale", 0.86, 1.18, "size of the head", 1.0),
-    Factor("shift_x", -0.22, 0.22, "head moved to the right"),
-    Factor("shift_y", -0.14, 0.26, "head moved down", 0.08),
+    Factor("roll", -18, 18, "degrees; positive tilts clockwise"),
+    Factor("scale", 0.80, 1.20, "size of the head", 1.0),
+    Factor("shift_x", -0.28, 0.28, "head moved to the right"),
+    Factor("shift_y", -0.18, 0.30, "head moved down", 0.08),
     Factor("smile", -0.25, 1.0, "corners of the mouth", 0.2),
     Factor("mouth_open", 0.0, 1.0, "jaw dropped"),
     Factor("brow_raise", -0.4, 1.0, "brows down or up"),
@@ -251,8 +251,8 @@ NUISANCE = (
     Factor("light_x", -0.9, 0.9, "light from the right", -0.4),
     Factor("light_y", -0.9, 0.35, "light from below (from above when negative)", -0.45),
     Factor("light", 0.45, 1.45, "strength of the main light", 1.0),
-    Factor("ambient", 0.20, 0.50, "strength of the light from all around", 0.38),
-    Factor("exposure", 0.60, 1.50, "brightness of the whole photo", 1.0),
+    Factor("ambient", 0.17, 0.50, "strength of the light from all around", 0.38),
+    Factor("exposure", 0.55, 1.60, "brightness of the whole photo", 1.0),
     Factor("warmth", -1.0, 1.0, "colour temperature, from blue to orange"),
     Factor("back_red", 0.05, 0.95, "background colour", 0.62),
     Factor("back_green", 0.05, 0.95, "background colour", 0.66),
@@ -279,7 +279,7 @@ NUISANCE = (
     Factor("hair_fall", -1.0, 1.0, "fringe and length today"),
     Factor("glasses_off", 0.0, 1.0, "1 takes the glasses off"),
     Factor("blur", 0.0, 0.6, "out of focus"),
-    Factor("noise", 0.0, 0.025, "sensor noise, standard deviation at 64 pixels"),
+    Factor("noise", 0.0, 0.03, "sensor noise, standard deviation at 64 pixels"),
     Factor("grain", 0.0, 1.0, "which noise"),
 )
 
@@ -589,12 +589,14 @@ def _eyes(sc: _Scene, face: Tensor) -> Tensor:
 # Shading: the layers from back to front, in linear light
 # ---------------------------------------------------------------------------------------------------------------------
 def _background(sc: _Scene) -> Tensor:
-    """Return a wall with a change of colour and something out of focus in front of it."""
+    """Return a wall with a change of colour, a darker or lighter part beside it, and something out of focus."""
     how = sc.how
     angle = torch.deg2rad(how["back_angle"])
     ramp = 0.5 + 0.5 * how["back_change"] * (sc.x * angle.cos() + sc.y * angle.sin())
     base = _colour(how, "back")
     wall = base * (0.45 + 0.9 * ramp.clamp(0, 1.2)).unsqueeze(1)
+    beside = sc.x * angle.sin() - sc.y * angle.cos() + 0.5 * how["back_x"]  # a door, a window, the edge of a shelf
+    wall = _mix(wall, 0.75 - 0.7 * base, 0.8 * (beside.neg() * 30).clamp_(0, 1) * (how["back_x"] < 2))
     far = ((sc.x - how["back_x"]).square() + (sc.y - how["back_y"]).square()).sqrt()
     thing = ((how["back_size"] - far) * 14).clamp_(0, 1)
     return _mix(wall, 0.62 - 0.55 * base.roll(1, dims=1), 0.85 * thing)

@@ -1,0 +1,64 @@
+"""Every link, badge and command of the README leads somewhere."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from utils.settings import REPO_ROOT
+
+README = REPO_ROOT / "README.md"
+TEXT = README.read_text(encoding="utf-8") if README.exists() else ""
+BADGE = r"https://colab\.research\.google\.com/github/([^/]+/[^/]+)/blob/([^/]+)/([^)\s\"]+)"
+MODULES = sorted(set(re.findall(r"python3? -m (utils[\w.]*)", TEXT)))
+
+
+def links() -> list[str]:
+    """The link targets of the README, without those to the web and within the page."""
+    targets = re.findall(r"\]\(([^)\s]+)[^)]*\)", TEXT) + re.findall(r"(?:src|href)=\"([^\"]+)\"", TEXT)
+    return [target.split("#")[0] for target in targets if not re.match(r"[a-z]+:|#", target)]
+
+
+def commands() -> str:
+    """What stands in code blocks and code spans, continued lines joined."""
+    return "\n".join(re.findall(r"```.*?```|`[^`]+`", TEXT, re.DOTALL)).replace("\\\n", " ")
+
+
+def test_there_is_a_readme():
+    assert README.exists(), "README.md is missing"
+
+
+def test_relative_links_exist():
+    assert [target for target in links() if not (REPO_ROOT / target).exists()] == []
+
+
+def test_colab_badges_point_at_notebooks():
+    badges = re.findall(BADGE, TEXT)
+    assert [path for _, _, path in badges if not (REPO_ROOT / path).exists()] == []
+    assert len({(repository, branch) for repository, branch, _ in badges}) <= 1, "badges disagree about the repository"
+
+
+def test_the_table_lists_the_notebooks_on_disk():
+    on_disk = {f"notebooks/{path.name}" for path in (REPO_ROOT / "notebooks").glob("*.ipynb")}
+    assert {target for target in links() if target.endswith(".ipynb")} == on_disk
+    assert {path for _, _, path in re.findall(BADGE, TEXT)} == on_disk
+
+
+def test_make_targets_exist():
+    makefile = (REPO_ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split())
+    named = set(re.findall(r"(?:^|[`\s;&])make ([a-z]+)", commands(), re.MULTILINE))
+    assert named <= targets
+    assert not TEXT or {"run", "test"} <= named
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_run_and_know_the_flags_named(module: str):
+    result = subprocess.run([sys.executable, "-m", module, "--help"], cwd=REPO_ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    for command in re.findall(rf"-m {re.escape(module)}( [^\n`]*)", commands()):
+        unknown = [flag for flag in re.findall(r"\s(--[a-z-]+)", command) if flag not in result.stdout]
+        assert not unknown, f"python -m {module} knows no {unknown}"
