@@ -129,3 +129,15 @@ def test_option_values_are_read_as_json():
 
 def test_percent_of_unknown_values_is_a_dash():
     assert percent([math.nan]) == percent([None]) == "–" and percent([0.123]) == "12.3"
+
+
+def test_settings_are_chosen_on_the_dev_people(tiny_world, tmp_path):
+    plans = [tiny_plan(methods=("original",), dev=dev) for dev in (False, True)]
+    people = [run_benchmark(plan, tmp_path / "r.json", progress=False)["runs"][0]["forget_ids"] for plan in plans]
+    assert not set(people[0]) & set(people[1])
+
+
+def test_a_narrow_table_leaves_out_data_and_price(tiny_world, tmp_path):
+    results = run_benchmark(tiny_plan(methods=("original",)), tmp_path / "r.json", progress=False)
+    lines = results_table(results, narrow=True).splitlines()
+    assert lines[0].startswith("method") and "seconds" not in lines[0] and len(lines) == 3

@@ -190,3 +190,13 @@ def test_pareto_labels_of_neighbouring_points_are_moved_apart():
 def test_palette_colours_are_distinct():
     colours = [fg.FORGET, fg.RETAIN, fg.UNSEEN, fg.ORIGINAL, fg.RETRAIN, fg.ACCENT, fg.CHANCE]
     assert len(set(colours)) == len(colours)
+
+
+def test_searches_mark_the_right_person_and_leave_the_query_out(tiny_recogniser, tiny_splits):
+    queries = tiny_splits.photos("retain", "gallery")[:2].tolist()
+    searches = fg.run_searches(tiny_recogniser.model, tiny_splits, queries, k=4)
+    for photo, search in zip(queries, searches, strict=True):
+        person = tiny_splits.faces.identities[tiny_splits.faces.labels[photo]]
+        assert search.title == person and [name == person for name in search.names] == list(search.correct)
+        assert sorted(search.cosines, reverse=True) == list(search.cosines)
+        assert not any((answer == search.query).all() for answer in search.results)

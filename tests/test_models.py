@@ -21,7 +21,6 @@ from utils.training import (
     Recogniser,
     TrainConfig,
     augment,
-    default_config,
     embed,
     embedded_models,
     load_or_train,
@@ -126,8 +125,24 @@ def test_arcface_stays_finite_at_the_poles():
 
 def test_centroid_head_points_at_class_means():
     points = F.normalize(torch.tensor([[1.0, 0.1], [1.0, -0.1], [0.0, 2.0]]))
-    head = head_from_centroids("cosface", points, torch.tensor([0, 0, 1]))
+    head = head_from_centroids("cosface", points, torch.tensor([0, 0, 1]), 2)
     assert torch.allclose(head.weight, torch.eye(2), atol=1e-6)
+
+
+def test_a_class_without_photos_has_no_centroid():
+    with pytest.raises(CourseError, match="no photo"):
+        head_from_centroids("cosface", torch.randn(2, 3), torch.tensor([0, 2]), 3)
+
+
+def test_faces_of_the_wrong_kind_are_refused_with_their_shape():
+    for wrong in (torch.rand(2, 3, 64, 64), faces(1)[0], torch.zeros(2, 1, 64, 64, dtype=torch.uint8)):
+        with pytest.raises(CourseError, match="uint8 of shape"):
+            MiniFaceNet().preprocess(wrong)
+
+
+def test_a_mask_chooses_photos_to_embed(tiny_faces):
+    model, mask = MiniFaceNet(), tiny_faces.labels == 3
+    assert torch.allclose(embed(model, tiny_faces, mask), embed(model, tiny_faces, np.flatnonzero(mask)))
 
 
 def test_unknown_head_lists_the_valid_ones():
@@ -282,7 +297,7 @@ def test_every_part_of_the_recipe_changes_its_key(tiny_splits):
     config = TrainConfig()
     keys = {recipe_key(recipe_of(tiny_splits, tiny_splits.trained, "mini", "none", config))}
     for name, value in asdict(config).items():
-        other = replace(config, **{name: "arcface" if name == "head" else value + 1})
+        other = replace(config, **{name: "arcface" if name == "loss" else value + 1})
         keys.add(recipe_key(recipe_of(tiny_splits, tiny_splits.trained, "mini", "none", other)))
     assert len(keys) == 1 + len(asdict(config))
 
@@ -302,7 +317,7 @@ def test_committed_checkpoint_fits_its_manifest_and_size(which):
 @pytest.mark.parametrize("which", EMBEDDED)
 def test_committed_checkpoint_belongs_to_the_training_command(which, default_splits):
     people = default_splits.trained if which == "original" else default_splits.kept
-    recipe = recipe_of(default_splits, people, "mini", "none", default_config(default_splits, "mini"))
+    recipe = recipe_of(default_splits, people, "mini", "none", TrainConfig())
     assert embedded_models()[recipe_key(recipe)]["file"] == EMBEDDED[which]
 
 

@@ -62,3 +62,21 @@ def test_modules_run_and_know_the_flags_named(module: str):
     for command in re.findall(rf"-m {re.escape(module)}( [^\n`]*)", commands()):
         unknown = [flag for flag in re.findall(r"\s(--[a-z-]+)", command) if flag not in result.stdout]
         assert not unknown, f"python -m {module} knows no {unknown}"
+
+
+def test_the_picture_is_the_cover_of_notebook_00():
+    from utils.course import NOTEBOOK_DIR, README_PICTURE, read
+    from utils.site import picture_of
+
+    assert README_PICTURE.relative_to(REPO_ROOT).as_posix() in links()
+    assert README_PICTURE.read_bytes() == picture_of(read(next(NOTEBOOK_DIR.glob("00_*.ipynb"))))
+
+
+def test_the_results_table_is_what_its_command_writes(capsys, monkeypatch):
+    monkeypatch.chdir(REPO_ROOT)
+    from utils.benchmark import main
+
+    block = r"<!-- results: python -m utils.benchmark (.*?) -->\n(.*?)<!-- /results -->"
+    command, written = re.search(block, TEXT, re.DOTALL).groups()
+    assert main(command.split()) == 0
+    assert written.strip() == capsys.readouterr().out.strip() and "Retrained" in written

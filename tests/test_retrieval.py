@@ -12,7 +12,8 @@ import torch
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from sklearn.metrics import average_precision_score
 
-from utils import retrieval
+from utils import retrieval, verification
+from utils.cosines import chunks
 from utils.retrieval import (
     Gallery,
     chance_level,
@@ -280,7 +281,7 @@ def test_cosines_are_those_of_float64(monkeypatch):
     rows = unit(40, 300)
     true = rows.astype(np.float64) @ rows.T.astype(np.float64)
     np.testing.assert_allclose(cosine_matrix(unit_rows(rows), unit_rows(rows)), true, atol=1.1e-6)
-    monkeypatch.setattr(retrieval, "BLOCK", 7)
+    monkeypatch.setattr("utils.cosines.BLOCK", 7)
     np.testing.assert_allclose(cosine_matrix(unit_rows(rows), unit_rows(rows)), true, atol=1.1e-6)
 
 
@@ -298,7 +299,8 @@ def test_cosines_held_at_a_time_are_bounded(monkeypatch):
         held.append(len(queries) * len(gallery))
         return cosine_matrix(queries, gallery)
 
-    monkeypatch.setattr(retrieval, "cosine_matrix", spy)
+    for module in (retrieval, verification):
+        monkeypatch.setattr(module, "cosine_matrix", spy)
     rows, labels = unit(500, 8), np.arange(500) % 25
     self_scores(rows, labels, chunk_size=10)
     compactness(rows, np.zeros(500), chunk_size=10)
@@ -308,9 +310,9 @@ def test_cosines_held_at_a_time_are_bounded(monkeypatch):
 
 
 def test_default_chunks_stay_small_for_large_galleries():
-    assert next(retrieval._chunks(10**6, 10_000, None)) == slice(0, 262)
-    assert next(retrieval._chunks(10**6, 10**6, None)) == slice(0, 32)
-    assert [chunk.stop for chunk in retrieval._chunks(5, 10, 2)] == [2, 4, 5]
+    assert next(chunks(10**6, 10_000, None)) == slice(0, 262)
+    assert next(chunks(10**6, 10**6, None)) == slice(0, 32)
+    assert [part.stop for part in chunks(5, 10, 2)] == [2, 4, 5]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from utils import synthetic
+from utils import portraits, synthetic, traits
 from utils.settings import CourseError
 from utils.synthetic import (
     NUISANCE,
@@ -137,6 +137,13 @@ def test_render_leaves_its_input_alone() -> None:
     assert torch.equal(before[0], latents) and torch.equal(before[1], nuisance)
 
 
+def test_render_creates_everything_on_the_device_of_its_input() -> None:
+    latents, nuisance = sample_identities(20), torch.cat([sample_nuisance(i, 1) for i in range(20)])
+    photos = render(latents, nuisance)
+    with torch.device("meta"):  # a constant without an explicit device would land here and not mix with the rest
+        assert torch.equal(render(latents, nuisance), photos)
+
+
 def test_names_are_unique_and_stable() -> None:
     names = identity_names(2000)
     assert len(set(names)) == 2000 and all(name.isascii() for name in names)
@@ -148,6 +155,8 @@ def test_pixel_r1_on_a_case_done_by_hand() -> None:
     labels = np.array([0, 0, 0, 1, 1])
     everything = np.arange(5)  # photo 2 (10) is nearest to photo 3 (12), another person; the others are right
     assert pixel_r1(photos, labels, everything, everything) == pytest.approx(4 / 5)
+    assert pixel_r1(photos, labels, np.array([2]), np.array([0, 1])) == 1  # query first: 10 finds 1, the same person
+    assert pixel_r1(photos, labels, np.array([2, 3, 4]), np.array([0, 1])) == pytest.approx(1 / 3)
 
 
 def test_raw_pixels_do_not_recognise_people() -> None:
@@ -171,6 +180,26 @@ def test_cache_is_hit_and_a_damaged_one_is_written_again(
         assert path.read_bytes() == whole and len(list(own_cache.iterdir())) == 1
     draw(2, 1, 2, 1, 33, cached=True)
     assert len(list(own_cache.iterdir())) == 2
+
+
+def test_cache_follows_every_source_of_the_pixels(own_cache: Path, tmp_path: Path, monkeypatch) -> None:
+    folder = tmp_path / "sources"
+    folder.mkdir()
+    for name in synthetic.RECIPE:
+        (folder / name).write_text("before")
+    assert {"traits.py", "portraits.py", "synthetic.py"} == set(synthetic.RECIPE)
+    monkeypatch.setattr(synthetic, "__file__", str(folder / "synthetic.py"))
+    keys = {synthetic._cache_path(1, 2)}
+    for name in synthetic.RECIPE:
+        (folder / name).write_text("after")
+        keys.add(synthetic._cache_path(1, 2))
+    assert len(keys) == 1 + len(synthetic.RECIPE)
+
+
+def test_imports_go_one_way() -> None:
+    for module, banned in ((traits, ("utils.portraits", "utils.synthetic")), (portraits, ("utils.synthetic",))):
+        source = Path(module.__file__).read_text(encoding="utf-8")
+        assert not any(f"from {name}" in source or f"import {name}" in source for name in banned)
 
 
 @pytest.mark.parametrize(
@@ -199,6 +228,12 @@ def test_render_and_samplers_refuse_what_does_not_fit() -> None:
         render(sample_identities(3), neutral_nuisance(2))
     with pytest.raises(CourseError, match="n must"):
         sample_identities(0)
+    with pytest.raises(CourseError, match="photos must"):
+        sample_nuisance(0, 0)
+    with pytest.raises(CourseError, match="first must"):
+        sample_nuisance(0, 1, first=-1)
+    with pytest.raises(CourseError, match="n must"):
+        neutral_nuisance(0)
 
 
 def test_command_writes_a_contact_sheet(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from utils.heads import CosFace
 from utils.settings import CourseError
 from utils.training import TrainConfig, embed
 from utils.unlearning import METHODS, make_config, run_steps, unlearn
@@ -133,8 +134,36 @@ def test_unknown_names_keys_and_types_are_refused_with_the_valid_ones(tiny_recog
         run("dispersion", tiny_recogniser, tiny_splits, steps="many")
     with pytest.raises(CourseError, match="negative"):
         run("dispersion", tiny_recogniser, tiny_splits, steps=-1)
-    with pytest.raises(CourseError, match="frozen, train"):
-        run("dispersion", tiny_recogniser, tiny_splits, batchnorm="melted")
+    with pytest.raises(CourseError, match="finite"):
+        run("dispersion", tiny_recogniser, tiny_splits, learning_rate=float("nan"))
+
+
+@pytest.mark.parametrize(
+    "name, config, told",
+    [
+        ("dispersion", {"batchnorm": "melted"}, "frozen, train"),
+        ("dispersion", {"photos_per_identity": 1}, "at least 2"),
+        ("dispersion", {"beta": 0.0}, "beta must be above 0"),
+        ("finetune", {"retain_per_step": 0}, "at least 2"),
+        ("gradient_ascent", {"retain_per_step": 8}, "forget photos only"),
+        ("retrain", {"loss": "softmax"}, "cosface, arcface"),
+        ("retrain", {"epochs": 0}, "at least 1"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(name, config, told, tiny_recogniser, tiny_splits):
+    with pytest.raises(CourseError, match=told):
+        run(name, tiny_recogniser, tiny_splits, **config)
+
+
+def test_a_head_of_other_people_is_refused(tiny_recogniser, tiny_splits):
+    with pytest.raises(CourseError, match=r"\(3, 128\).*\(8, 128\)"):
+        unlearn("random_labels", tiny_recogniser.model, CosFace(128, 3), tiny_splits, device="cpu", progress=False)
+
+
+def test_random_labels_and_dispersion_work_without_retained_photos(tiny_recogniser, tiny_splits):
+    for name in ("random_labels", "dispersion"):
+        outcome = run(name, tiny_recogniser, tiny_splits, retain_per_step=0)
+        assert "retain" not in outcome.history[0]
 
 
 def test_integers_are_welcome_where_floats_are_meant():

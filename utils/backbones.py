@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import urllib.error
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -25,7 +24,10 @@ class FaceBackbone(nn.Module):
     input_size: int
 
     def preprocess(self, faces: Tensor) -> Tensor:
-        """Turn uint8 faces (B, 3, H, W) into the float32 input (B, 3, S, S) in [-1, 1] that the model expects."""
+        """Turn uint8 faces (B, 3, H, W) into the model's float32 input (B, 3, S, S) in [-1, 1]; raises CourseError."""
+        if faces.dtype != torch.uint8 or faces.ndim != 4 or faces.shape[1] != 3:
+            kind = str(faces.dtype).removeprefix("torch.")
+            raise CourseError(f"Faces must be uint8 of shape (B, 3, H, W), not {kind} of shape {tuple(faces.shape)}.")
         x = (faces.float() - 127.5) / 128.0
         if x.shape[-2:] != (self.input_size, self.input_size):
             x = F.interpolate(x, size=(self.input_size, self.input_size), mode="bilinear", antialias=True)
@@ -120,10 +122,10 @@ def make_backbone(name: str, pretrained: str = "none") -> FaceBackbone:
     path = facenet_weights_path(weights)
     try:
         return FacenetBackbone(weights)
-    except (urllib.error.URLError, OSError, EOFError) as error:
+    except OSError as error:
         raise CourseError(
             f"The '{weights}' weights could not be fetched ({error}); place the file {path.name} in {path.parent} "
-            f"by hand, or use --pretrained none."
+            f"by hand, or choose pretrained 'none'."
         ) from error
-    except (RuntimeError, UnpicklingError) as error:
+    except (RuntimeError, UnpicklingError, EOFError) as error:
         raise CourseError(f"{path} is not a '{weights}' weight file; delete it and fetch it again.") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
 import json
 import math
@@ -10,8 +11,9 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 
 import psutil
 import torch
@@ -21,13 +23,16 @@ from .datasets import DATASETS, load_faces
 from .retrieval import evaluate
 from .settings import BUILD_DIR, PROFILES, REPO_ROOT, CourseError, atomic_path, one_of, progress_bar, resolve_device
 from .splits import Splits, make_splits
-from .training import Recogniser, TrainConfig, default_config, load_or_train
+from .training import Recogniser, TrainConfig, load_or_train
 from .unlearning import METHODS, make_config, unlearn
 from .unlearning.frame import profile_options
 
 SCHEMA = 1
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 REFERENCES = ("original", "retrain")
-SCORES = ("r1", "r5", "map", "mean_cosine", "nearest_cosine")
+# what two runs must share to be told apart by their seed alone
+DATA = ("dataset", "fingerprint", "image_size", "n_forget", "dev")
+SETTING = (*DATA, "backbone", "pretrained", "train", "profile", "config")
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class Plan:
     forget_ids: str = ""
     seed: int = 0
     seeds: int = 1
+    dev: bool = False
     profile: str = "quick"
     device: str = "auto"
     image_size: int = 0
@@ -63,6 +69,10 @@ def check_plan(plan: Plan) -> None:
         make_config(name, {key: value})
     if plan.seeds < 1 or plan.forget < 1:
         raise CourseError(f"--seeds and --forget must be at least 1, not {plan.seeds} and {plan.forget}.")
+    if min(plan.seed, plan.train_epochs, plan.image_size) < 0:
+        raise CourseError("--seed, --train-epochs and --image-size must not be negative.")
+    if plan.backbone == "mini" and plan.pretrained not in ("auto", "none"):
+        raise CourseError(f"The mini backbone has no '{plan.pretrained}' weights; use --pretrained auto or none.")
     resolve_device(plan.device)
 
 
@@ -77,12 +87,14 @@ def run_benchmark(plan: Plan, out: Path, *, fresh: bool = False, progress: bool 
     if out.is_file() and not fresh:
         results["runs"] = read_results(out)["runs"]
     size = face_size(plan)
+    out.parent.mkdir(parents=True, exist_ok=True)
     faces = load_faces(plan.dataset, plan.root or None, image_size=size, device=plan.device, progress=progress)
-    methods = [*REFERENCES, *(name for name in plan.methods if name not in REFERENCES)]
+    methods = dict.fromkeys((*references(plan), *(name for name in plan.methods if name not in REFERENCES)))
     bar = progress_bar(desc="benchmark", total=plan.seeds * len(methods), enabled=progress)
     wanted = []
     for seed in range(plan.seed, plan.seed + plan.seeds):
         splits = make_splits(faces, n_forget=plan.forget, forget_ids=plan.forget_ids or None, seed=seed)
+        splits = splits.swap_dev() if plan.dev else splits
         recogniser = None
         for name in methods:
             bar.set_postfix_str(f"{name}, seed {seed}")
@@ -99,15 +111,20 @@ def run_benchmark(plan: Plan, out: Path, *, fresh: bool = False, progress: bool 
     return results | {"runs": mine}
 
 
+def references(plan: Plan) -> tuple[str, ...]:
+    """Return the yardsticks of a plan: weights pretrained elsewhere cannot be retrained without somebody."""
+    elsewhere = plan.backbone == "facenet" and plan.pretrained != "none"
+    return ("original",) if elsewhere else REFERENCES
+
+
 def face_size(plan: Plan) -> int:
     """Return the side of the face crops in pixels: as given, or what the backbone wants."""
     return plan.image_size or {"mini": 64, "facenet": 160}[plan.backbone]
 
 
-def train_config(plan: Plan, splits: Splits) -> TrainConfig:
+def train_config(plan: Plan) -> TrainConfig:
     """Return the pretraining recipe of a plan."""
-    config = default_config(splits, plan.backbone)
-    return replace(config, epochs=plan.train_epochs) if plan.train_epochs else config
+    return TrainConfig(epochs=plan.train_epochs) if plan.train_epochs else TrainConfig()
 
 
 def original_recogniser(plan: Plan, splits: Splits, progress: bool) -> Recogniser:
@@ -116,15 +133,15 @@ def original_recogniser(plan: Plan, splits: Splits, progress: bool) -> Recognise
         splits,
         backbone=plan.backbone,
         pretrained=plan.pretrained,
-        config=train_config(plan, splits),
+        config=train_config(plan),
         device=plan.device,
         progress=progress,
     )
 
 
-def method_options(plan: Plan, splits: Splits, name: str) -> dict:
+def method_options(plan: Plan, name: str) -> dict:
     """Return a method's settings in this plan: its profile's, the pretraining recipe for retrain, then `--set`."""
-    options = asdict(train_config(plan, splits)) if name == "retrain" else profile_options(name, plan.profile)
+    options = asdict(train_config(plan)) if name == "retrain" else profile_options(name, plan.profile)
     return options | {key: value for method, key, value in plan.options if method == name}
 
 
@@ -134,26 +151,40 @@ def run_identity(plan: Plan, splits: Splits, name: str, seed: int) -> dict:
     return {
         "dataset": faces.name,
         "fingerprint": faces.fingerprint,
+        "image_size": faces.image_size,
         "backbone": plan.backbone,
         "pretrained": plan.pretrained,
-        "train": asdict(train_config(plan, splits)),
+        "train": asdict(train_config(plan)),
         "method": name,
         "seed": seed,
         "profile": plan.profile,
+        "dev": plan.dev,
         "n_identities": splits.n_identities,
         "n_forget": len(splits.forget),
         "forget_ids": [faces.identities[i] for i in splits.forget],
-        "config": asdict(make_config(name, method_options(plan, splits, name))),
+        "config": asdict(make_config(name, method_options(plan, name))),
         "code": code_version(),
     }
 
 
 def code_version() -> str:
-    """Return a short hash of the sources that a result depends on, so that a changed method is run again."""
+    """Return a short hash of the code, less comments and docstrings, that a result depends on.
+
+    A changed method is thus run again, and a reworded one is not.
+    """
     folder = Path(__file__).parent
-    names = ("backbones", "heads", "splits", "training", "retrieval", "dispersion")
+    names = ("backbones", "heads", "splits", "training", "cosines", "verification", "retrieval", "dispersion")
     sources = [folder / f"{name}.py" for name in names] + sorted((folder / "unlearning").glob("*.py"))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+    return hashlib.sha256("".join(map(code_of, sources)).encode()).hexdigest()[:12]
+
+
+def code_of(path: Path) -> str:
+    """Return a module's syntax tree as text, without its docstrings."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree)
 
 
 def one_run(plan: Plan, splits: Splits, recogniser: Recogniser, name: str, seed: int, progress: bool) -> dict:
@@ -169,7 +200,7 @@ def one_run(plan: Plan, splits: Splits, recogniser: Recogniser, name: str, seed:
         seed=seed,
         device=device,
         progress=progress,
-        **method_options(plan, splits, name),
+        **method_options(plan, name),
     )
     scores = evaluate(outcome.model, splits, device=device, progress=progress)
     return {
@@ -196,13 +227,17 @@ def peak_memory_mb(device: torch.device) -> float:
 
 def environment(plan: Plan) -> dict:
     """Return what the numbers were measured with."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPO_ROOT, capture_output=True, text=True, check=False)
+    try:
+        git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPO_ROOT, capture_output=True, text=True, check=False)
+        commit = git.stdout.strip() or "unknown"
+    except OSError:  # no git here
+        commit = "unknown"
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": str(resolve_device(plan.device)),
         "threads": torch.get_num_threads(),
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": commit,
     }
 
 
@@ -212,9 +247,10 @@ def read_results(path: Path) -> dict:
         results = json.loads(Path(path).read_text())
     except FileNotFoundError as error:
         raise CourseError(f"There are no results at {path}; run: python -m utils.benchmark --out {path}.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise CourseError(f"{path} is not a results file ({error}); move it away or add --fresh.") from error
-    if not isinstance(results, dict) or results.get("schema") != SCHEMA:
+    known = isinstance(results, dict) and results.get("schema") == SCHEMA and isinstance(results.get("runs"), list)
+    if not known:
         raise CourseError(f"{path} is not a results file of schema {SCHEMA}; move it away or add --fresh.")
     return results
 
@@ -236,16 +272,20 @@ def without_nan(value: object) -> object:
 
 def table_rows(results: dict) -> list[list[str]]:
     """Return the cells of the summary: a row per data set and method, mean over seeds, with the spread if several."""
-    groups: dict[tuple, list[dict]] = {}
+    groups: dict[str, dict[int, dict]] = {}
     for run in results["runs"]:
-        groups.setdefault((run["dataset"], run["backbone"], run["n_forget"], run["method"]), []).append(run)
+        setting = json.dumps([run["method"], *(run.get(key) for key in SETTING)], sort_keys=True)
+        groups.setdefault(setting, {})[run["seed"]] = run  # a later run of the same seed, after a change of code, wins
     rows = []
-    for (dataset, backbone, n_forget, name), runs in groups.items():
-        cells = [f"{dataset} / {backbone}", str(n_forget), METHODS[name].title if name in METHODS else name]
+    for group in groups.values():
+        runs = list(group.values())
+        first, name = runs[0], runs[0]["method"]
+        data = f"{first['dataset']} / {first['backbone']}" + (" (dev)" if first.get("dev") else "")
+        cells = [data, str(first["n_forget"]), METHODS[name].title if name in METHODS else name]
         for pool in ("forget", "retain", "unseen"):
             cells += [percent([run[pool][score] for run in runs]) for score in ("r1", "map")]
-        cells.append(f"{mean([run['seconds'] for run in runs]):.0f}")
-        rows.append([*cells, f"{mean([run['images_processed'] for run in runs]):,.0f}"])
+        cells.append(f"{fmean(run['seconds'] for run in runs):.0f}")
+        rows.append([*cells, f"{fmean(run['images_processed'] for run in runs):,.0f}"])
     return rows
 
 
@@ -270,18 +310,13 @@ def results_table(results: dict, markdown: bool = False, narrow: bool = False) -
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
-def mean(values: Sequence[float]) -> float:
-    """Return the arithmetic mean."""
-    return sum(values) / len(values)
-
-
 def percent(values: Sequence[float | None]) -> str:
     """Return fractions as 'mean' or 'mean ± half range' in percent; a dash where there is no known value."""
     values = [value for value in values if value is not None and not math.isnan(value)]
     if not values:
         return "–"
     spread = 50 * (max(values) - min(values))
-    return f"{100 * mean(values):.1f}" + (f" ± {spread:.1f}" if len(values) > 1 else "")
+    return f"{100 * fmean(values):.1f}" + (f" ± {spread:.1f}" if len(values) > 1 else "")
 
 
 def parse_option(text: str) -> tuple[str, str, object]:
@@ -317,6 +352,7 @@ def make_parser() -> argparse.ArgumentParser:
     group.add_argument("--forget-ids", default="", metavar="NAME,NAME", help="forget these people")
     add("--seed", type=int, default=plan.seed, metavar="S", help="the first seed")
     add("--seeds", type=int, default=plan.seeds, metavar="K", help="run K seeds, from the first one on")
+    add("--dev", action="store_true", help="forget the dev-forget people instead: for choosing settings")
     add("--profile", default=plan.profile, metavar="NAME", help=f"one of: {', '.join(PROFILES)}")
     add("--device", default=plan.device, metavar="NAME", help="auto, cpu, cuda or mps")
     add("--image-size", type=int, default=0, metavar="PX", help="side of the face crops (0: what the backbone wants)")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import ast
 import hashlib
-import importlib.metadata
 import json
 import platform
 import re
@@ -26,9 +25,20 @@ import papermill
 import torch
 from nbclient.exceptions import CellControlSignal, DeadKernelError
 
-from utils.settings import BUILD_DIR, PROFILES, REPO_ROOT, CourseError, atomic_path, progress_bar, sha256_of, suggest
+from utils.settings import (
+    BUILD_DIR,
+    PROFILES,
+    REPO_ROOT,
+    CourseError,
+    atomic_path,
+    check_environment,
+    progress_bar,
+    sha256_of,
+    suggest,
+)
 
 NOTEBOOK_DIR = REPO_ROOT / "notebooks"
+README_PICTURE = REPO_ROOT / "data" / "figures" / "before_after.png"  # the cover of the first notebook
 INPUTS = ("utils/**/*.py", "data/*.json", "data/models/*")  # what a notebook's result depends on beside itself
 CELL_TIMEOUT = {"quick": 1800, "full": 12 * 3600}  # seconds
 QUIET_KERNEL = ["--IPKernelApp.log_level=50"]
@@ -260,7 +270,7 @@ def run_course(
 
 def refresh_in_place(folder: Path = NOTEBOOK_DIR, *, only: str | None = None, timeout: float | None = None) -> None:
     """Execute the notebooks with their defaults and store the outputs in them, less what varies from run to run."""
-    from utils.site import tidy
+    from utils.site import picture_of, tidy
 
     paths = find_notebooks(folder, only)
     with progress_bar(desc="notebooks", total=len(paths)) as bar:
@@ -282,6 +292,9 @@ def refresh_in_place(folder: Path = NOTEBOOK_DIR, *, only: str | None = None, ti
                 raise CourseError(f"{sentence} The stored notebook was left as it was.") from error
             with atomic_path(path) as temporary:
                 nbformat.write(tidy(notebook), temporary)
+            if path.parent == NOTEBOOK_DIR and path.name.startswith("00_"):
+                with atomic_path(README_PICTURE) as temporary:
+                    temporary.write_bytes(picture_of(notebook))
             bar.update()
 
 
@@ -310,34 +323,6 @@ def make_site(folder: Path = NOTEBOOK_DIR, build: Path = BUILD_DIR) -> Path:
         sources[path.stem] = executed if ran else path
         seconds[path.stem] = state[path.stem]["seconds"] if ran else None
     return build_site(sources, build / "site", folder, seconds, results_text(build))
-
-
-def check_environment() -> dict[str, str]:
-    """Exercise the packages that break most often and return their versions; CourseError says what to mend.
-
-    Introduced in notebook 00.
-    """
-    mend = "run 'make run' in the repository, which builds a fitting environment"
-    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
-        raise CourseError(f"Python {platform.python_version()} is outside 3.11 to 3.13; {mend}.")
-    try:
-        import facenet_pytorch  # noqa: F401
-        import faiss
-        import ipykernel  # noqa: F401
-        import torchvision
-
-        torchvision.ops.nms(torch.rand(2, 4), torch.rand(2), 0.5)
-    except (ImportError, RuntimeError, OSError) as error:
-        reason = last_line(str(error))
-        raise CourseError(f"torch {torch.__version__} and its companions do not work: {reason}; {mend}.") from error
-    index = faiss.IndexFlatIP(4)
-    index.add(torch.eye(4).numpy())
-    if index.search(torch.eye(4).numpy(), 1)[1].ravel().tolist() != [0, 1, 2, 3]:
-        raise CourseError(f"faiss {faiss.__version__} does not find a vector in its own gallery; {mend}.")
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    packages = ("torch", "torchvision", "facenet-pytorch", "faiss-cpu", "ipykernel")
-    versions = {name: importlib.metadata.version(name) for name in packages}
-    return {"python": platform.python_version(), **versions, "device": device}
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:

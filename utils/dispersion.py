@@ -15,9 +15,16 @@ from torch import Tensor
 from .settings import CourseError, one_of
 
 
+def at_least_two(z: Tensor) -> Tensor:
+    """Return z (n, d) unchanged; raises CourseError when it holds fewer than two points."""
+    if len(z) < 2:
+        raise CourseError(f"A pair needs at least 2 points, and there are {len(z)}.")
+    return z
+
+
 def pair_cosines(z: Tensor) -> Tensor:
     """Return the cosines (n, n) between unit vectors z (n, d) in float32; the diagonal is -inf. Notebook 08."""
-    z = z.float()
+    z = at_least_two(z).float()
     return (z @ z.T).masked_fill(torch.eye(len(z), dtype=torch.bool, device=z.device), -math.inf)
 
 
@@ -26,7 +33,7 @@ def mean_cosine(z: Tensor) -> Tensor:
 
     Every pair weighs the same. Minimal, -1/(n-1), whenever S = 0: even for a few tight clusters. Notebook 08.
     """
-    n = len(z)
+    n = len(at_least_two(z))
     total = z.float().sum(dim=0)
     return (total @ total - n) / (n * (n - 1))
 
@@ -42,6 +49,8 @@ def log_sum_exp_cosine(z: Tensor, beta: float = 10.0) -> Tensor:
     The gradient weighs each pair by softmax(beta c). At beta = 2t it is the uniformity loss of Wang & Isola (ICML
     2020) up to constants. Introduced in notebook 08.
     """
+    if beta <= 0:
+        raise CourseError(f"beta must be above 0, not {beta}; near 0 the loss is the mean cosine.")
     n = len(z)
     # the diagonal is -inf and adds nothing to the sum
     return (torch.logsumexp(beta * pair_cosines(z).flatten(), dim=0) - math.log(n * (n - 1))) / beta
@@ -54,6 +63,12 @@ DISPERSIONS: dict[str, Callable[..., Tensor]] = {
 }
 
 
+def pairs_by_identity(embeddings: Tensor, labels: Tensor) -> list[Tensor]:
+    """Return the rows (n, d) of each identity that has at least two, for embeddings (B, d) and labels (B,)."""
+    groups = [embeddings[labels == label] for label in labels.unique()]
+    return [z for z in groups if len(z) >= 2]
+
+
 def dispersion_loss(kind: str, embeddings: Tensor, labels: Tensor, **options: float) -> Tensor:
     """Return the mean over identities of one dispersion loss, for unit embeddings (B, d) and labels (B,).
 
@@ -61,8 +76,7 @@ def dispersion_loss(kind: str, embeddings: Tensor, labels: Tensor, **options: fl
     Pairs of different people are left alone: they are strangers already. Introduced in notebook 08.
     """
     one_of(kind, DISPERSIONS, "dispersion")
-    groups = [embeddings[labels == label] for label in labels.unique()]
-    losses = [DISPERSIONS[kind](z, **options) for z in groups if len(z) >= 2]
+    losses = [DISPERSIONS[kind](z, **options) for z in pairs_by_identity(embeddings, labels)]
     if not losses:
         raise CourseError("Dispersion needs two photos of one identity in a batch; every identity here has one.")
     return torch.stack(losses).mean()

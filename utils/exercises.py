@@ -6,13 +6,12 @@ No checker raises on a student's mistake, and none shows the answer. A checker t
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from .settings import REPO_ROOT
+from .settings import REPO_ROOT, CourseError, check_environment
 
 EXACT, CLOSE, WRONG, NOT_ATTEMPTED = "exact", "close", "wrong", "not attempted yet"
 SYMBOLS = {EXACT: "✓", CLOSE: "≈", WRONG: "✗", NOT_ATTEMPTED: "…"}
@@ -110,36 +109,14 @@ def _report(name: str, status: str, remark: str) -> str:
 # --------------------------------------------------------------------------------------------- notebook 00: machine
 
 
-def check_00_environment(modules: Sequence[str] = ("torch", "torchvision", "facenet_pytorch", "faiss")) -> str:
+def check_00_environment() -> str:
     """Check this machine: Python, packages, a torchvision that fits torch, a writable folder. Notebook 00."""
-    faults = [_python_fault(), *(_import_fault(module) for module in modules), _torchvision_fault(), _folder_fault()]
-    faults = [fault for fault in faults if fault]
-    return _report("environment", WRONG if faults else EXACT, " ".join(faults))
-
-
-def _python_fault() -> str:
-    fine = (3, 11) <= sys.version_info[:2] <= (3, 13)
-    return "" if fine else f"Python {sys.version_info[0]}.{sys.version_info[1]} is untested; use 3.11 to 3.13."
-
-
-def _import_fault(module: str) -> str:
     try:
-        __import__(module)
-    except (ImportError, RuntimeError, OSError) as error:
-        return f"'{module}' cannot be imported ({_one_line(error)}); run the set-up again."
-    return ""
-
-
-def _torchvision_fault() -> str:
-    """A torchvision from another build than torch imports and then fails: one real call tells."""
-    try:
-        import torch
-        import torchvision
-
-        torchvision.ops.nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.ones(1), 0.5)
-    except (ImportError, RuntimeError, OSError) as error:
-        return f"torch and torchvision do not fit together ({_one_line(error)}); install both from one place."
-    return ""
+        check_environment()
+    except CourseError as error:
+        return _report("environment", WRONG, str(error))
+    fault = _folder_fault()
+    return _report("environment", WRONG if fault else EXACT, fault)
 
 
 def _folder_fault() -> str:

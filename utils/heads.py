@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .settings import one_of
+from .settings import CourseError, one_of
 
 HEADS = ("cosface", "arcface")
 
@@ -76,12 +76,13 @@ def make_head(kind: str, embedding_dim: int, n_classes: int, **options: float) -
     return {"cosface": CosFace, "arcface": ArcFace}[kind](embedding_dim, n_classes, **options)
 
 
-def head_from_centroids(kind: str, embeddings: Tensor, classes: Tensor, **options: float) -> CosineHead:
+def head_from_centroids(kind: str, embeddings: Tensor, classes: Tensor, n_classes: int, **options: float) -> CosineHead:
     """Build a head whose prototypes are the mean directions of embeddings (N, d) per class (N,) int64. Notebook 02.
 
-    Every class from 0 to max must occur: an absent one would keep a meaningless direction.
+    Raises CourseError when a class has no photo: its prototype would be a meaningless direction.
     """
-    n_classes = int(classes.max()) + 1
+    if torch.bincount(classes.cpu(), minlength=n_classes).min() == 0:
+        raise CourseError(f"Some of the {n_classes} classes have no photo, so they have no centroid.")
     points = F.normalize(embeddings.float().cpu())
     sums = torch.zeros(n_classes, points.shape[1]).index_add_(0, classes.cpu(), points)
     head = make_head(kind, embeddings.shape[1], n_classes, **options)

@@ -1,20 +1,17 @@
 """How a face is found in a gallery, and how finding is scored.
 
-Every score here rests on three decisions, made once:
+Every score here rests on two decisions, besides those of utils.cosines, made once:
 
 * **Ties are never luck.** A collapsed model gives every photo the same embedding; a sort would then put a correct photo
   first by accident. Photos with the same cosine share one place: average precision groups them (as scikit-learn does),
   and R@k and the first rank are expected values over a random order within the tie. Collapse scores as chance.
-* **Equal photos tie in floating point too.** Blocks of the gallery are padded to full vector width, so that every
-  column of a matrix product is summed in the same order, and photos nearer than float32 can tell apart (cosine above
-  1 - 2⁻²⁰, that is within 1e-6 of 1) count as one point.
 * **No photo finds itself.** A query that is also in the gallery is taken out of it, by photo id.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,92 +19,49 @@ import faiss
 import numpy as np
 import torch
 
+from .cosines import Array, as_labels, chunks, cosine_matrix, mean_or_nan, require_same_width, unit_rows
 from .settings import CourseError, one_of, resolve_device
+from .verification import (
+    Compactness,
+    PairHistogram,
+    TarAtFar,
+    compactness,
+    impostor_cosines,
+    lookalike_fmr,
+    pair_histogram,
+    tar_at_far,
+    true_accept_rate,
+)
 
 if TYPE_CHECKING:
     from .splits import Splits
 
-Array = np.ndarray | torch.Tensor
+__all__ = [
+    "Compactness",
+    "Gallery",
+    "Match",
+    "PairHistogram",
+    "RetrievalScores",
+    "TarAtFar",
+    "chance_level",
+    "compactness",
+    "cosine_matrix",
+    "evaluate",
+    "held_out_photos",
+    "impostor_cosines",
+    "lookalike_fmr",
+    "pair_histogram",
+    "per_identity",
+    "retrieval_scores",
+    "score_embeddings",
+    "tar_at_far",
+    "true_accept_rate",
+    "unit_rows",
+]
 
-SAME_POINT = 1 - 2.0**-20  # cosines above this are rounding noise around 1
-PAIR_GRID = 2**20  # bins per unit of cosine in a PairHistogram
-NORM_TOLERANCE = 1e-3
-BLOCK = 2048  # gallery rows that are multiplied at a time
-WIDTH = 64  # a block holds a multiple of this many rows: left-over columns would be summed in another order
-CHUNK_ELEMENTS = 5 * 2**19  # cosines held at a time when no chunk size is given
 FEW_RELEVANT = 64  # up to here counting by comparison beats sorting the whole row
 INDEXES = ("exact", "hnsw", "ivf")
 POOLS = ("forget", "retain", "unseen", "dev_forget")
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Cosines
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def unit_rows(embeddings: Array, what: str = "embeddings", device: str | torch.device = "cpu") -> torch.Tensor:
-    """Return (N, d) float32 rows of length exactly 1 (as near as float32 can); raises CourseError for a wrong shape, NaN, infinity or a row whose length is not 1 within 1e-3. Introduced in notebook 03."""  # noqa: E501
-    rows = torch.as_tensor(embeddings).detach()
-    if rows.ndim != 2 or not len(rows):
-        raise CourseError(f"The {what} have shape {tuple(rows.shape)}; expected at least one row of a (N, d) matrix.")
-    if not rows.is_floating_point():
-        raise CourseError(f"The {what} are {rows.dtype}; expected floating-point rows as embed returns them.")
-    unit = torch.empty(rows.shape, dtype=torch.float32, device=resolve_device(device))
-    for start in range(0, len(rows), BLOCK):
-        block = rows[start : start + BLOCK].to(unit.device, torch.float64)
-        norms = block.norm(dim=1, keepdim=True)
-        _check_norms(norms, what, start)
-        unit[start : start + BLOCK] = block / norms
-    return unit
-
-
-def _check_norms(norms: torch.Tensor, what: str, start: int) -> None:
-    """Raise CourseError at the first row that is not finite or not of unit length."""
-    wrong = ((norms - 1).abs() <= NORM_TOLERANCE).logical_not().flatten()  # NaN compares false, so it counts as wrong
-    if not wrong.any():
-        return
-    row = int(wrong.nonzero()[0])
-    length = float(norms[row])
-    if not math.isfinite(length):
-        raise CourseError(f"Row {start + row} of the {what} holds NaN or infinity; look for a diverged model.")
-    raise CourseError(
-        f"Row {start + row} of the {what} has length {length:.4g}, not 1; use training.embed or F.normalize(x, dim=1)."
-    )
-
-
-def cosine_matrix(queries: torch.Tensor, gallery: torch.Tensor) -> torch.Tensor:
-    """Return the (Q, N) float32 cosines of two sets of `unit_rows`; equal gallery rows get equal cosines. Introduced in notebook 03."""  # noqa: E501
-    cosines = torch.empty(len(queries), len(gallery), device=queries.device)
-    for start in range(0, len(gallery), BLOCK):
-        block = gallery[start : start + BLOCK]
-        padded = torch.nn.functional.pad(block, (0, 0, 0, -len(block) % WIDTH))
-        cosines[:, start : start + BLOCK] = (queries @ padded.T)[:, : len(block)]
-    return cosines.clamp_(-1, SAME_POINT)
-
-
-def _chunks(n_queries: int, n_gallery: int, chunk_size: int | None) -> Iterator[slice]:
-    """Yield slices of queries such that a chunk of cosines stays small, but still feeds the matrix product."""
-    if chunk_size is not None and chunk_size < 1:
-        raise CourseError(f"chunk_size is {chunk_size}; it is a number of queries and must be at least 1.")
-    size = chunk_size or min(1024, max(32, CHUNK_ELEMENTS // n_gallery))
-    for start in range(0, n_queries, size):
-        yield slice(start, min(start + size, n_queries))
-
-
-def _labels(labels: Array | Sequence, n: int, what: str) -> np.ndarray:
-    """Return one label per row as an array, or raise CourseError."""
-    labels = labels.cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)
-    if labels.shape != (n,):
-        raise CourseError(f"There are {n} {what} embeddings but labels or ids of shape {labels.shape}; give one each.")
-    return labels
-
-
-def _same_width(queries: torch.Tensor, gallery: torch.Tensor) -> None:
-    """Raise CourseError if queries and gallery come from models of different embedding size."""
-    if queries.shape[1] != gallery.shape[1]:
-        raise CourseError(
-            f"Queries have {queries.shape[1]} dimensions and the gallery {gallery.shape[1]}; embed both with one model."
-        )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -116,7 +70,7 @@ def _same_width(queries: torch.Tensor, gallery: torch.Tensor) -> None:
 
 
 class Match(NamedTuple):
-    """One gallery photo that was returned for a query."""
+    """One gallery photo that was returned for a query: its cosine, label, name and gallery row. Notebook 03."""
 
     cosine: float
     label: int | str
@@ -125,7 +79,11 @@ class Match(NamedTuple):
 
 
 class Gallery:
-    """Enrolled photos that queries are searched in: a FAISS inner-product index over unit rows; exact unless `index` is 'hnsw' or 'ivf' (approximate, for large galleries). Raises CourseError for unusable embeddings. Introduced in notebook 03."""  # noqa: E501
+    """Enrolled photos that queries are searched in: a FAISS inner-product index over unit rows (N, d).
+
+    The search is exact unless `index` is 'hnsw' or 'ivf' (approximate, for large galleries). Raises CourseError for
+    unusable embeddings, and for labels, ids or names that are not one per row. Introduced in notebook 03.
+    """
 
     def __init__(
         self,
@@ -137,8 +95,8 @@ class Gallery:
         index: str = "exact",
     ) -> None:
         rows = unit_rows(embeddings, "gallery embeddings").numpy()
-        self.labels = _labels(labels, len(rows), "gallery")
-        self.photo_ids = None if photo_ids is None else _labels(photo_ids, len(rows), "gallery")
+        self.labels = as_labels(labels, len(rows), "gallery")
+        self.photo_ids = None if photo_ids is None else as_labels(photo_ids, len(rows), "gallery")
         if names is not None and len(names) != len(rows):
             raise CourseError(f"There are {len(rows)} gallery embeddings but {len(names)} names; give one each.")
         self.names = tuple(str(label) for label in self.labels) if names is None else tuple(names)
@@ -150,7 +108,11 @@ class Gallery:
     def search(
         self, queries: Array, k: int = 5, query_ids: Array | Sequence | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the k best cosines (Q, k) float32 and their gallery rows (Q, k) int64, best first, each query's own photo left out if `query_ids` are given; raises CourseError."""  # noqa: E501
+        """Return the k best cosines (Q, k) float32 and their gallery rows (Q, k) int64, best first.
+
+        `query_ids` leave each query's own photo out; an approximate index that finds fewer than k photos fills up with
+        row -1. Raises CourseError for a k that the gallery cannot fill. Introduced in notebook 03.
+        """
         rows = unit_rows(queries, "query embeddings").numpy()
         if rows.shape[1] != self.index.d:
             raise CourseError(
@@ -165,14 +127,17 @@ class Gallery:
         if self.photo_ids is None:
             raise CourseError("query_ids need a gallery that knows its photos; build it with photo_ids.")
         # A stable sort on "is this the query's own photo" moves that photo to the end and keeps the order of the rest.
-        own = self.photo_ids[indices] == _labels(query_ids, len(rows), "query")[:, None]
+        own = self.photo_ids[indices] == as_labels(query_ids, len(rows), "query")[:, None]
         order = np.argsort(own, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(cosines, order, axis=1), np.take_along_axis(indices, order, axis=1)
 
     def identify(
         self, queries: Array, k: int = 5, query_ids: Array | Sequence | None = None
     ) -> list[list[Match]]:
-        """Return, per query, its k best gallery photos as `Match` tuples, best first; raises CourseError as `search` does."""  # noqa: E501
+        """Return, per query, its k best gallery photos as a list of `Match`, best first; raises as `search` does.
+
+        Introduced in notebook 03.
+        """
         cosines, indices = self.search(queries, k, query_ids)
         return [
             [Match(float(c), self.labels[i].item(), self.names[i], int(i)) for c, i in zip(*row, strict=True) if i >= 0]
@@ -199,7 +164,11 @@ def _build_index(rows: np.ndarray, kind: str) -> faiss.Index:
 
 @dataclass(frozen=True)
 class RetrievalScores:
-    """Scores per query, all (Q,): `average_precision`, `first_rank` and `recall[k]`, NaN where the gallery holds no photo of the query's identity; `r1`, `r5` and `map` are means over the scored queries. Introduced in notebook 03."""  # noqa: E501
+    """Scores per query: `average_precision`, `first_rank` and `recall[k]`, each (Q,) float64.
+
+    They are NaN where the gallery holds no photo of the query's identity; `r1`, `r5` and `map` are means over the
+    scored queries. Introduced in notebook 03.
+    """
 
     labels: np.ndarray
     average_precision: np.ndarray
@@ -229,13 +198,13 @@ class RetrievalScores:
     @property
     def map(self) -> float:
         """Mean over queries of the average precision of the full ranking."""
-        return _mean(self.average_precision[self.scored])
+        return mean_or_nan(self.average_precision[self.scored])
 
     def recall_at(self, k: int) -> float:
-        """Share of queries with the right person among the k nearest gallery photos; raises CourseError if k was not asked for."""  # noqa: E501
+        """Share of queries with the right person among the k nearest; raises CourseError if k was not asked for."""
         if k not in self.recall:
             raise CourseError(f"R@{k} was not computed; call retrieval_scores with ks that include {k}.")
-        return _mean(self.recall[k][self.scored])
+        return mean_or_nan(self.recall[k][self.scored])
 
     def per_identity(self) -> dict[int | str, dict[str, float]]:
         """Return {label: {'n', 'map', 'first_rank', 'r1', ...}}, each the mean over that identity's scored queries."""
@@ -244,19 +213,14 @@ class RetrievalScores:
         result = {}
         for label in np.unique(self.labels[self.scored]):
             mine = self.scored & (self.labels == label)
-            result[label.item()] = {"n": int(mine.sum())} | {name: _mean(v[mine]) for name, v in columns.items()}
+            result[label.item()] = {"n": int(mine.sum())} | {name: mean_or_nan(v[mine]) for name, v in columns.items()}
         return result
 
     def macro(self) -> dict[str, float]:
         """Return the same scores averaged over identities, so that a much photographed person counts once."""
         people = list(self.per_identity().values())
         names = ["map", "first_rank", *(f"r{k}" for k in self.recall)]
-        return {name: _mean(np.array([person[name] for person in people])) for name in names}
-
-
-def _mean(values: np.ndarray) -> float:
-    """Return the mean as a float, NaN for no values (without NumPy's warning)."""
-    return float(values.mean()) if len(values) else math.nan
+        return {name: mean_or_nan(np.array([person[name] for person in people])) for name in names}
 
 
 def retrieval_scores(
@@ -271,14 +235,19 @@ def retrieval_scores(
     chunk_size: int | None = None,
     device: str | torch.device = "cpu",
 ) -> RetrievalScores:
-    """Rank the whole gallery (N, d) for each query (Q, d) by cosine and score it, a query's own photo left out by id; AP = mean over the G relevant photos of (relevant at or above its cosine) / (all at or above its cosine). Memory is bounded by chunk_size × N; raises CourseError. Introduced in notebook 03."""  # noqa: E501
+    """Rank the whole gallery (N, d) by cosine for each query (Q, d) and score the ranking.
+
+    AP is the mean, over a query's relevant photos, of (relevant photos at or above its cosine) / (all photos at or
+    above it). With photo ids, a query's own photo is left out. Memory is bounded by `chunk_size` × N cosines. Raises
+    CourseError for unusable embeddings, labels, ids or ks. Introduced in notebook 03.
+    """
     query, gallery = unit_rows(query, "query embeddings", device), unit_rows(gallery, "gallery embeddings", device)
-    _same_width(query, gallery)
-    labels = _labels(query_labels, len(query), "query")
-    task = _Task.make(labels, _labels(gallery_labels, len(gallery), "gallery"), query_ids, gallery_ids)
+    require_same_width(query, gallery)
+    labels = as_labels(query_labels, len(query), "query")
+    task = _Task.make(labels, as_labels(gallery_labels, len(gallery), "gallery"), query_ids, gallery_ids)
     parts = [
         _score_chunk(cosine_matrix(query[chunk], gallery), task, chunk, _check_ks(ks))
-        for chunk in _chunks(len(query), len(gallery), chunk_size)
+        for chunk in chunks(len(query), len(gallery), chunk_size)
     ]
     precision, rank, *hits = (np.concatenate(column) for column in zip(*parts, strict=True))
     return RetrievalScores(labels, precision, rank, dict(zip(ks, hits, strict=True)))
@@ -320,7 +289,7 @@ def _own_rows(n_queries: int, n_gallery: int, query_ids, gallery_ids) -> np.ndar
         raise CourseError("Give query_ids and gallery_ids together; one alone cannot leave a query's own photo out.")
     if query_ids is None:
         return np.full(n_queries, -1)
-    wanted, present = _labels(query_ids, n_queries, "query"), _labels(gallery_ids, n_gallery, "gallery")
+    wanted, present = as_labels(query_ids, n_queries, "query"), as_labels(gallery_ids, n_gallery, "gallery")
     by_id = np.argsort(present, kind="stable")
     known = present[by_id]
     if (known[1:] == known[:-1]).any():
@@ -381,7 +350,10 @@ def _count_by_sorting(row: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
 
 
 def _hit_probability(k: int, before, tied, right):
-    """Return the chance that one of `right` among `tied` photos falls into the top k when `before` wrong ones precede them: 1 - C(tied-right, m) / C(tied, m), m = k - before."""  # noqa: E501
+    """Return the chance that a right photo reaches the top k: `before` wrong ones, then `tied`, `right` among them.
+
+    It is 1 - C(tied - right, m) / C(tied, m) with m = k - before free places; all arguments but k are alike in shape.
+    """
     slots, miss = k - before, before * 0.0 + 1.0
     for i in range(k):
         factor = ((tied - right - i) / (tied - i).clip(1)).clip(0)
@@ -396,198 +368,22 @@ def chance_level(
     gallery_ids: Array | Sequence | None = None,
     ks: Sequence[int] = (1, 5),
 ) -> dict[str, float]:
-    """Return the exact expectation {'r1', 'r5', 'map'} for a random order of this very gallery: R@k = 1 - C(N-G, k)/C(N, k), E[AP] = (H_N + (G-1)(N-H_N)/(N-1)) / N with H_N the harmonic number; NaN if no query has a relevant photo. Introduced in notebook 03."""  # noqa: E501
-    query_labels = _labels(query_labels, len(query_labels), "query")
-    gallery_labels = _labels(gallery_labels, len(gallery_labels), "gallery")
+    """Return {'r1', 'r5', 'map'} of a random order of this very gallery: the exact expectation, no simulation.
+
+    For N photos, G of them relevant: R@k = 1 - C(N-G, k) / C(N, k) and E[AP] = (H_N + (G-1)(N-H_N)/(N-1)) / N, with the
+    harmonic number H_N = 1 + 1/2 + ... + 1/N. Both are means over the queries that have a relevant photo, NaN if none
+    has. Raises CourseError for an empty gallery, unusable ids or ks. Introduced in notebook 03.
+    """
+    query_labels = as_labels(query_labels, len(query_labels), "query")
+    gallery_labels = as_labels(gallery_labels, len(gallery_labels), "gallery")
     if not len(gallery_labels):
         raise CourseError("The gallery is empty; there is nothing to rank.")
     relevant, size = _Task.make(query_labels, gallery_labels, query_ids, gallery_ids).counts
     relevant, size = relevant[relevant > 0].astype(float), size[relevant > 0].astype(float)
     harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, len(gallery_labels) + 1))])[size.astype(int)]
     precision = (harmonic + (relevant - 1) * (size - harmonic) / np.maximum(size - 1, 1)) / np.maximum(size, 1)
-    recall = {f"r{k}": _mean(_hit_probability(k, np.zeros_like(size), size, relevant)) for k in _check_ks(ks)}
-    return recall | {"map": _mean(precision)}
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Same-identity cosines: how compact is a person's cluster?
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Compactness:
-    """Same-identity cosines: per identity (I,) the mean over its photo pairs and the mean over its photos of the nearest other photo; the properties average over identities. Introduced in notebook 03."""  # noqa: E501
-
-    labels: np.ndarray
-    mean_cosines: np.ndarray
-    nearest_cosines: np.ndarray
-    n_skipped: int
-
-    @property
-    def mean_cosine(self) -> float:
-        """Mean same-identity cosine: the compactness score, macro-averaged over identities."""
-        return _mean(self.mean_cosines)
-
-    @property
-    def nearest_cosine(self) -> float:
-        """Nearest same-identity cosine: what a search would find, macro-averaged over identities."""
-        return _mean(self.nearest_cosines)
-
-
-def compactness(
-    embeddings: Array,
-    labels: Array | Sequence,
-    *,
-    chunk_size: int | None = None,
-    device: str | torch.device = "cpu",
-) -> Compactness:
-    """Return the same-identity cosines of (N, d) unit rows; identities with a single photo are skipped and counted; raises CourseError. Introduced in notebook 03."""  # noqa: E501
-    rows = unit_rows(embeddings, device=device)
-    people, inverse, counts = np.unique(_labels(labels, len(rows), "photo"), return_inverse=True, return_counts=True)
-    groups = np.split(np.argsort(inverse, kind="stable"), np.cumsum(counts)[:-1])
-    values = [
-        _identity_cosines(rows[torch.from_numpy(group).to(rows.device)], chunk_size)
-        for group in groups
-        if len(group) > 1
-    ]
-    means, nearest = np.array(values, dtype=float).reshape(-1, 2).T
-    return Compactness(people[counts > 1], means, nearest, int((counts == 1).sum()))
-
-
-def _identity_cosines(rows: torch.Tensor, chunk_size: int | None) -> tuple[float, float]:
-    """Return the mean cosine over pairs of rows and the mean over rows of the highest cosine to another row."""
-    total, nearest, n = 0.0, 0.0, len(rows)
-    for chunk in _chunks(n, n, chunk_size):
-        cosines = cosine_matrix(rows[chunk], rows)
-        cosines.diagonal(chunk.start).zero_()
-        total += float(cosines.double().sum())
-        cosines.diagonal(chunk.start).fill_(-2.0)
-        nearest += float(cosines.max(dim=1).values.double().sum())
-    return total / (n * (n - 1)), nearest / n
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Verification: same person or not, at a threshold
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class PairHistogram:
-    """Counts of the cosines of all photo pairs, of one person (`genuine`) and of two (`impostor`), in bins of 2⁻²⁰: bin b holds cosines from b/2²⁰ - 1. Introduced in notebook 03."""  # noqa: E501
-
-    genuine: np.ndarray
-    impostor: np.ndarray
-
-    @property
-    def cosines(self) -> np.ndarray:
-        """Lower edge of every bin."""
-        return np.arange(len(self.impostor)) / PAIR_GRID - 1
-
-
-def pair_histogram(
-    embeddings: Array,
-    labels: Array | Sequence,
-    *,
-    chunk_size: int | None = None,
-    device: str | torch.device = "cpu",
-) -> PairHistogram:
-    """Count the cosines of all N(N-1)/2 pairs of (N, d) unit rows, with memory bounded by chunk_size × N; raises CourseError. Introduced in notebook 03."""  # noqa: E501
-    rows = unit_rows(embeddings, device=device)
-    people = np.unique(_labels(labels, len(rows), "photo"), return_inverse=True)[1]
-    people = torch.from_numpy(people).to(rows.device)
-    counts = torch.zeros(2, 2 * PAIR_GRID + 1, dtype=torch.int64)
-    for chunk in _chunks(len(rows), len(rows), chunk_size):
-        later = slice(chunk.start, len(rows))  # each pair once: columns at or after this chunk's first row
-        bins = ((cosine_matrix(rows[chunk], rows[later]).double() + 1) * PAIR_GRID).long()
-        once = torch.ones_like(bins, dtype=torch.bool).triu_(1)
-        same = people[chunk, None] == people[None, later]
-        for kind, mask in enumerate((once & same, once & ~same)):
-            counts[kind] += torch.bincount(bins[mask], minlength=counts.shape[1]).cpu()
-    return PairHistogram(*counts.numpy())
-
-
-def impostor_cosines(
-    embeddings: Array,
-    labels: Array | Sequence,
-    *,
-    quantiles: Sequence[float] = (0.95, 0.999),
-    device: str | torch.device = "cpu",
-) -> dict[str, float]:
-    """Return {'mean', 'std', 'q0.95', 'q0.999', 'n_pairs'} over all pairs of different people, to 1e-6: what strangers' cosines look like; raises CourseError if there is no such pair. Introduced in notebook 03."""  # noqa: E501
-    pairs = pair_histogram(embeddings, labels, device=device)
-    n_pairs = int(pairs.impostor.sum())
-    if not n_pairs:
-        raise CourseError("All photos show one identity; impostor cosines need at least two.")
-    mean = float(pairs.impostor @ pairs.cosines / n_pairs)
-    variance = float(pairs.impostor @ (pairs.cosines - mean) ** 2 / n_pairs)
-    cumulative = np.cumsum(pairs.impostor)
-    places = [np.searchsorted(cumulative, max(1, math.ceil(q * n_pairs))) for q in quantiles]
-    levels = {f"q{q:g}": float(pairs.cosines[place]) for q, place in zip(quantiles, places, strict=True)}
-    return {"mean": mean, "std": math.sqrt(variance), **levels, "n_pairs": n_pairs}
-
-
-class TarAtFar(NamedTuple):
-    """True accept rate at a threshold that lets at most a chosen share of impostor pairs through."""
-
-    tar: float
-    threshold: float
-    achieved_far: float
-
-
-def tar_at_far(
-    embeddings: Array,
-    labels: Array | Sequence,
-    far: float = 1e-3,
-    *,
-    device: str | torch.device = "cpu",
-) -> TarAtFar:
-    """Return the true accept rate over all same-identity pairs at the lowest threshold (cosine >= threshold is accepted) whose false accept rate over all impostor pairs is at most `far`; raises CourseError if there are fewer than 1/far impostor pairs or no genuine ones. Introduced in notebook 03."""  # noqa: E501
-    if not 0 < far < 1:
-        raise CourseError(f"far is {far}; it is a share of impostor pairs and must lie between 0 and 1.")
-    pairs = pair_histogram(embeddings, labels, device=device)
-    n_genuine, n_impostor = int(pairs.genuine.sum()), int(pairs.impostor.sum())
-    if n_impostor * far < 1:
-        raise CourseError(
-            f"{n_impostor} impostor pairs cannot show a false accept rate of {far:g}; "
-            f"take at least {math.ceil(1 / far)} pairs or a larger far."
-        )
-    if not n_genuine:
-        raise CourseError("No identity has two photos; a true accept rate needs at least one same-identity pair.")
-    # accepted[b] = impostor pairs in bin b or above; one more bin stands for "accept nothing".
-    accepted = np.append(np.cumsum(pairs.impostor[::-1])[::-1], 0)
-    place = int(np.argmax(accepted <= far * n_impostor))
-    tar = float(pairs.genuine[place:].sum() / n_genuine)
-    return TarAtFar(tar, place / PAIR_GRID - 1, float(accepted[place] / n_impostor))
-
-
-def true_accept_rate(
-    embeddings: Array, labels: Array | Sequence, threshold: float, *, device: str | torch.device = "cpu"
-) -> float:
-    """Return the share of same-identity pairs whose cosine reaches a threshold, NaN if there is no such pair. Introduced in notebook 03."""  # noqa: E501
-    if not math.isfinite(threshold):
-        return math.nan
-    pairs = pair_histogram(embeddings, labels, device=device)
-    accepted, n_pairs = int(pairs.genuine[pairs.cosines >= threshold].sum()), int(pairs.genuine.sum())
-    return accepted / n_pairs if n_pairs else math.nan
-
-
-def lookalike_fmr(
-    forget_query: Array,
-    retain_gallery: Array,
-    threshold: float,
-    *,
-    chunk_size: int | None = None,
-    device: str | torch.device = "cpu",
-) -> float:
-    """Return the share of forgotten people's photos whose best cosine to any retained person's gallery photo reaches the threshold: photos that now accuse somebody else; raises CourseError. Introduced in notebook 03."""  # noqa: E501
-    query = unit_rows(forget_query, "query embeddings", device)
-    gallery = unit_rows(retain_gallery, "gallery embeddings", device)
-    _same_width(query, gallery)
-    if not math.isfinite(threshold):
-        return math.nan
-    chunks = _chunks(len(query), len(gallery), chunk_size)
-    best = torch.cat([cosine_matrix(query[chunk], gallery).max(dim=1).values for chunk in chunks])
-    return float((best.double() >= threshold).double().mean())
+    recall = {f"r{k}": mean_or_nan(_hit_probability(k, np.zeros_like(size), size, relevant)) for k in _check_ks(ks)}
+    return recall | {"map": mean_or_nan(precision)}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -596,14 +392,20 @@ def lookalike_fmr(
 
 
 def held_out_photos(splits: Splits) -> np.ndarray:
-    """Return the indices of all photos that scoring uses, query and gallery of every pool, sorted. Introduced in notebook 03."""  # noqa: E501
+    """Return the indices of all photos that scoring uses, query and gallery of every pool, int64, sorted.
+
+    Introduced in notebook 03.
+    """
     return np.unique(np.concatenate([splits.query, splits.gallery]))
 
 
 def evaluate(
     model: torch.nn.Module, splits: Splits, *, device: str | torch.device = "auto", progress: bool = False
 ) -> dict:
-    """Embed every held-out photo once and score all pools side by side, as `score_embeddings` describes; raises CourseError. Introduced in notebook 03."""  # noqa: E501
+    """Embed every held-out photo once and score all pools side by side, as `score_embeddings` describes.
+
+    The model moves to `device`; scoring runs on the CPU. Introduced in notebook 03.
+    """
     from .training import embed  # only here: everything above needs no model
 
     photos = held_out_photos(splits)
@@ -614,7 +416,17 @@ def evaluate(
 def score_embeddings(
     embeddings: Array, photos: np.ndarray, splits: Splits, *, far: float = 1e-3, device: str | torch.device = "cpu"
 ) -> dict:
-    """Score embeddings (N, d) of the photos (N,) as in results.json: per pool r1, r5, map of its queries against the gallery of all pools, same-identity cosines and tar over its held-out photos; lookalike_fmr against the retained gallery; chance for the forget queries. The threshold lets `far` of the retained and unseen held-out impostor pairs of this same model through (NaN, and tar with it, if they are too few). Introduced in notebook 03."""  # noqa: E501
+    """Score embeddings (N, d) of the photos (N,) pool by pool: one entry of results.json.
+
+    - per pool: 'r1', 'r5' and 'map' of its queries against the gallery of all pools; 'mean_cosine', 'nearest_cosine'
+      and 'tar' over its held-out photos; NaN for a pool without queries;
+    - 'lookalike_fmr' of the forget queries against the retained gallery, inside 'forget';
+    - 'chance': the chance level of the forget queries; 'gallery_size'; 'threshold'.
+
+    The threshold is this model's own: at most a share `far` of the held-out impostor pairs of retained and unseen
+    people reach it. With too few pairs it is NaN, and so are 'tar' and 'lookalike_fmr'. Raises CourseError if a
+    held-out photo is missing. Introduced in notebook 03.
+    """
     world = _World.make(embeddings, photos, splits, device)
     threshold = _common_threshold(world, far)
     result = {pool: _score_pool(world, pool, threshold) for pool in POOLS}
@@ -639,7 +451,7 @@ class _World(NamedTuple):
     @classmethod
     def make(cls, embeddings: Array, photos: np.ndarray, splits: Splits, device) -> _World:
         rows, photos = torch.as_tensor(embeddings), np.asarray(photos)
-        _labels(photos, len(rows), "photo")
+        as_labels(photos, len(rows), "photo")
         place = np.full(len(splits.faces.labels), -1)
         place[photos] = np.arange(len(photos))
         missing = held_out_photos(splits)[place[held_out_photos(splits)] < 0]
@@ -694,7 +506,11 @@ def _score_pool(world: _World, pool: str, threshold: float) -> dict[str, float]:
 def per_identity(
     embeddings: Array, photos: np.ndarray, splits: Splits, pool: str = "forget", *, device: str | torch.device = "cpu"
 ) -> list[dict]:
-    """Return one row per identity of a pool, {'identity', 'label', 'n', 'r1', 'r5', 'map', 'first_rank', 'mean_cosine', 'nearest_cosine'}, for figures that show people and not only means; raises CourseError. Introduced in notebook 03."""  # noqa: E501
+    """Return one row per identity of a pool, for figures that show people and not only means.
+
+    A row is {'identity', 'label', 'n', 'r1', 'r5', 'map', 'first_rank', 'mean_cosine', 'nearest_cosine'}; there is none
+    for a pool without queries. Raises CourseError if a held-out photo is missing. Introduced in notebook 03.
+    """
     world = _World.make(embeddings, photos, splits, device)
     held_out = world.held_out(pool)
     if not len(splits.photos(pool, "query")):

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import difflib
 import hashlib
+import importlib.metadata
 import os
+import platform
 import random
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -113,3 +116,30 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_environment() -> dict[str, str]:
+    """Exercise the packages that break most often and return their versions; CourseError says what to mend.
+
+    Introduced in notebook 00.
+    """
+    mend = "run 'make run' in the repository, which builds a fitting environment"
+    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+        raise CourseError(f"Python {platform.python_version()} is outside 3.11 to 3.13; {mend}.")
+    try:
+        import facenet_pytorch  # noqa: F401
+        import faiss
+        import torchvision
+
+        # a torchvision from another build than torch imports and then fails: one real call tells
+        torchvision.ops.nms(torch.rand(2, 4), torch.rand(2), 0.5)
+    except (ImportError, RuntimeError, OSError) as error:
+        raise CourseError(f"torch {torch.__version__} and its companions do not work ({error}); {mend}.") from error
+    index = faiss.IndexFlatIP(4)
+    index.add(np.eye(4, dtype=np.float32))
+    if index.search(np.eye(4, dtype=np.float32), 1)[1].ravel().tolist() != [0, 1, 2, 3]:
+        raise CourseError(f"faiss {faiss.__version__} does not find a vector in its own gallery; {mend}.")
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    packages = ("torch", "torchvision", "facenet-pytorch", "faiss-cpu")
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    return {"python": platform.python_version(), **versions, "device": device}

@@ -165,13 +165,19 @@ def plain(markdown: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"[*`]+|(?<!\w)_+|_+(?!\w)", "", without_links)).strip()
 
 
-def cover_of(notebook: nbformat.NotebookNode) -> str:
-    """Return a notebook's picture as a small PNG data URI: the cell tagged 'cover', else the last picture; or ''."""
+def picture_of(notebook: nbformat.NotebookNode) -> bytes:
+    """Return a notebook's picture as PNG bytes: the cell tagged 'cover', else the last picture; or b''."""
     pictures = [(cell, png) for cell in notebook.cells for png in pngs_of(cell)]
-    if not pictures:
+    covers = [png for cell, png in pictures if "cover" in tags_of(cell)] or [png for _, png in pictures[-1:]]
+    return base64.b64decode(covers[0]) if covers else b""
+
+
+def cover_of(notebook: nbformat.NotebookNode) -> str:
+    """Return a notebook's picture as a small PNG data URI, or '' if it has none."""
+    picture = picture_of(notebook)
+    if not picture:
         return ""
-    covers = [png for cell, png in pictures if "cover" in tags_of(cell)]
-    image = Image.open(io.BytesIO(base64.b64decode(covers[0] if covers else pictures[-1][1])))
+    image = Image.open(io.BytesIO(picture))
     image.thumbnail((COVER_WIDTH, COVER_WIDTH))
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)

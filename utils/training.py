@@ -17,14 +17,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .backbones import FaceBackbone, make_backbone
+from .backbones import BACKBONES, PRETRAINED, FaceBackbone, make_backbone
 from .datasets import FaceDataset
-from .heads import CosineHead, head_from_centroids, make_head
+from .heads import HEADS, CosineHead, head_from_centroids, make_head
 from .settings import (
     MODEL_DIR,
     CourseError,
     atomic_path,
     cache_dir,
+    one_of,
     progress_bar,
     resolve_device,
     seed_everything,
@@ -33,20 +34,27 @@ from .settings import (
 from .splits import Splits
 
 MANIFEST = "manifest.json"
+RECIPE_VERSION = 1  # raise it when a change of code, not of settings, changes what training gives
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """The pretraining recipe; SGD with momentum and a one-cycle learning rate. Introduced in notebook 02."""
 
-    epochs: int = 40
-    batch_size: int = 128
-    learning_rate: float = 0.2
+    epochs: int = 44
+    batch_size: int = 64
+    learning_rate: float = 0.15
     weight_decay: float = 5e-4
-    head: str = "cosface"
+    loss: str = "cosface"
     scale: float = 32.0
-    margin: float = 0.35
-    seed: int = 0
+    margin: float = 0.5
+    weights_seed: int = 0
+
+    def __post_init__(self) -> None:
+        one_of(self.loss, HEADS, "margin loss")
+        if self.epochs < 1 or self.batch_size < 2:
+            given = f"{self.epochs} and {self.batch_size}"
+            raise CourseError(f"Training needs epochs of at least 1 and a batch_size of at least 2, not {given}.")
 
 
 @dataclass
@@ -79,9 +87,9 @@ def embed(
     """
     if device is not None:
         model = model.to(resolve_device(device))
-    count = len(faces) if indices is None else len(indices)
-    chosen = np.arange(count) if indices is None else np.asarray(indices)
-    was_training = model.training
+    chosen = np.arange(len(faces)) if indices is None else np.asarray(indices)
+    chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
+    count, was_training = len(chosen), model.training
     model.eval()
     device = model.device
     out = torch.empty(count, model.embedding_dim)
@@ -99,19 +107,33 @@ def embed(
 
 
 def augment(faces: Tensor, generator: torch.Generator) -> Tensor:
-    """Return uint8 faces (B, 3, H, W) mirrored, shifted, turned, zoomed and re-lit at random. Notebook 02."""
-    b = len(faces)
+    """Return uint8 faces (B, 3, H, W) moved, re-lit and some of them partly covered, all at random. Notebook 02."""
 
-    def uniform(low: float, high: float) -> Tensor:
-        return (torch.rand(b, generator=generator) * (high - low) + low).to(faces.device)
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        draws = torch.rand(len(faces), *shape, generator=generator)
+        return (draws * (high - low) + low).to(faces.device)
 
-    angle, zoom, mirror = uniform(-0.12, 0.12), uniform(0.92, 1.08), uniform(0, 1).lt(0.5) * 2.0 - 1
+    moved = move(faces.float(), uniform(-0.15, 0.15), uniform(0.88, 1.12), uniform(-0.12, 0.12, 2), uniform(0, 1) < 0.5)
+    gain, tint, offset = uniform(0.85, 1.15, 1, 1, 1), uniform(0.94, 1.06, 3, 1, 1), uniform(-12, 12, 1, 1, 1)
+    covered = rectangle(faces.shape[-1], uniform(0, 1, 2), uniform(0.07, 0.22, 2)) & (uniform(0, 1, 1, 1, 1) < 0.2)
+    lit = torch.where(covered, uniform(0, 255, 3, 1, 1), moved * gain * tint + offset)
+    return lit.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def move(faces: Tensor, angle: Tensor, zoom: Tensor, shift: Tensor, mirror: Tensor) -> Tensor:
+    """Return float faces turned by angles (B,) in radians, zoomed, shifted (B, 2) in half sides, some mirrored."""
+    side = 1.0 - 2.0 * mirror
     cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
-    rows = [cos * mirror, -sin, uniform(-0.1, 0.1), sin * mirror, cos, uniform(-0.1, 0.1)]
-    grid = F.affine_grid(torch.stack(rows, 1).view(b, 2, 3), list(faces.shape), align_corners=False)
-    moved = F.grid_sample(faces.float(), grid, padding_mode="reflection", align_corners=False)
-    gain, offset = uniform(0.85, 1.15).view(b, 1, 1, 1), uniform(-12, 12).view(b, 1, 1, 1)
-    return (moved * gain + offset).round_().clamp_(0, 255).to(torch.uint8)
+    rows = [cos * side, -sin, shift[:, 0], sin * side, cos, shift[:, 1]]
+    grid = F.affine_grid(torch.stack(rows, 1).view(-1, 2, 3), list(faces.shape), align_corners=False)
+    return F.grid_sample(faces, grid, padding_mode="reflection", align_corners=False)
+
+
+def rectangle(size: int, centre: Tensor, half: Tensor) -> Tensor:
+    """Return masks (B, 1, S, S) of rectangles with centres and half sides (B, 2) given as shares of the side."""
+    place = torch.linspace(0, 1, size, device=centre.device)
+    inside = (place - centre[..., None]).abs() < half[..., None]
+    return (inside[:, 1, :, None] & inside[:, 0, None, :])[:, None]
 
 
 def epoch_batches(indices: np.ndarray, batch_size: int, generator: torch.Generator) -> Iterator[np.ndarray]:
@@ -141,7 +163,7 @@ def train_recogniser(
     device = resolve_device(device)
     model.to(device).train()
     head.to(device)
-    generator = torch.Generator().manual_seed(config.seed)
+    generator = torch.Generator().manual_seed(config.weights_seed)
     class_of_photo = dict(zip(indices.tolist(), classes.tolist(), strict=True))
     steps = config.epochs * -(-len(indices) // config.batch_size)
     parameters = [*model.parameters(), *head.parameters()]
@@ -180,6 +202,7 @@ def recipe_of(splits: Splits, identities: tuple[int, ...], backbone: str, pretra
     people = "\n".join(faces.identities[i] for i in identities)
     names = "\n".join(faces.photo_names[i] for i in photos)
     return {
+        "version": RECIPE_VERSION,
         "dataset": faces.name,
         "fingerprint": faces.fingerprint,
         "image_size": faces.image_size,
@@ -214,19 +237,19 @@ def load_recogniser(path: Path, sha256: str | None = None) -> tuple[Recogniser, 
     if not path.is_file():
         raise CourseError(f"There is no checkpoint at {path}; train it again with: python -m utils.training.")
     if sha256 is not None and (found := sha256_of(path)) != sha256:
-        raise CourseError(f"{path.name} is not the file it should be: sha256 {found}, expected {sha256}; restore it.")
+        raise CourseError(f"{path} is not the file it should be: sha256 {found}, expected {sha256}; restore it.")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError) as error:
-        raise CourseError(f"{path.name} is not a readable checkpoint ({error}); delete it and train again.") from error
+        raise CourseError(f"{path} is not a readable checkpoint ({error}); delete it and train again.") from error
     if "recipe" not in metadata or "head.weight" not in tensors:
-        raise CourseError(f"{path.name} holds no recipe and head: it was not written by this course.")
+        raise CourseError(f"{path} holds no recipe and head: it was not written by this course; delete it.")
     recipe = json.loads(metadata["recipe"])
     model = make_backbone(recipe["backbone"], "none")
     n_classes, dim = tensors["head.weight"].shape
-    head = make_head(recipe["train"]["head"], dim, n_classes, **head_options(recipe["train"]))
+    head = make_head(recipe["train"]["loss"], dim, n_classes, **head_options(recipe["train"]))
     load_exactly(model, {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}, path.name)
     load_exactly(head, {k[5:]: v for k, v in tensors.items() if k.startswith("head.")}, path.name)
     model.eval()
@@ -273,8 +296,10 @@ def load_or_train(
     `without_forget=True` gives the retrained reference, which never saw the forget identities. With `train=False` a
     missing checkpoint is a CourseError instead of minutes of training. Introduced in notebook 02.
     """
-    config = config or default_config(splits, backbone)
+    config = config or TrainConfig()
     device = resolve_device(device)
+    one_of(backbone, BACKBONES, "backbone")
+    one_of(pretrained, PRETRAINED, "pretrained weights")
     identities = tuple(i for i in splits.trained if not (without_forget and i in splits.forget))
     if backbone == "facenet" and pretrained != "none" and not without_forget:
         return pretrained_recogniser(splits, identities, pretrained, config, device, progress)
@@ -296,11 +321,6 @@ def load_or_train(
     return recogniser
 
 
-def default_config(splits: Splits, backbone: str) -> TrainConfig:
-    """Return the recipe of the embedded model, or one with as many steps for another data set."""
-    return TrainConfig()
-
-
 def trained_photos(splits: Splits, identities: tuple[int, ...]) -> np.ndarray:
     """Return the training photos of some identities, in the order of the data set."""
     photos = splits.train
@@ -316,9 +336,9 @@ def train_from_scratch(
     progress: bool,
 ) -> Recogniser:
     """Train a freshly seeded model and head on the training photos of `identities`. Introduced in notebook 02."""
-    seed_everything(config.seed)
+    seed_everything(config.weights_seed)
     model = make_backbone(backbone, "none")
-    head = make_head(config.head, model.embedding_dim, len(identities), **head_options(asdict(config)))
+    head = make_head(config.loss, model.embedding_dim, len(identities), **head_options(asdict(config)))
     photos = trained_photos(splits, identities)
     classes = np.searchsorted(np.asarray(identities), splits.faces.labels[photos])
     start = time.perf_counter()
@@ -340,7 +360,7 @@ def pretrained_recogniser(
     photos = trained_photos(splits, identities)
     classes = torch.from_numpy(np.searchsorted(np.asarray(identities), splits.faces.labels[photos]))
     points = embed(model, splits.faces, photos, progress=progress)
-    head = head_from_centroids(config.head, points, classes, **head_options(asdict(config))).to(device)
+    head = head_from_centroids(config.loss, points, classes, len(identities), **head_options(asdict(config))).to(device)
     return Recogniser(model, head, f"facenet-pytorch's {pretrained} weights", time.perf_counter() - start)
 
 
@@ -356,7 +376,7 @@ def train_embedded(which: str, *, progress: bool = True) -> dict:
     from .splits import make_splits
 
     splits = make_splits(load_faces("synthetic", progress=progress))
-    config = default_config(splits, "mini")
+    config = TrainConfig()
     identities = splits.trained if which == "original" else splits.kept
     device = torch.device("cpu")
     recogniser = train_from_scratch(splits, identities, "mini", config, device, progress)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..settings import CourseError
 from .frame import Batch, StepConfig, Task, method, run_steps
 
 
@@ -17,6 +18,11 @@ class GradientAscentConfig(StepConfig):
     steps: int = 30
     learning_rate: float = 1e-4
     forget_scale: float = 16.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.retain_per_step:
+            raise CourseError("Gradient ascent looks at forget photos only: leave retain_per_step at 0.")
 
 
 @method(
@@ -30,7 +36,7 @@ class GradientAscentConfig(StepConfig):
 def gradient_ascent(task: Task, config: GradientAscentConfig) -> None:
     """Maximise cross-entropy on forget photos with the head frozen, margin off and a softened scale (M4).
 
-    At scale 64 the loss of a well-learned person is exactly zero in float32 and has no gradient to climb; all photos
+    At the usual scale of 64 the loss of a well-learned person is exactly zero in float32: nothing to climb. All photos
     of a person are pushed the same way, so the cluster travels and stays a cluster. Introduced in notebook 05.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..backbones import FaceBackbone
-from ..dispersion import hardest_cosine, mean_cosine
+from ..dispersion import hardest_cosine, mean_cosine, pairs_by_identity
 from ..heads import CosineHead
 from ..settings import PROFILES, CourseError, one_of, progress_bar, resolve_device, seed_everything
 from ..splits import Splits
@@ -33,6 +34,11 @@ class StepConfig:
     max_gradient_norm: float = 1.0
     augment: bool = False
     batchnorm: str = "frozen"
+
+    def __post_init__(self) -> None:
+        one_of(self.batchnorm, ("frozen", "train"), "BatchNorm policy")
+        if self.identities_per_step < 1 or self.photos_per_identity < 2:
+            raise CourseError("A step needs identities_per_step of at least 1 and photos_per_identity of at least 2.")
 
 
 @dataclass
@@ -79,7 +85,10 @@ class Task:
 
 @dataclass
 class Batch:
-    """One step's embeddings (with gradient, L2-normalised) and what is known about each photo."""
+    """One step's embeddings (with gradient, L2-normalised) and what is known about each photo.
+
+    forget (Bf, d) and retain (Br, d) are float32; *_photos index the data set; *_rows are head rows, labels identities.
+    """
 
     forget: Tensor
     forget_photos: np.ndarray
@@ -134,8 +143,8 @@ def make_config(name: str, options: dict) -> object:
             value = float(value)
         if type(value) is not wanted:
             raise CourseError(f"Option '{key}' of method '{name}' must be of type {wanted.__name__}, not {value!r}.")
-        if wanted in (int, float) and value < 0:
-            raise CourseError(f"Option '{key}' of method '{name}' must not be negative, and it is {value}.")
+        if wanted in (int, float) and not (math.isfinite(value) and value >= 0):
+            raise CourseError(f"Option '{key}' of method '{name}' must be finite and not negative; it is {value}.")
         checked[key] = value
     return METHODS[name].config(**checked)
 
@@ -165,6 +174,7 @@ def unlearn(
     """
     settings = make_config(name, config)
     check_needs(METHODS[name], splits)
+    check_head(head, model, splits)
     device = resolve_device(device)
     seed_everything(seed)
     task = Task(
@@ -177,6 +187,7 @@ def unlearn(
         generator=torch.Generator().manual_seed(seed),
     )
     task.model.requires_grad_(True)
+    task.head.requires_grad_(False)
     start = time.perf_counter()
     METHODS[name].run(task, settings)
     seconds = time.perf_counter() - start if task.seconds is None else task.seconds
@@ -192,23 +203,31 @@ def check_needs(entry: Method, splits: Splits) -> None:
             raise CourseError(f"Method '{entry.name}' needs training photos of the {pool} people; there are none.")
 
 
+def check_head(head: CosineHead, model: FaceBackbone, splits: Splits) -> None:
+    """Raise a CourseError unless the head has one row per trained identity, as wide as the model's embeddings."""
+    wanted, given = (len(splits.trained), model.embedding_dim), tuple(head.weight.shape)
+    if given != wanted:
+        raise CourseError(f"The head has shape {given}, but these splits and this model need {wanted}: pass their own.")
+
+
 def forget_batches(task: Task, config: StepConfig) -> Iterator[np.ndarray]:
     """Yield for ever P identities x K photos (all of them where a person has fewer) of the forget set."""
     splits, labels = task.splits, task.splits.faces.labels
     by_identity = [task.forget_photos[labels[task.forget_photos] == person] for person in splits.forget]
     while True:
-        for group in torch.randperm(len(by_identity), generator=task.generator).split(config.identities_per_step):
-            chosen = []
-            for person in group.tolist():
-                photos = by_identity[person]
-                order = torch.randperm(len(photos), generator=task.generator)[: config.photos_per_identity]
-                chosen.append(photos[order.numpy()])
-            yield np.concatenate(chosen)
+        chosen = []
+        for person in torch.randperm(len(by_identity), generator=task.generator)[: config.identities_per_step].tolist():
+            photos = by_identity[person]
+            order = torch.randperm(len(photos), generator=task.generator)[: config.photos_per_identity]
+            chosen.append(photos[order.numpy()])
+        yield np.concatenate(chosen)
 
 
-def retain_batches(task: Task, size: int, photos: np.ndarray | None = None) -> Iterator[np.ndarray]:
-    """Yield for ever `size` shuffled photos of the kept identities, every photo once per round."""
-    photos = task.kept_photos if photos is None else photos
+def retain_batches(task: Task, size: int) -> Iterator[np.ndarray]:
+    """Yield for ever `size` shuffled photos of the kept identities, every photo once per round; raises CourseError."""
+    photos = task.kept_photos
+    if len(photos) == 0:
+        raise CourseError("There are no retained training photos; set retain_per_step to 0 or keep more people.")
     waiting = np.empty(0, dtype=np.int64)
     while True:
         while len(waiting) < size:
@@ -249,8 +268,10 @@ def run_steps(
     One mixed forward pass per step; BatchNorm statistics stay frozen unless config.batchnorm is "train"; the head
     moves only if its parameters are passed in. Raises CourseError, naming the step, when a loss is not finite.
     """
-    one_of(config.batchnorm, ("frozen", "train"), "BatchNorm policy")
-    task.model.train(config.batchnorm == "train")
+    task.model.eval()
+    for module in task.model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):  # dropout stays off either way
+            module.train(config.batchnorm == "train")
     parameters = parameters or list(task.model.parameters())
     optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(config.steps, 1), config.learning_rate * 0.05)
@@ -295,8 +316,7 @@ def make_batch(task: Task, forget_photos: np.ndarray, retain_photos: np.ndarray,
 def diary_entry(step: int, losses: dict[str, Tensor], batch: Batch) -> dict:
     """Return one line of the history: the losses, and how compact the step's forget identities were."""
     entry = {"step": step} | {name: value.item() for name, value in losses.items()}
-    groups = [batch.forget[batch.forget_labels == label] for label in batch.forget_labels.unique()]
-    groups = [z for z in groups if len(z) >= 2]
+    groups = pairs_by_identity(batch.forget, batch.forget_labels)
     if groups:
         entry["mean_cosine"] = float(torch.stack([mean_cosine(z) for z in groups]).mean())
         entry["nearest_cosine"] = float(torch.stack([hardest_cosine(z) for z in groups]).mean())

@@ -50,6 +50,8 @@ def random_labels(task: Task, config: RandomLabelsConfig) -> None:
     def losses(batch: Batch) -> dict[str, Tensor]:
         targets = wrong[torch.from_numpy(batch.forget_photos).to(task.device)]
         forget = F.cross_entropy(task.head(batch.forget, scale=config.forget_scale), targets)
+        if len(batch.retain) == 0:
+            return {"forget": forget}
         retain = F.cross_entropy(task.head(batch.retain, batch.retain_rows), batch.retain_rows)
         return {"forget": forget, "retain": config.retain_weight * retain}
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..settings import CourseError
 from ..training import TrainConfig, load_or_train
 from .frame import Batch, StepConfig, Task, method, run_steps
 
@@ -58,6 +59,11 @@ class FinetuneConfig(StepConfig):
     batchnorm: str = "train"
     augment: bool = True
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.retain_per_step < 2:
+            raise CourseError("Fine-tuning sees retained photos only: retain_per_step must be at least 2.")
+
 
 @method(
     "finetune",
@@ -73,6 +79,7 @@ def finetune(task: Task, config: FinetuneConfig) -> None:
     Nothing pushes the forget identities apart: it shows how much forgetting drift alone brings. Notebook 05.
     """
     forget_rows = task.splits.class_of(task.splits.forget)
+    task.head.requires_grad_(True)
 
     def losses(batch: Batch) -> dict[str, Tensor]:
         logits = task.head(batch.retain, batch.retain_rows)

@@ -1,0 +1,102 @@
+"""Cosines between two sets of embeddings: the ground that retrieval and verification both stand on.
+
+**Equal photos tie in floating point too.** Blocks of the gallery are padded to full vector width, so that every column
+of a matrix product is summed in the same order, and photos nearer than float32 can tell apart (cosine above 1 - 2⁻²⁰,
+that is within 1e-6 of 1) count as one point.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from .settings import CourseError, resolve_device
+
+Array = np.ndarray | torch.Tensor
+
+SAME_POINT = 1 - 2.0**-20  # cosines above this are rounding noise around 1
+NORM_TOLERANCE = 1e-3
+BLOCK = 2048  # gallery rows that are multiplied at a time
+WIDTH = 64  # a block holds a multiple of this many rows: left-over columns would be summed in another order
+CHUNK_ELEMENTS = 5 * 2**19  # cosines held at a time when no chunk size is given
+
+
+
+def unit_rows(embeddings: Array, what: str = "embeddings", device: str | torch.device = "cpu") -> torch.Tensor:
+    """Return embeddings (N, d) as float32 rows of length 1 (as near as float32 can) on `device`.
+
+    Raises CourseError for a wrong shape or dtype, for NaN or infinity, and for a row whose length is not 1 within 1e-3.
+    Introduced in notebook 03.
+    """
+    rows = torch.as_tensor(embeddings).detach()
+    if rows.ndim != 2 or not len(rows):
+        raise CourseError(f"The {what} have shape {tuple(rows.shape)}; expected at least one row of a (N, d) matrix.")
+    if not rows.is_floating_point():
+        raise CourseError(f"The {what} are {rows.dtype}; expected floating-point rows as embed returns them.")
+    unit = torch.empty(rows.shape, dtype=torch.float32, device=resolve_device(device))
+    for start in range(0, len(rows), BLOCK):
+        block = rows[start : start + BLOCK].to(unit.device, torch.float64)
+        norms = block.norm(dim=1, keepdim=True)
+        _check_norms(norms, what, start)
+        unit[start : start + BLOCK] = block / norms
+    return unit
+
+
+def _check_norms(norms: torch.Tensor, what: str, start: int) -> None:
+    """Raise CourseError at the first row that is not finite or not of unit length."""
+    wrong = ((norms - 1).abs() <= NORM_TOLERANCE).logical_not().flatten()  # NaN compares false, so it counts as wrong
+    if not wrong.any():
+        return
+    row = int(wrong.nonzero()[0])
+    length = float(norms[row])
+    if not math.isfinite(length):
+        raise CourseError(f"Row {start + row} of the {what} holds NaN or infinity; look for a diverged model.")
+    raise CourseError(
+        f"Row {start + row} of the {what} has length {length:.4g}, not 1; use training.embed or F.normalize(x, dim=1)."
+    )
+
+
+def cosine_matrix(queries: torch.Tensor, gallery: torch.Tensor) -> torch.Tensor:
+    """Return the cosines (Q, N) float32 between two sets of `unit_rows`; equal gallery rows get equal cosines.
+
+    Introduced in notebook 03.
+    """
+    cosines = torch.empty(len(queries), len(gallery), device=queries.device)
+    for start in range(0, len(gallery), BLOCK):
+        block = gallery[start : start + BLOCK]
+        padded = torch.nn.functional.pad(block, (0, 0, 0, -len(block) % WIDTH))
+        cosines[:, start : start + BLOCK] = (queries @ padded.T)[:, : len(block)]
+    return cosines.clamp_(-1, SAME_POINT)
+
+
+def chunks(n_queries: int, n_gallery: int, chunk_size: int | None) -> Iterator[slice]:
+    """Yield slices of queries such that a chunk of cosines stays small, but still feeds the matrix product."""
+    if chunk_size is not None and chunk_size < 1:
+        raise CourseError(f"chunk_size is {chunk_size}; it is a number of queries and must be at least 1.")
+    size = chunk_size or min(1024, max(32, CHUNK_ELEMENTS // n_gallery))
+    for start in range(0, n_queries, size):
+        yield slice(start, min(start + size, n_queries))
+
+
+def as_labels(labels: Array | Sequence, n: int, what: str) -> np.ndarray:
+    """Return one label per row as an array, or raise CourseError."""
+    labels = labels.cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)
+    if labels.shape != (n,):
+        raise CourseError(f"There are {n} {what} embeddings but labels or ids of shape {labels.shape}; give one each.")
+    return labels
+
+
+def require_same_width(queries: torch.Tensor, gallery: torch.Tensor) -> None:
+    """Raise CourseError if queries and gallery come from models of different embedding size."""
+    if queries.shape[1] != gallery.shape[1]:
+        raise CourseError(
+            f"Queries have {queries.shape[1]} dimensions and the gallery {gallery.shape[1]}; embed both with one model."
+        )
+
+
+def mean_or_nan(values: np.ndarray) -> float:
+    """Return the mean as a float, NaN for no values (without NumPy's warning)."""
+    return float(values.mean()) if len(values) else math.nan
