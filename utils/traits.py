@@ -120,7 +120,7 @@ IRIS_ANY = (*IRIS_DARK, (120, 84, 40), (96, 110, 60), (70, 120, 86), (92, 130, 1
 FRAMES = ((24, 22, 24), (70, 40, 24), (150, 30, 40), (30, 60, 120), (190, 150, 70), (140, 140, 146), (20, 90, 80))
 
 # Shares of people.
-DYED = 0.04  # with a bright hair colour
+DYED = 0.08  # with a bright hair colour
 GREY = 0.12
 BALD = {True: 0.28, False: 0.05}  # of masculine and of other short-haired people: thin or no hair
 SHORT = {True: 0.72, False: 0.22}  # with short hair
@@ -216,7 +216,7 @@ def _draw_colours(who: dict, rng: np.random.Generator, *, dyed: float, old: floa
     hair = HAIR_DYED if dyed < DYED else HAIR_GREY if old > 1 - GREY else natural
     for name, palette in (("hair", hair), ("iris", IRIS_DARK if dark else IRIS_ANY), ("frame", FRAMES)):
         colour = np.array(palette[rng.integers(len(palette))]) / 255
-        colour = np.clip(colour * (0.85 + 0.3 * rng.random()) + 0.008 * rng.standard_normal(3), 0.03, 1)
+        colour = np.clip(colour * (0.75 + 0.5 * rng.random()) + 0.02 * rng.standard_normal(3), 0.03, 1)
         who.update(zip((f"{name}_red", f"{name}_green", f"{name}_blue"), colour.tolist(), strict=True))
 
 
@@ -263,24 +263,24 @@ def _keep_rare(who: dict, old: float) -> None:
 # Nuisance: what differs from photo to photo
 # ---------------------------------------------------------------------------------------------------------------------
 NUISANCE = (
-    Factor("yaw", -18, 18, "degrees; positive turns to the right of the picture"),
+    Factor("yaw", -17, 17, "degrees; positive turns to the right of the picture"),
     Factor("pitch", -8, 8, "degrees; positive looks up"),
-    Factor("roll", -14, 14, "degrees; positive tilts clockwise"),
-    Factor("scale", 0.84, 1.18, "size of the head", 1.0),
-    Factor("shift_x", -0.30, 0.30, "head moved to the right"),
-    Factor("shift_y", -0.18, 0.30, "head moved down", 0.08),
-    Factor("smile", -0.25, 1.0, "corners of the mouth", 0.2),
+    Factor("roll", -11, 11, "degrees; positive tilts clockwise"),
+    Factor("scale", 0.87, 1.17, "size of the head", 1.0),
+    Factor("shift_x", -0.34, 0.34, "head moved to the right"),
+    Factor("shift_y", -0.22, 0.34, "head moved down", 0.08),
+    Factor("smile", -0.2, 0.8, "corners of the mouth", 0.2),
     Factor("mouth_open", 0.0, 1.0, "jaw dropped"),
     Factor("brow_raise", -0.4, 1.0, "brows down or up"),
     Factor("gaze_x", -1.0, 1.0, "eyes to the right"),
     Factor("gaze_y", -0.6, 0.6, "eyes down"),
     Factor("blink", 0.0, 1.0, "eyes closed"),
-    Factor("light_x", -0.9, 0.9, "light from the right", -0.4),
+    Factor("light_x", -0.7, 0.7, "light from the right", -0.4),
     Factor("light_y", -0.9, 0.35, "light from below (from above when negative)", -0.45),
-    Factor("light", 0.6, 1.35, "strength of the main light", 1.0),
-    Factor("ambient", 0.22, 0.50, "strength of the light from all around", 0.38),
-    Factor("exposure", 0.58, 1.55, "brightness of the whole photo", 1.0),
-    Factor("warmth", -0.6, 0.6, "colour temperature, from blue to orange"),
+    Factor("light", 0.7, 1.25, "strength of the main light", 1.0),
+    Factor("ambient", 0.30, 0.52, "strength of the light from all around", 0.38),
+    Factor("exposure", 0.54, 1.65, "brightness of the whole photo", 1.0),
+    Factor("warmth", -0.5, 0.5, "colour temperature, from blue to orange"),
     Factor("back_red", 0.05, 0.95, "background colour", 0.62),
     Factor("back_green", 0.05, 0.95, "background colour", 0.66),
     Factor("back_blue", 0.05, 0.95, "background colour", 0.70),
@@ -305,11 +305,11 @@ NUISANCE = (
     Factor("hair_volume", -0.25, 0.35, "more or less volume today"),
     Factor("hair_fall", -0.6, 0.6, "fringe and length today"),
     Factor("glasses_off", 0.0, 1.0, "1 takes the glasses off"),
-    Factor("blur", 0.0, 0.30, "out of focus"),
-    Factor("noise", 0.0, 0.018, "sensor noise, standard deviation at 64 pixels"),
+    Factor("blur", 0.0, 0.20, "out of focus"),
+    Factor("noise", 0.0, 0.012, "sensor noise, standard deviation at 64 pixels"),
     Factor("grain", 0.0, 1.0, "which noise"),
 )
-RARE = (("blink", 0.08), ("occluder", 0.06), ("glasses_off", 0.05))  # on or off, and the share of photos that have it
+RARE = (("blink", 0.08), ("occluder", 0.05), ("glasses_off", 0.05))  # on or off, and the share of photos that have it
 COLOURFUL = (("back", 0.6), ("cloth", 0.6), ("object", 0.7))  # 1 would be as garish as colours drawn at random
 SCARVES = 0.35  # the share of scarves among the objects before the face
 
