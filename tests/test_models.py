@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from utils import training
 from utils.backbones import FacenetBackbone, MiniFaceNet, facenet_weights_path, make_backbone
 from utils.heads import ArcFace, CosFace, head_from_centroids, make_head
+from utils.retrieval import evaluate, retrieval_scores
 from utils.settings import MODEL_DIR, CourseError, sha256_of
 from utils.training import (
     EMBEDDED,
@@ -322,9 +323,11 @@ def test_committed_checkpoint_belongs_to_the_training_command(which, default_spl
 
 
 def test_committed_model_reaches_its_targets_on_the_rendered_faces(default_splits):
-    from utils.retrieval import evaluate
-
     recogniser = load_or_train(default_splits, train=False, device="cpu", progress=False)
     assert isinstance(recogniser, Recogniser)
     scores = evaluate(recogniser.model, default_splits, device="cpu")
-    assert scores["retain"]["r1"] >= 0.97 and scores["forget"]["r1"] >= 0.95 and scores["unseen"]["r1"] >= 0.96
+    assert scores["retain"]["r1"] >= 0.97 and scores["forget"]["r1"] >= 0.95 and scores["unseen"]["r1"] >= 0.92
+    photos = np.concatenate([default_splits.photos("unseen", part) for part in ("query", "gallery")])
+    points, labels = embed(recogniser.model, default_splits.faces, photos), default_splits.faces.labels[photos]
+    among = retrieval_scores(points, labels, points, labels, query_ids=photos, gallery_ids=photos)
+    assert among.r1 >= 0.96  # each unseen photo against all others of unseen people
