@@ -32,7 +32,7 @@ SCORES = {
     | {"chance": {"r1": 0.01, "map": 0.02}}
     for name, r1 in (("original", 0.98), ("retrain", 0.97), ("random_labels", 0.4))
 }
-HISTORY = [{"step": s, "loss": 1.0 / s, "retain_loss": 0.1, "mean_cosine": 0.5, "other": 7} for s in range(1, 5)]
+HISTORY = [{"step": s, "loss": 1.0 / s, "retain_loss": 0.1, "mean_cosine": 0.5} for s in range(1, 5)]
 
 CASES = {
     "photo_grid": lambda: fg.photo_grid(PHOTOS, [str(i) for i in range(12)], 5, "photos"),
@@ -172,11 +172,12 @@ def test_margin_curves_meet_the_formula():
     assert (plain, cosface, arcface) == pytest.approx((10, 6.5, 10 * np.cos(0.5)))
 
 
-def test_history_takes_records_or_columns_and_ignores_other_keys():
+def test_history_takes_records_or_columns_and_parts_losses_from_cosines():
     columns = {key: [record[key] for record in HISTORY] for key in HISTORY[0]}
     for history in (HISTORY, columns):
-        shown = texts(fg.history_curves(history))
-        assert "retain loss" in shown and "mean cosine" in shown and "other" not in shown
+        losses, cosines = fg.history_curves(history).axes
+        assert [line.get_label() for line in losses.lines] == ["loss", "retain loss"]
+        assert [line.get_label() for line in cosines.lines] == ["mean cosine"]
 
 
 def test_pareto_labels_of_neighbouring_points_are_moved_apart():

@@ -549,6 +549,7 @@ def pareto(results: Mapping[str, Mapping], metric: str = "map", title: str = "He
         axis.set_major_formatter(PERCENT)
     bar = fig.colorbar(dots, ax=ax, label=f"unseen {short}")
     bar.ax.yaxis.set_major_formatter(PERCENT)
+    ax.set_xlim(right=min(ax.get_xlim()[1], 1.01))  # nothing is beyond 100 %
     _grid(ax)
     fig.suptitle(title)
     return fig
@@ -574,11 +575,11 @@ def _spread_labels(ax: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str])
 
 
 def history_curves(history: Sequence[Mapping[str, float]] | Mapping[str, Sequence[float]], title: str = "") -> Figure:
-    """Show losses (left) and cosines (right) by step; records or columns, other keys are ignored. Notebook 08."""
+    """Show losses (left) and cosines (right) by step, given as records or as columns. Introduced in notebook 08."""
     columns = history if isinstance(history, Mapping) else _columns(history)
     length = max(len(values) for values in columns.values())
     steps = columns.get("step", np.arange(1, length + 1))
-    losses = [key for key in columns if "loss" in key]
+    losses = [key for key in columns if key != "step" and "cosine" not in key]
     cosines = [key for key in columns if "cosine" in key]
     groups = [(keys, label) for keys, label in ((losses, "loss"), (cosines, "cosine of forget photos")) if keys]
     fig = _figure(4.9 * max(len(groups), 1), 3.9)

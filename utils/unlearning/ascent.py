@@ -13,10 +13,10 @@ from .frame import Batch, StepConfig, Task, method, run_steps
 
 @dataclass(frozen=True)
 class GradientAscentConfig(StepConfig):
-    """Few, small steps: nothing in the loss says when to stop."""
+    """Few, small steps: nothing in the loss says when to stop, so the full profile takes no more of them."""
 
     steps: int = 30
-    learning_rate: float = 1e-4
+    learning_rate: float = 3e-4
     forget_scale: float = 16.0
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..dispersion import dispersion_loss
 from .frame import Batch, StepConfig, Task, distillation, method, original_points, run_steps
 
+FULL = {"steps": 300}
 PAPER = "our reading of arXiv 2512.13317 (Zakharov 2025)"
 
 
@@ -16,7 +17,7 @@ PAPER = "our reading of arXiv 2512.13317 (Zakharov 2025)"
 class DispersionConfig(StepConfig):
     """`dispersion_weight` scales the forget side, `retain_weight` the distillation that holds the others."""
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     retain_per_step: int = 128
     dispersion_weight: float = 1.0
     retain_weight: float = 5.0
@@ -50,6 +51,7 @@ def disperse(task: Task, config: DispersionConfig, kind: str, **options: float) 
     needs=("forget", "kept"),
     source=PAPER,
     notebook="08",
+    full=FULL,
 )
 def dispersion_uniform(task: Task, config: DispersionConfig) -> None:
     """Minimise the mean same-identity cosine (D1): every pair weighs the same. Introduced in notebook 08."""
@@ -63,6 +65,7 @@ def dispersion_uniform(task: Task, config: DispersionConfig) -> None:
     needs=("forget", "kept"),
     source=PAPER,
     notebook="08",
+    full=FULL,
 )
 def dispersion_hard(task: Task, config: DispersionConfig) -> None:
     """Minimise each photo's cosine to its nearest same-identity photo (D2). Introduced in notebook 08."""
@@ -76,6 +79,7 @@ def dispersion_hard(task: Task, config: DispersionConfig) -> None:
     needs=("forget", "kept"),
     source="the bridge between both readings of arXiv 2512.13317, with feature distillation",
     notebook="08",
+    full=FULL,
 )
 def dispersion(task: Task, config: LogSumExpConfig) -> None:
     """Minimise the log-sum-exp of same-identity cosines (D7) and distil the retained photos.

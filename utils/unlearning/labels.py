@@ -16,10 +16,10 @@ from .frame import Batch, StepConfig, Task, method, run_steps
 class RandomLabelsConfig(StepConfig):
     """`forget_scale` is the softmax scale of the forget term; at the head's own scale a sure model has no gradient."""
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     retain_per_step: int = 64
     forget_scale: float = 16.0
-    retain_weight: float = 1.0
+    retain_weight: float = 0.3
 
 
 def draw_wrong_labels(task: Task) -> Tensor:
@@ -38,6 +38,7 @@ def draw_wrong_labels(task: Task) -> Tensor:
     needs=("forget", "kept"),
     source="Golatkar et al. 2020; Graves et al., AAAI 2021 (arXiv 2010.10981)",
     notebook="05",
+    full={"steps": 300},
 )
 def random_labels(task: Task, config: RandomLabelsConfig) -> None:
     """Minimise cross-entropy to one fixed random kept identity per forget photo, margin off, head frozen (M3).

@@ -72,6 +72,7 @@ class FinetuneConfig(StepConfig):
     needs=("kept",),
     source="generic baseline, also called catastrophic forgetting",
     notebook="05",
+    full={"steps": 300},
 )
 def finetune(task: Task, config: FinetuneConfig) -> None:
     """Minimise the margin loss on retained photos, with the forget identities' columns out of the softmax (M1).
