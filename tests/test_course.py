@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -172,7 +173,9 @@ def test_an_interrupted_run_leaves_nothing_half_written(places):
     write(folder, "00_a.ipynb", "x = 1")
     write(folder, "01_b.ipynb", "open('../started', 'w').close()\nimport time\ntime.sleep(60)")
     command = [sys.executable, "-m", "utils.course", "--notebooks", str(folder), "--build", str(build)]
-    process = subprocess.Popen(command, cwd=REPO_ROOT, stderr=subprocess.PIPE, text=True)
+    # a shell that runs tests in the background makes them ignore Ctrl-C, and their children inherit that
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, cwd=REPO_ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
     deadline = time.monotonic() + 120
     while not (folder.parent / "started").exists() and time.monotonic() < deadline:
         time.sleep(0.2)
