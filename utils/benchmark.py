@@ -273,7 +273,8 @@ def without_nan(value: object) -> object:
 def table_rows(results: dict) -> list[list[str]]:
     """Return the cells of the summary: a row per data set and method, mean over seeds, with the spread if several."""
     groups: dict[str, dict[int, dict]] = {}
-    for run in results["runs"]:
+    order = {name: place for place, name in enumerate(METHODS)}
+    for run in sorted(results["runs"], key=lambda run: (run["dataset"], order.get(run["method"], len(order)))):
         setting = json.dumps([run["method"], *(run.get(key) for key in SETTING)], sort_keys=True)
         groups.setdefault(setting, {})[run["seed"]] = run  # a later run of the same seed, after a change of code, wins
     rows = []

@@ -1,6 +1,9 @@
 """Unlearning methods on one signature: `unlearn(name, model, head, splits, **config) -> Unlearned`."""
 
-from . import ascent, dispersal, labels, references  # noqa: F401  (importing a method file registers its methods)
+# Importing a method file registers its methods; this order is the one in which tables list them.
+# isort: off
+from . import references, labels, ascent, dispersal  # noqa: F401
+# isort: on
 from .frame import (
     METHODS,
     Method,
