@@ -15,6 +15,8 @@ WHOLE   := import sys, pip, importlib.metadata as m; \
                          and all(d.files for d in m.distributions())))
 # The second guard: pip itself refuses to install outside a virtual environment.
 export PIP_REQUIRE_VIRTUALENV := 1
+# On a busy machine threads that wait actively slow each other down several times over.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 define NEW_VENV
 { found=; for python in $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python); do \

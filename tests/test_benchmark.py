@@ -143,3 +143,13 @@ def test_a_narrow_table_leaves_out_data_and_price(tiny_world, tmp_path):
     results = run_benchmark(tiny_plan(methods=("original",)), tmp_path / "r.json", progress=False)
     lines = results_table(results, narrow=True).splitlines()
     assert lines[0].startswith("method") and "seconds" not in lines[0] and len(lines) == 3
+
+
+def test_a_change_of_code_replaces_the_old_run(tiny_world, tmp_path, monkeypatch):
+    out = tmp_path / "r.json"
+    run_benchmark(tiny_plan(methods=("original",)), out, progress=False)
+    monkeypatch.setattr(benchmark, "code_version", lambda: "another")
+    again = run_benchmark(tiny_plan(methods=("original",)), out, progress=False)
+    assert (
+        [run["code"] for run in read_results(out)["runs"]] == ["another"] * 2 == [run["code"] for run in again["runs"]]
+    )

@@ -102,13 +102,20 @@ def run_benchmark(plan: Plan, out: Path, *, fresh: bool = False, progress: bool 
             wanted.append(identity)
             if not any(identity.items() <= run.items() for run in results["runs"]):
                 recogniser = recogniser or original_recogniser(plan, splits, progress)
-                results["runs"].append(without_nan(identity | one_run(plan, splits, recogniser, name, seed, progress)))
+                run = without_nan(identity | one_run(plan, splits, recogniser, name, seed, progress))
+                results["runs"] = [*without_earlier(results["runs"], identity), run]
                 write_results(out, results)
             bar.update()
     bar.close()
     write_results(out, results)
     mine = [run for identity in wanted for run in results["runs"] if identity.items() <= run.items()]
     return results | {"runs": mine}
+
+
+def without_earlier(runs: list[dict], identity: dict) -> list[dict]:
+    """Return the runs less those that differ from `identity` in nothing but the code they were made with."""
+    same = {key: value for key, value in identity.items() if key != "code"}
+    return [run for run in runs if not same.items() <= run.items()]
 
 
 def references(plan: Plan) -> tuple[str, ...]:
