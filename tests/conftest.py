@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from utils.settings import REPO_ROOT
 from utils.splits import make_splits
 from utils.synthetic import synthetic_faces
 from utils.training import TrainConfig, train_from_scratch
+from utils.unlearning import Task
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +54,20 @@ def tiny_recogniser(tiny_splits):
     """A MiniFaceNet trained for seconds on the tiny world: enough for losses to have gradients."""
     config = TrainConfig(epochs=8, batch_size=16, learning_rate=0.05)
     return train_from_scratch(tiny_splits, tiny_splits.trained, "mini", config, torch.device("cpu"), False)
+
+
+@pytest.fixture
+def task(tiny_recogniser, tiny_splits) -> Task:
+    """An unlearning request on the tiny world, as a method receives it."""
+    return Task(
+        model=copy.deepcopy(tiny_recogniser.model).eval(),
+        head=copy.deepcopy(tiny_recogniser.head).requires_grad_(False),
+        splits=tiny_splits,
+        seed=0,
+        device=torch.device("cpu"),
+        progress=False,
+        generator=torch.Generator().manual_seed(0),
+    )
 
 
 @pytest.fixture

@@ -165,9 +165,7 @@ def test_raw_pixels_do_not_recognise_people() -> None:
     assert pixel_r1(photos, labels, everything, everything) < 0.12
 
 
-def test_cache_is_hit_and_a_damaged_one_is_written_again(
-    own_cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cache_is_hit_and_a_damaged_one_is_written_again(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photos = draw(2, 1, 2, 1, 32, cached=True)[0]
     (path,) = own_cache.iterdir()
     with monkeypatch.context() as patch:

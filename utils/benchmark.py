@@ -24,8 +24,7 @@ from .retrieval import evaluate
 from .settings import BUILD_DIR, PROFILES, REPO_ROOT, CourseError, atomic_path, one_of, progress_bar, resolve_device
 from .splits import Splits, make_splits
 from .training import Recogniser, TrainConfig, load_or_train
-from .unlearning import METHODS, make_config, unlearn
-from .unlearning.frame import profile_options
+from .unlearning import METHODS, make_config, profile_options, unlearn
 
 SCHEMA = 1
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)

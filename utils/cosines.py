@@ -24,7 +24,6 @@ WIDTH = 64  # a block holds a multiple of this many rows: left-over columns woul
 CHUNK_ELEMENTS = 5 * 2**19  # cosines held at a time when no chunk size is given
 
 
-
 def unit_rows(embeddings: Array, what: str = "embeddings", device: str | torch.device = "cpu") -> torch.Tensor:
     """Return embeddings (N, d) as float32 rows of length 1 (as near as float32 can) on `device`.
 

@@ -1,8 +1,8 @@
 """Run the course: every notebook in order, taken up again where it stopped, then one table and an HTML site.
 
-    python -m utils.course                       # the quick profile, as `make run` does
-    python -m utils.course --only 02,03 -p seed 1
-    python -m utils.course --in-place            # store fresh outputs in notebooks/, as `make notebooks` does
+python -m utils.course                       # the quick profile, as `make run` does
+python -m utils.course --only 02,03 -p seed 1
+python -m utils.course --in-place            # store fresh outputs in notebooks/, as `make notebooks` does
 """
 
 from __future__ import annotations

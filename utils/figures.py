@@ -634,5 +634,3 @@ def steps_diagram(steps: Sequence[tuple[str, str]], title: str = "") -> Figure:
     ax.axis("off")
     fig.suptitle(title)
     return fig
-
-

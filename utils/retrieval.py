@@ -131,9 +131,7 @@ class Gallery:
         order = np.argsort(own, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(cosines, order, axis=1), np.take_along_axis(indices, order, axis=1)
 
-    def identify(
-        self, queries: Array, k: int = 5, query_ids: Array | Sequence | None = None
-    ) -> list[list[Match]]:
+    def identify(self, queries: Array, k: int = 5, query_ids: Array | Sequence | None = None) -> list[list[Match]]:
         """Return, per query, its k best gallery photos as a list of `Match`, best first; raises as `search` does.
 
         Introduced in notebook 03.

@@ -3,22 +3,14 @@
 # Importing a method file registers its methods; this order is the one in which tables list them.
 # isort: off
 from . import references, labels, ascent, dispersal  # noqa: F401
+
 # isort: on
-from .frame import (
-    METHODS,
-    Method,
-    StepConfig,
-    Task,
-    Unlearned,
-    make_config,
-    method,
-    profile_options,
-    run_steps,
-    unlearn,
-)
+from .frame import Task, Unlearned, run_steps, unlearn
+from .registry import METHODS, LogitConfig, Method, StepConfig, make_config, method, profile_options
 
 __all__ = [
     "METHODS",
+    "LogitConfig",
     "Method",
     "StepConfig",
     "Task",

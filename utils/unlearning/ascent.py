@@ -7,22 +7,21 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..settings import CourseError
-from .frame import Batch, StepConfig, Task, method, run_steps
+from .frame import Batch, Task, run_steps
+from .registry import LogitConfig, method
 
 
 @dataclass(frozen=True)
-class GradientAscentConfig(StepConfig):
+class GradientAscentConfig(LogitConfig):
     """Few, small steps: nothing in the loss says when to stop, so the full profile takes no more of them."""
 
     steps: int = 30
     learning_rate: float = 3e-4
-    forget_scale: float = 16.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.retain_per_step:
-            raise CourseError("Gradient ascent looks at forget photos only: leave retain_per_step at 0.")
+
+def forget_names(task: Task, batch: Batch, scale: float) -> Tensor:
+    """Return the cross-entropy of the forget photos' own names, margin off, at a softened scale."""
+    return F.cross_entropy(task.head(batch.forget, scale=scale), batch.forget_rows)
 
 
 @method(
@@ -30,8 +29,10 @@ class GradientAscentConfig(StepConfig):
     GradientAscentConfig,
     title="Gradient ascent",
     needs=("forget",),
+    labels=("forget",),
     source="generic baseline, also NegGrad (Golatkar et al. 2020; Thudi et al. 2022)",
     notebook="05",
+    grid={"learning_rate": (1e-4, 2e-4, 3e-4, 5e-4), "steps": (30, 50)},
 )
 def gradient_ascent(task: Task, config: GradientAscentConfig) -> None:
     """Maximise cross-entropy on forget photos with the head frozen, margin off and a softened scale (M4).
@@ -41,6 +42,6 @@ def gradient_ascent(task: Task, config: GradientAscentConfig) -> None:
     """
 
     def losses(batch: Batch) -> dict[str, Tensor]:
-        return {"forget": -F.cross_entropy(task.head(batch.forget, scale=config.forget_scale), batch.forget_rows)}
+        return {"forget": -forget_names(task, batch, config.forget_scale)}
 
     run_steps(task, config, losses)

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..dispersion import dispersion_loss
-from .frame import Batch, StepConfig, Task, distillation, method, original_points, run_steps
+from .frame import Batch, Task, original_points, run_steps
+from .losses import distillation
+from .registry import FULL, StepConfig, method
 
-FULL = {"steps": 300}
+ABOUT = {"needs": ("forget",), "optional": ("kept",), "labels": ("forget",), "notebook": "08", "full": FULL}
 PAPER = "our reading of arXiv 2512.13317 (Zakharov 2025)"
+CAVEAT = "the paper's exact loss could not be verified"
+GRID = {"learning_rate": (1e-3, 2e-3, 3e-3, 5e-3), "retain_weight": (3.0, 5.0)}
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,7 @@ class DispersionConfig(StepConfig):
     """`dispersion_weight` scales the forget side, `retain_weight` the distillation that holds the others."""
 
     learning_rate: float = 3e-3
-    retain_per_step: int = 128
+    retain_per_step: int = 64
     dispersion_weight: float = 1.0
     retain_weight: float = 5.0
 
@@ -45,28 +49,14 @@ def disperse(task: Task, config: DispersionConfig, kind: str, **options: float) 
 
 
 @method(
-    "dispersion_uniform",
-    DispersionConfig,
-    title="Dispersion, uniform",
-    needs=("forget", "kept"),
-    source=PAPER,
-    notebook="08",
-    full=FULL,
+    "dispersion_uniform", DispersionConfig, title="Dispersion, uniform", source=PAPER, caveat=CAVEAT, grid=GRID, **ABOUT
 )
 def dispersion_uniform(task: Task, config: DispersionConfig) -> None:
     """Minimise the mean same-identity cosine (D1): every pair weighs the same. Introduced in notebook 08."""
     disperse(task, config, "uniform")
 
 
-@method(
-    "dispersion_hard",
-    DispersionConfig,
-    title="Dispersion, hard",
-    needs=("forget", "kept"),
-    source=PAPER,
-    notebook="08",
-    full=FULL,
-)
+@method("dispersion_hard", DispersionConfig, title="Dispersion, hard", source=PAPER, caveat=CAVEAT, grid=GRID, **ABOUT)
 def dispersion_hard(task: Task, config: DispersionConfig) -> None:
     """Minimise each photo's cosine to its nearest same-identity photo (D2). Introduced in notebook 08."""
     disperse(task, config, "hard")
@@ -76,10 +66,9 @@ def dispersion_hard(task: Task, config: DispersionConfig) -> None:
     "dispersion",
     LogSumExpConfig,
     title="Dispersion, log-sum-exp",
-    needs=("forget", "kept"),
     source="the bridge between both readings of arXiv 2512.13317, with feature distillation",
-    notebook="08",
-    full=FULL,
+    grid=GRID,
+    **ABOUT,
 )
 def dispersion(task: Task, config: LogSumExpConfig) -> None:
     """Minimise the log-sum-exp of same-identity cosines (D7) and distil the retained photos.

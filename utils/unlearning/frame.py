@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,33 +16,19 @@ from torch import Tensor
 from ..backbones import FaceBackbone
 from ..dispersion import hardest_cosine, mean_cosine, pairs_by_identity
 from ..heads import CosineHead
-from ..settings import PROFILES, CourseError, one_of, progress_bar, resolve_device, seed_everything
+from ..retrieval import retrieval_scores
+from ..settings import CourseError, progress_bar, resolve_device, seed_everything
 from ..splits import Splits
 from ..training import augment, embed
+from .registry import METHODS, StepConfig, check_data, make_config
 
-
-@dataclass(frozen=True)
-class StepConfig:
-    """The knobs that all step-wise methods share; one step sees P x K forget photos and some retained ones."""
-
-    steps: int = 60
-    learning_rate: float = 1e-3
-    identities_per_step: int = 10
-    photos_per_identity: int = 8
-    retain_per_step: int = 0
-    max_gradient_norm: float = 1.0
-    augment: bool = False
-    batchnorm: str = "frozen"
-
-    def __post_init__(self) -> None:
-        one_of(self.batchnorm, ("frozen", "train"), "BatchNorm policy")
-        if self.identities_per_step < 1 or self.photos_per_identity < 2:
-            raise CourseError("A step needs identities_per_step of at least 1 and photos_per_identity of at least 2.")
+WATCHED_PHOTOS, WATCHED_PEOPLE = 4, 40
+MAX_MOVED = 5.0  # a run whose weights have moved five times their own length has blown up
 
 
 @dataclass
 class Unlearned:
-    """What a method returns: a new model and head, its diary, and its price. Introduced in notebook 08."""
+    """What a method returns: a new model and head, its diary, and its price. Introduced in notebook 05."""
 
     model: FaceBackbone
     head: CosineHead
@@ -78,6 +63,16 @@ class Task:
         """Indices of the training photos a method may use to keep everybody else."""
         return self.splits.photos("kept", "train")
 
+    @property
+    def forget_columns(self) -> Tensor:
+        """Head rows (int64) of all forget identities: never a target, whoever's photo it is."""
+        return torch.from_numpy(self.splits.class_of(self.splits.forget)).to(self.device)
+
+    @property
+    def kept_columns(self) -> Tensor:
+        """Head rows (int64) of the identities that stay."""
+        return torch.from_numpy(self.splits.class_of(self.splits.kept)).to(self.device)
+
     def head_rows(self, photos: np.ndarray) -> Tensor:
         """Return the head row (B,) int64 of each photo's identity."""
         return torch.from_numpy(self.splits.class_of(self.splits.faces.labels[photos])).to(self.device)
@@ -90,6 +85,7 @@ class Batch:
     forget (Bf, d) and retain (Br, d) are float32; *_photos index the data set; *_rows are head rows, labels identities.
     """
 
+    step: int
     forget: Tensor
     forget_photos: np.ndarray
     forget_labels: Tensor
@@ -97,63 +93,6 @@ class Batch:
     retain: Tensor
     retain_photos: np.ndarray
     retain_rows: Tensor
-
-
-@dataclass(frozen=True)
-class Method:
-    """A registry entry: the function, its typed config, what data it needs, and where it comes from."""
-
-    name: str
-    run: Callable[[Task, object], None]
-    config: type
-    title: str
-    needs: tuple[str, ...]
-    source: str
-    notebook: str
-    full: dict = field(default_factory=dict)
-
-
-METHODS: dict[str, Method] = {}
-
-
-def method(name: str, config: type, **about: object) -> Callable:
-    """Register an unlearning method under a name; used as a decorator on `run(task, config)`.
-
-    `about` holds the remaining fields of Method; `full` lists what the full profile sets differently from the
-    config's defaults, which are the quick profile.
-    """
-
-    def register(run: Callable[[Task, object], None]) -> Callable[[Task, object], None]:
-        METHODS[name] = Method(name, run, config, **about)
-        return run
-
-    return register
-
-
-def make_config(name: str, options: dict) -> object:
-    """Build a method's config; raises CourseError for an unknown method or key, or a value of the wrong type."""
-    one_of(name, METHODS, "method")
-    known = {f.name: f for f in dataclasses.fields(METHODS[name].config)}
-    checked = {}
-    for key, value in options.items():
-        if key not in known:
-            raise CourseError(f"Method '{name}' has no option '{key}'; it knows: {', '.join(known) or 'none'}.")
-        wanted = type(known[key].default)
-        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if type(value) is not wanted:
-            raise CourseError(f"Option '{key}' of method '{name}' must be of type {wanted.__name__}, not {value!r}.")
-        if wanted in (int, float) and not (math.isfinite(value) and value >= 0):
-            raise CourseError(f"Option '{key}' of method '{name}' must be finite and not negative; it is {value}.")
-        checked[key] = value
-    return METHODS[name].config(**checked)
-
-
-def profile_options(name: str, profile: str) -> dict:
-    """Return the settings by which a method's profile differs from its config's defaults; raises CourseError."""
-    one_of(name, METHODS, "method")
-    one_of(profile, PROFILES, "profile")
-    return dict(METHODS[name].full) if profile == "full" else {}
 
 
 def unlearn(
@@ -170,10 +109,10 @@ def unlearn(
     """Make the splits' forget identities unfindable by one registered method; model and head are never changed.
 
     `config` overrides fields of the method's own dataclass. Raises CourseError for unknown names and keys, for data
-    that the method needs and the splits lack, and when a run diverges. Introduced in notebook 08.
+    that the method needs and the splits lack, and when a run diverges. Introduced in notebook 05.
     """
     settings = make_config(name, config)
-    check_needs(METHODS[name], splits)
+    check_data(METHODS[name], settings, splits)
     check_head(head, model, splits)
     device = resolve_device(device)
     seed_everything(seed)
@@ -191,16 +130,10 @@ def unlearn(
     start = time.perf_counter()
     METHODS[name].run(task, settings)
     seconds = time.perf_counter() - start if task.seconds is None else task.seconds
-    task.model.eval()
+    check_weights(name, task)
+    task.model.eval().requires_grad_(True)
     options = dataclasses.asdict(settings)
     return Unlearned(task.model, task.head, task.history, seconds, task.images_processed, options)
-
-
-def check_needs(entry: Method, splits: Splits) -> None:
-    """Raise a CourseError that names the photos a method needs and the splits lack."""
-    for pool in entry.needs:
-        if len(splits.photos(pool, "train")) == 0:
-            raise CourseError(f"Method '{entry.name}' needs training photos of the {pool} people; there are none.")
 
 
 def check_head(head: CosineHead, model: FaceBackbone, splits: Splits) -> None:
@@ -208,6 +141,16 @@ def check_head(head: CosineHead, model: FaceBackbone, splits: Splits) -> None:
     wanted, given = (len(splits.trained), model.embedding_dim), tuple(head.weight.shape)
     if given != wanted:
         raise CourseError(f"The head has shape {given}, but these splits and this model need {wanted}: pass their own.")
+
+
+def check_weights(name: str, task: Task) -> None:
+    """Raise a CourseError if any weight or buffer of the result is not a finite number."""
+    tensors = [*task.model.state_dict().values(), *task.head.state_dict().values()]
+    if not all(torch.isfinite(tensor).all() for tensor in tensors if tensor.is_floating_point()):
+        raise CourseError(f"Method '{name}' ended with weights that are not finite numbers: use milder settings.")
+
+
+# -------------------------------------------------------------------------------------------------------- batches
 
 
 def forget_batches(task: Task, config: StepConfig) -> Iterator[np.ndarray]:
@@ -224,10 +167,8 @@ def forget_batches(task: Task, config: StepConfig) -> Iterator[np.ndarray]:
 
 
 def retain_batches(task: Task, size: int) -> Iterator[np.ndarray]:
-    """Yield for ever `size` shuffled photos of the kept identities, every photo once per round; raises CourseError."""
+    """Yield for ever `size` shuffled photos of the kept identities, every photo once per round."""
     photos = task.kept_photos
-    if len(photos) == 0:
-        raise CourseError("There are no retained training photos; set retain_per_step to 0 or keep more people.")
     waiting = np.empty(0, dtype=np.int64)
     while True:
         while len(waiting) < size:
@@ -236,12 +177,30 @@ def retain_batches(task: Task, size: int) -> Iterator[np.ndarray]:
         waiting = waiting[size:]
 
 
-def forward(task: Task, photos: np.ndarray, augmented: bool) -> Tensor:
+def forward(task: Task, photos: np.ndarray, augmented: bool = False) -> Tensor:
     """Return the un-normalised embeddings (B, d), with gradient, of photos by index."""
     faces = task.splits.faces.images(photos).to(task.device)
     if augmented:
         faces = augment(faces, task.generator)
     return task.model(task.model.preprocess(faces))
+
+
+def make_batch(task: Task, step: int, forget_photos: np.ndarray, retain_photos: np.ndarray, augmented: bool) -> Batch:
+    """Run one mixed forward pass and sort its embeddings into the forget and the retain side."""
+    photos = np.concatenate([forget_photos, retain_photos])
+    points = F.normalize(forward(task, photos, augmented).float())
+    labels = torch.from_numpy(task.splits.faces.labels[forget_photos]).to(task.device)
+    n = len(forget_photos)
+    return Batch(
+        step=step,
+        forget=points[:n],
+        forget_photos=forget_photos,
+        forget_labels=labels,
+        forget_rows=task.head_rows(forget_photos),
+        retain=points[n:],
+        retain_photos=retain_photos,
+        retain_rows=task.head_rows(retain_photos),
+    )
 
 
 def original_points(task: Task, photos: np.ndarray) -> Tensor:
@@ -255,75 +214,187 @@ def original_points(task: Task, photos: np.ndarray) -> Tensor:
     return table.to(task.device)
 
 
+# ---------------------------------------------------------------------------------------------------------- steps
+
+
+def both_sides(step: int) -> tuple[bool, bool]:
+    """Say that a step sees forget photos and retained photos; methods that take turns bring their own rule."""
+    return True, True
+
+
 def run_steps(
     task: Task,
     config: StepConfig,
     losses_of: Callable[[Batch], dict[str, Tensor]],
     *,
     parameters: list[torch.nn.Parameter] | None = None,
-    forget: bool = True,
+    sides: Callable[[int], tuple[bool, bool]] = both_sides,
+    after_step: Callable[[int], None] = lambda step: None,
 ) -> None:
-    """Minimise the sum of a method's losses for `config.steps` steps of AdamW on the task's model copy.
+    """Minimise the sum of a method's losses for `config.steps` steps of AdamW on the task's copies.
 
-    One mixed forward pass per step; BatchNorm statistics stay frozen unless config.batchnorm is "train"; the head
-    moves only if its parameters are passed in. Raises CourseError, naming the step, when a loss is not finite.
+    One mixed forward pass per step over the `sides` (forget, retain) it asks for; BatchNorm statistics stay frozen
+    unless config.batchnorm is "train"; `parameters` default to what config.head says. `after_step` is called after
+    each update. Raises CourseError, naming the step, when the run diverges.
     """
-    task.model.eval()
-    for module in task.model.modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):  # dropout stays off either way
-            module.train(config.batchnorm == "train")
-    parameters = parameters or list(task.model.parameters())
+    set_batchnorm(task.model, config.batchnorm)
+    parameters = parameters or moving_parameters(task, config)
     optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(config.steps, 1), config.learning_rate * 0.05)
     forget_stream = forget_batches(task, config)
     retain_stream = retain_batches(task, config.retain_per_step) if config.retain_per_step else None
+    journey = Journey.begin(parameters)
+    watch = Watch.begin(task, config) if config.check_every else None
     nothing = np.empty(0, dtype=np.int64)
     for step in progress_bar(range(config.steps), desc="unlearning", enabled=task.progress):
-        forget_photos = next(forget_stream) if forget else nothing
-        retain_photos = next(retain_stream) if retain_stream else nothing
-        batch = make_batch(task, forget_photos, retain_photos, config.augment)
+        with_forget, with_retain = sides(step)
+        forget_photos = next(forget_stream) if with_forget else nothing
+        retain_photos = next(retain_stream) if with_retain and retain_stream else nothing
+        batch = make_batch(task, step, forget_photos, retain_photos, config.augment)
         losses = losses_of(batch)
         total = torch.stack(list(losses.values())).sum()
-        if not torch.isfinite(total):
-            raise CourseError(f"The run diverged at step {step + 1} (loss {total.item()}): lower the learning rate.")
         optimiser.zero_grad(set_to_none=True)
         total.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, config.max_gradient_norm)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_gradient_norm)
+        check_step(step, total, norm)
         optimiser.step()
         schedule.step()
+        after_step(step)
         task.images_processed += len(forget_photos) + len(retain_photos)
-        task.history.append(diary_entry(step, losses, batch))
+        entry = {"step": len(task.history), **diary_entry(losses, batch), "moved": journey.moved(step)}
+        task.history.append(entry)
+        if watch and (step + 1) % config.check_every == 0 and not watch.passed(entry):
+            break
+    if watch:
+        watch.restore()
 
 
-def make_batch(task: Task, forget_photos: np.ndarray, retain_photos: np.ndarray, augmented: bool) -> Batch:
-    """Run one mixed forward pass and sort its embeddings into the forget and the retain side."""
-    photos = np.concatenate([forget_photos, retain_photos])
-    points = F.normalize(forward(task, photos, augmented).float())
-    labels = torch.from_numpy(task.splits.faces.labels[forget_photos]).to(task.device)
-    n = len(forget_photos)
-    return Batch(
-        forget=points[:n],
-        forget_photos=forget_photos,
-        forget_labels=labels,
-        forget_rows=task.head_rows(forget_photos),
-        retain=points[n:],
-        retain_photos=retain_photos,
-        retain_rows=task.head_rows(retain_photos),
-    )
+def set_batchnorm(model: torch.nn.Module, policy: str) -> None:
+    """Put a model into evaluation mode, but for BatchNorm under the policy "train"; dropout stays off either way."""
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.train(policy == "train")
+
+
+def moving_parameters(task: Task, config: StepConfig) -> list[torch.nn.Parameter]:
+    """Return the weights that config.head lets move, and make them ask for gradients."""
+    policy = getattr(config, "head", "frozen")
+    task.model.requires_grad_(policy != "only")
+    task.head.requires_grad_(policy != "frozen")
+    return [p for p in (*task.model.parameters(), *task.head.parameters()) if p.requires_grad]
+
+
+def check_step(step: int, total: Tensor, gradient_norm: Tensor) -> None:
+    """Raise a CourseError that names the step if its loss or its gradient is not a finite number."""
+    for what, value in (("loss", total), ("gradient", gradient_norm)):
+        if not torch.isfinite(value):
+            raise CourseError(f"The run diverged at step {step + 1} ({what} {value.item()}): lower the learning rate.")
+
+
+@dataclass
+class Journey:
+    """How far weights have travelled from where they began, as a share of their own length."""
+
+    parameters: list[torch.nn.Parameter]
+    start: list[Tensor]
+    length: float
+
+    @classmethod
+    def begin(cls, parameters: list[torch.nn.Parameter]) -> Journey:
+        start = [p.detach().clone() for p in parameters]
+        return cls(parameters, start, max(length_of(start), 1e-12))
+
+    @torch.no_grad()
+    def moved(self, step: int) -> float:
+        """Return the share; raises CourseError, naming the step, when it shows that the weights explode."""
+        pairs = zip(self.parameters, self.start, strict=True)
+        share = length_of([p - s for p, s in pairs]) / self.length
+        if not share <= MAX_MOVED:  # also true of NaN
+            raise CourseError(f"The run diverged at step {step + 1} (its weights explode): lower the learning rate.")
+        return share
+
+
+def length_of(tensors: list[Tensor]) -> float:
+    """Return the Euclidean length of several tensors taken as one vector."""
+    return float(torch.stack([t.float().norm() for t in tensors]).norm())
+
+
+@dataclass
+class Watch:
+    """Early stopping: are the dev-forget people, who stay, still found on training photos as well as before?"""
+
+    task: Task
+    photos: np.ndarray
+    queries: np.ndarray
+    worst: float
+    kept: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+    @classmethod
+    def begin(cls, task: Task, config: StepConfig) -> Watch:
+        dev = task.splits.dev_forget
+        if not dev:
+            raise CourseError("Early stopping asks the dev-forget people, and there are none: set check_every to 0.")
+        others = [person for person in task.splits.kept if person not in dev][:WATCHED_PEOPLE]
+        queries, rest = first_photos(task.splits, dev), first_photos(task.splits, others)
+        watch = cls(task, np.concatenate([queries, rest]), queries, 0.0)
+        watch.worst = watch.score() - config.max_dev_loss
+        watch.keep()
+        return watch
+
+    def score(self) -> float:
+        """Return the mAP of the dev-forget people's photos among all watched ones."""
+        task = self.task
+        policies = [(module, module.training) for module in task.model.modules()]
+        points = embed(task.model, task.splits.faces, self.photos)
+        for module, training in policies:
+            module.training = training
+        task.images_processed += len(self.photos)
+        labels, n = task.splits.faces.labels, len(self.queries)
+        return retrieval_scores(
+            points[:n], labels[self.queries], points, labels[self.photos],
+            query_ids=self.queries, gallery_ids=self.photos,
+        ).map  # fmt: skip
+
+    def passed(self, entry: dict) -> bool:
+        """Note the score in the diary; keep these weights if it is good enough, else say no."""
+        entry["dev_map"] = self.score()
+        good = entry["dev_map"] >= self.worst
+        if good:
+            self.keep()
+        return good
+
+    def keep(self) -> None:
+        """Remember the weights as they are."""
+        self.kept = {name: snapshot(module) for name, module in self._modules()}
+
+    def restore(self) -> None:
+        """Go back to the weights of the last good check."""
+        for name, module in self._modules():
+            module.load_state_dict(self.kept[name])
+
+    def _modules(self) -> list[tuple[str, torch.nn.Module]]:
+        return [("model", self.task.model), ("head", self.task.head)]
+
+
+def first_photos(splits: Splits, people: tuple[int, ...] | list[int]) -> np.ndarray:
+    """Return a few training photos of each of some people."""
+    labels = splits.faces.labels[splits.train]
+    chosen = [splits.train[labels == person][:WATCHED_PHOTOS] for person in people]
+    return np.concatenate([*chosen, np.empty(0, dtype=np.int64)])
+
+
+def snapshot(module: torch.nn.Module) -> dict[str, Tensor]:
+    """Return a copy of a module's weights and buffers."""
+    return {name: value.clone() for name, value in module.state_dict().items()}
 
 
 @torch.no_grad()
-def diary_entry(step: int, losses: dict[str, Tensor], batch: Batch) -> dict:
-    """Return one line of the history: the losses, and how compact the step's forget identities were."""
-    entry = {"step": step} | {name: value.item() for name, value in losses.items()}
+def diary_entry(losses: dict[str, Tensor], batch: Batch) -> dict:
+    """Return the losses of a step and how compact its forget identities were."""
+    entry = {name: value.item() for name, value in losses.items()}
     groups = pairs_by_identity(batch.forget, batch.forget_labels)
     if groups:
         entry["mean_cosine"] = float(torch.stack([mean_cosine(z) for z in groups]).mean())
         entry["nearest_cosine"] = float(torch.stack([hardest_cosine(z) for z in groups]).mean())
     return entry
-
-
-def distillation(batch: Batch, targets: Tensor) -> Tensor:
-    """Return the mean of 1 - cos between retained embeddings now and in the original model (both unit length)."""
-    rows = torch.from_numpy(batch.retain_photos).to(targets.device)
-    return (1.0 - (batch.retain * targets[rows]).sum(dim=1)).mean()

@@ -9,16 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .frame import Batch, StepConfig, Task, method, run_steps
+from .frame import Batch, Task, run_steps
+from .losses import retained_names, rows_of
+from .registry import FULL, LogitConfig, method
 
 
 @dataclass(frozen=True)
-class RandomLabelsConfig(StepConfig):
-    """`forget_scale` is the softmax scale of the forget term; at the head's own scale a sure model has no gradient."""
+class RandomLabelsConfig(LogitConfig):
+    """`retain_weight` scales the ordinary training of the retained photos."""
 
     learning_rate: float = 3e-3
     retain_per_step: int = 64
-    forget_scale: float = 16.0
     retain_weight: float = 0.3
 
 
@@ -35,10 +36,13 @@ def draw_wrong_labels(task: Task) -> Tensor:
     "random_labels",
     RandomLabelsConfig,
     title="Random labels (fixed)",
-    needs=("forget", "kept"),
+    needs=("forget",),
+    optional=("kept",),
+    labels=("kept",),
     source="Golatkar et al. 2020; Graves et al., AAAI 2021 (arXiv 2010.10981)",
     notebook="05",
-    full={"steps": 300},
+    full=FULL,
+    grid={"learning_rate": (1e-3, 2e-3, 3e-3, 5e-3), "retain_weight": (0.3, 1.0)},
 )
 def random_labels(task: Task, config: RandomLabelsConfig) -> None:
     """Minimise cross-entropy to one fixed random kept identity per forget photo, margin off, head frozen (M3).
@@ -49,11 +53,10 @@ def random_labels(task: Task, config: RandomLabelsConfig) -> None:
     wrong = draw_wrong_labels(task)
 
     def losses(batch: Batch) -> dict[str, Tensor]:
-        targets = wrong[torch.from_numpy(batch.forget_photos).to(task.device)]
+        targets = rows_of(wrong, batch.forget_photos)
         forget = F.cross_entropy(task.head(batch.forget, scale=config.forget_scale), targets)
         if len(batch.retain) == 0:
             return {"forget": forget}
-        retain = F.cross_entropy(task.head(batch.retain, batch.retain_rows), batch.retain_rows)
-        return {"forget": forget, "retain": config.retain_weight * retain}
+        return {"forget": forget, "retain": config.retain_weight * retained_names(task.head, batch)}
 
     run_steps(task, config, losses)

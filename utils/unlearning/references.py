@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..settings import CourseError
 from ..training import TrainConfig, load_or_train
-from .frame import Batch, StepConfig, Task, method, run_steps
+from .frame import Batch, Task, run_steps
+from .losses import without_columns
+from .registry import FULL, LogitConfig, method
 
 
 @dataclass(frozen=True)
@@ -27,15 +28,16 @@ def original(task: Task, config: NoConfig) -> None:
     TrainConfig,
     title="Retrained without them",
     needs=("kept",),
+    labels=("kept",),
     source="the reference of the unlearning literature: no trace of training on the forget set",
-    notebook="08",
+    notebook="05",
 )
 def retrain(task: Task, config: TrainConfig) -> None:
     """Train from random weights on the kept identities only, or load that model if it is known.
 
     It shows what "never seen" means; an embedding model still recognises people it never saw, so this is no target
     for being unfindable (methods that aim there aim elsewhere). The head has rows for kept identities only.
-    Seconds are those of the training run, also when the checkpoint was loaded. Introduced in notebook 08.
+    Seconds are those of the training run, also when the checkpoint was loaded. Introduced in notebook 05.
     """
     recogniser = load_or_train(
         task.splits,
@@ -51,18 +53,19 @@ def retrain(task: Task, config: TrainConfig) -> None:
 
 
 @dataclass(frozen=True)
-class FinetuneConfig(StepConfig):
-    """Fine-tuning sees retained photos only."""
+class FinetuneConfig(LogitConfig):
+    """Fine-tuning sees retained photos only, and goes on as training did: everything moves."""
 
     learning_rate: float = 3e-4
     retain_per_step: int = 128
     batchnorm: str = "train"
     augment: bool = True
+    head: str = "train"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.retain_per_step < 2:
-            raise CourseError("Fine-tuning sees retained photos only: retain_per_step must be at least 2.")
+
+def retain_side_only(step: int) -> tuple[bool, bool]:
+    """Say that a step sees no forget photo."""
+    return False, True
 
 
 @method(
@@ -70,21 +73,20 @@ class FinetuneConfig(StepConfig):
     FinetuneConfig,
     title="Fine-tune on the rest",
     needs=("kept",),
+    labels=("kept",),
     source="generic baseline, also called catastrophic forgetting",
     notebook="05",
-    full={"steps": 300},
+    full=FULL,
+    grid={"learning_rate": (1e-4, 3e-4, 1e-3, 3e-3), "head": ("frozen", "train")},
 )
 def finetune(task: Task, config: FinetuneConfig) -> None:
     """Minimise the margin loss on retained photos, with the forget identities' columns out of the softmax (M1).
 
     Nothing pushes the forget identities apart: it shows how much forgetting drift alone brings. Notebook 05.
     """
-    forget_rows = task.splits.class_of(task.splits.forget)
-    task.head.requires_grad_(True)
 
     def losses(batch: Batch) -> dict[str, Tensor]:
-        logits = task.head(batch.retain, batch.retain_rows)
-        logits[:, forget_rows] = -1e4
+        logits = without_columns(task.head(batch.retain, batch.retain_rows), task.forget_columns)
         return {"retain": F.cross_entropy(logits, batch.retain_rows)}
 
-    run_steps(task, config, losses, parameters=[*task.model.parameters(), *task.head.parameters()], forget=False)
+    run_steps(task, config, losses, sides=retain_side_only)

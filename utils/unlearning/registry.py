@@ -1,0 +1,137 @@
+"""The list of unlearning methods: what each is called, what it needs, where it comes from, how it is set."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ..settings import PROFILES, CourseError, one_of
+from ..splits import Splits
+
+FULL = {"steps": 300}  # what most methods' full profile changes
+LEVELS = ("frozen", "train")
+HEADS = ("frozen", "train", "only")
+
+
+@dataclass(frozen=True)
+class StepConfig:
+    """The knobs that all step-wise methods share; one step sees P x K forget photos and some retained ones.
+
+    With `check_every` above 0 the run stops early: every so many steps the dev-forget people, who stand in for those
+    who stay, are searched for on training photos, and the run ends at the last check at which their mAP had fallen by
+    no more than `max_dev_loss`.
+    """
+
+    steps: int = 50
+    learning_rate: float = 1e-3
+    identities_per_step: int = 10
+    photos_per_identity: int = 6
+    retain_per_step: int = 0
+    max_gradient_norm: float = 1.0
+    augment: bool = False
+    batchnorm: str = "frozen"
+    check_every: int = 0
+    max_dev_loss: float = 0.05
+
+    def __post_init__(self) -> None:
+        one_of(self.batchnorm, LEVELS, "BatchNorm policy")
+        if self.identities_per_step < 1 or self.photos_per_identity < 2:
+            raise CourseError("A step needs identities_per_step of at least 1 and photos_per_identity of at least 2.")
+
+
+@dataclass(frozen=True)
+class LogitConfig(StepConfig):
+    """The knobs of methods that look at logits.
+
+    `forget_scale` is the softmax scale of every term without margin: at the head's own scale a sure model has no
+    gradient. `head` says what moves: the backbone alone (frozen), both (train), or the head alone (only).
+    """
+
+    forget_scale: float = 16.0
+    head: str = "frozen"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of(self.head, HEADS, "head policy")
+        if self.forget_scale <= 0:
+            raise CourseError(f"forget_scale must be above 0, not {self.forget_scale}.")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A registry entry: the function, its typed config, what data it needs, and where it comes from.
+
+    `needs` and `optional` name pools of training photos ("forget", "kept"); a pool is optional if the method can do
+    without it (retain_per_step = 0). `labels` names the pools whose identities it must be told. `full` is what the
+    full profile sets differently, `grid` what was tried on the dev-forget people, `caveat` what could not be verified.
+    """
+
+    name: str
+    run: Callable[..., None]
+    config: type
+    title: str
+    needs: tuple[str, ...]
+    source: str
+    notebook: str
+    optional: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    full: dict = field(default_factory=dict)
+    grid: dict[str, tuple] = field(default_factory=dict)
+    caveat: str = ""
+
+
+METHODS: dict[str, Method] = {}
+
+
+def method(name: str, config: type, **about: object) -> Callable:
+    """Register an unlearning method under a name; used as a decorator on `run(task, config)`.
+
+    `about` holds the remaining fields of Method; the config's defaults are the quick profile.
+    """
+
+    def register(run: Callable[..., None]) -> Callable[..., None]:
+        METHODS[name] = Method(name, run, config, **about)
+        return run
+
+    return register
+
+
+def make_config(name: str, options: dict) -> object:
+    """Build a method's config; raises CourseError for an unknown method or key, or a value of the wrong type."""
+    one_of(name, METHODS, "method")
+    known = {f.name: f for f in dataclasses.fields(METHODS[name].config)}
+    checked = {}
+    for key, value in options.items():
+        if key not in known:
+            raise CourseError(f"Method '{name}' has no option '{key}'; it knows: {', '.join(known) or 'none'}.")
+        wanted = type(known[key].default)
+        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if type(value) is not wanted:
+            raise CourseError(f"Option '{key}' of method '{name}' must be of type {wanted.__name__}, not {value!r}.")
+        if wanted in (int, float) and not (math.isfinite(value) and value >= 0):
+            raise CourseError(f"Option '{key}' of method '{name}' must be finite and not negative; it is {value}.")
+        checked[key] = value
+    return METHODS[name].config(**checked)
+
+
+def profile_options(name: str, profile: str) -> dict:
+    """Return the settings by which a method's profile differs from its config's defaults; raises CourseError."""
+    one_of(name, METHODS, "method")
+    one_of(profile, PROFILES, "profile")
+    return dict(METHODS[name].full) if profile == "full" else {}
+
+
+def check_data(entry: Method, config: object, splits: Splits) -> None:
+    """Raise a CourseError that names the photos a method needs, and the splits or its own settings withhold."""
+    per_step = getattr(config, "retain_per_step", None)
+    if per_step == 0 and "kept" in entry.needs:
+        raise CourseError(f"Method '{entry.name}' needs retained photos: retain_per_step must be above 0.")
+    if per_step and "kept" not in (*entry.needs, *entry.optional):
+        raise CourseError(f"Method '{entry.name}' looks at forget photos only: leave retain_per_step at 0.")
+    pools = (*entry.needs, *(entry.optional if per_step else ()))
+    for pool in pools:
+        if len(splits.photos(pool, "train")) == 0:
+            raise CourseError(f"Method '{entry.name}' needs training photos of the {pool} people; there are none.")
