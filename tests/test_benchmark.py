@@ -148,7 +148,7 @@ def test_a_narrow_table_leaves_out_data_and_price(tiny_world, tmp_path):
 def test_a_change_of_code_replaces_the_old_run(tiny_world, tmp_path, monkeypatch):
     out = tmp_path / "r.json"
     run_benchmark(tiny_plan(methods=("original",)), out, progress=False)
-    monkeypatch.setattr(benchmark, "code_version", lambda: "another")
+    monkeypatch.setattr(benchmark, "code_version", lambda name: "another")
     again = run_benchmark(tiny_plan(methods=("original",)), out, progress=False)
     assert (
         [run["code"] for run in read_results(out)["runs"]] == ["another"] * 2 == [run["code"] for run in again["runs"]]

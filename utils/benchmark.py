@@ -20,11 +20,11 @@ import torch
 
 from .backbones import BACKBONES, PRETRAINED
 from .datasets import DATASETS, load_faces
-from .retrieval import evaluate
+from .retrieval import Examination, examine
 from .settings import BUILD_DIR, PROFILES, REPO_ROOT, CourseError, atomic_path, one_of, progress_bar, resolve_device
 from .splits import Splits, make_splits
 from .training import Recogniser, TrainConfig, load_or_train
-from .unlearning import METHODS, make_config, profile_options, unlearn
+from .unlearning import METHODS, Unlearned, make_config, profile_options, unlearn
 
 SCHEMA = 1
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -101,8 +101,8 @@ def run_benchmark(plan: Plan, out: Path, *, fresh: bool = False, progress: bool 
             wanted.append(identity)
             if not any(identity.items() <= run.items() for run in results["runs"]):
                 recogniser = recogniser or original_recogniser(plan, splits, progress)
-                run = without_nan(identity | one_run(plan, splits, recogniser, name, seed, progress))
-                results["runs"] = [*without_earlier(results["runs"], identity), run]
+                run = identity | one_run(plan, splits, recogniser, name, seed, progress)[-1]
+                results["runs"] = [*without_earlier(results["runs"], identity), without_nan(run)]
                 write_results(out, results)
             bar.update()
     bar.close()
@@ -169,19 +169,32 @@ def run_identity(plan: Plan, splits: Splits, name: str, seed: int) -> dict:
         "n_forget": len(splits.forget),
         "forget_ids": [faces.identities[i] for i in splits.forget],
         "config": asdict(make_config(name, method_options(plan, name))),
-        "code": code_version(),
+        "code": code_version(name),
     }
 
 
-def code_version() -> str:
-    """Return a short hash of the code, less comments and docstrings, that a result depends on.
+def code_version(name: str) -> str:
+    """Return a short hash of the code, less comments and docstrings, that a method's results depend on.
 
-    A changed method is thus run again, and a reworded one is not.
+    A changed method is thus run again, and a reworded one or another method's change is not.
     """
     folder = Path(__file__).parent
     names = ("backbones", "heads", "splits", "training", "cosines", "verification", "retrieval", "dispersion")
-    sources = [folder / f"{name}.py" for name in names] + sorted((folder / "unlearning").glob("*.py"))
+    sources = [folder / f"{name}.py" for name in names] + method_files(METHODS[name].run.__module__)
     return hashlib.sha256("".join(map(code_of, sources)).encode()).hexdigest()[:12]
+
+
+def method_files(module: str) -> list[Path]:
+    """Return the files of the unlearning package that a method's module is made of: its own, and what it imports."""
+    folder, found, waiting = Path(__file__).parent / "unlearning", [], [module.rpartition(".")[-1]]
+    while waiting:
+        path = folder / f"{waiting.pop()}.py"
+        if path in found or not path.is_file():
+            continue
+        found.append(path)
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        waiting += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 1]
+    return sorted(found)
 
 
 def code_of(path: Path) -> str:
@@ -193,8 +206,10 @@ def code_of(path: Path) -> str:
     return ast.dump(tree)
 
 
-def one_run(plan: Plan, splits: Splits, recogniser: Recogniser, name: str, seed: int, progress: bool) -> dict:
-    """Unlearn once, score the result on held-out photos and return the measured half of a results row."""
+def one_run(
+    plan: Plan, splits: Splits, recogniser: Recogniser, name: str, seed: int, progress: bool
+) -> tuple[Unlearned, Examination, dict]:
+    """Unlearn once, examine the result on held-out photos, and return both with the measured half of a results row."""
     device = resolve_device(plan.device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -208,15 +223,36 @@ def one_run(plan: Plan, splits: Splits, recogniser: Recogniser, name: str, seed:
         progress=progress,
         **method_options(plan, name),
     )
-    scores = evaluate(outcome.model, splits, device=device, progress=progress)
-    return {
+    examination = examine(outcome.model, splits, outcome.head, device=device, progress=progress)
+    row = {
         "gallery_size": len(splits.gallery),
         "pretrain_seconds": round(recogniser.seconds, 1),
         "seconds": round(outcome.seconds, 2),
         "images_processed": outcome.images_processed,
         "peak_memory_mb": round(peak_memory_mb(device), 1),
-        **scores,
+        **examination.scores(),
     }
+    return outcome, examination, row
+
+
+def run_method(
+    plan: Plan, splits: Splits, recogniser: Recogniser, name: str, out: Path, progress: bool = True
+) -> tuple[Unlearned, Examination]:
+    """Unlearn once with a plan's settings and its first seed, and note the scores in `out` as the benchmark would.
+
+    For looking at what a method did, not only at its scores; `splits` and `recogniser` are the plan's own. Raises
+    CourseError. Introduced in notebook 05.
+    """
+    check_plan(plan)
+    outcome, examination, row = one_run(plan, splits, recogniser, name, plan.seed, progress)
+    results = {"schema": SCHEMA, "environment": environment(plan), "runs": []}
+    if out.is_file():
+        results["runs"] = read_results(out)["runs"]
+    identity = run_identity(plan, splits, name, plan.seed)
+    results["runs"] = [*without_earlier(results["runs"], identity), without_nan(identity | row)]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_results(out, results)
+    return outcome, examination
 
 
 def peak_memory_mb(device: torch.device) -> float:
@@ -289,6 +325,7 @@ def table_rows(results: dict) -> list[list[str]]:
         first, name = runs[0], runs[0]["method"]
         data = f"{first['dataset']} / {first['backbone']}" + (" (dev)" if first.get("dev") else "")
         cells = [data, str(first["n_forget"]), METHODS[name].title if name in METHODS else name]
+        cells.append(percent([run["forget"].get("accuracy") for run in runs]))
         for pool in ("forget", "retain", "unseen"):
             cells += [percent([run[pool][score] for run in runs]) for score in ("r1", "map")]
         cells.append(f"{fmean(run['seconds'] for run in runs):.0f}")
@@ -297,15 +334,16 @@ def table_rows(results: dict) -> list[list[str]]:
 
 
 HEADER = (
-    "data / model", "forgotten", "method", "forget R@1 ↓", "forget mAP ↓", "retain R@1 ↑", "retain mAP ↑",
-    "unseen R@1 ↑", "unseen mAP ↑", "seconds", "images",
+    "data / model", "forgotten", "method", "forget named ↓", "forget R@1 ↓", "forget mAP ↓",
+    "retain R@1 ↑", "retain mAP ↑", "unseen R@1 ↑", "unseen mAP ↑", "seconds", "images",
 )  # fmt: skip
 
 
 def results_table(results: dict, markdown: bool = False, narrow: bool = False) -> str:
     """Return the summary of a results object as aligned text or Markdown; `narrow` leaves out data and price.
 
-    Scores are percentages on held-out photos, the mean over seeds. Introduced in notebook 08.
+    Scores are percentages on held-out photos, the mean over seeds; "named" is the accuracy of the classification head,
+    which nobody needs for a search. Introduced in notebook 05.
     """
     rows = [HEADER, *table_rows(results)]
     if narrow:

@@ -34,10 +34,12 @@ from .verification import (
 )
 
 if TYPE_CHECKING:
+    from .heads import CosineHead
     from .splits import Splits
 
 __all__ = [
     "Compactness",
+    "Examination",
     "Gallery",
     "Match",
     "PairHistogram",
@@ -47,6 +49,7 @@ __all__ = [
     "compactness",
     "cosine_matrix",
     "evaluate",
+    "examine",
     "held_out_photos",
     "impostor_cosines",
     "lookalike_fmr",
@@ -398,56 +401,65 @@ def held_out_photos(splits: Splits) -> np.ndarray:
 
 
 def evaluate(
-    model: torch.nn.Module, splits: Splits, *, device: str | torch.device = "auto", progress: bool = False
+    model: torch.nn.Module,
+    splits: Splits,
+    head: CosineHead | None = None,
+    *,
+    device: str | torch.device = "auto",
+    progress: bool = False,
 ) -> dict:
-    """Embed every held-out photo once and score all pools side by side, as `score_embeddings` describes.
+    """Embed every held-out photo once and score all pools side by side, as `Examination.scores` describes.
 
     The model moves to `device`; scoring runs on the CPU. Introduced in notebook 03.
     """
+    return examine(model, splits, head, device=device, progress=progress).scores()
+
+
+def examine(
+    model: torch.nn.Module,
+    splits: Splits,
+    head: CosineHead | None = None,
+    *,
+    device: str | torch.device = "auto",
+    progress: bool = False,
+) -> Examination:
+    """Embed every held-out photo once and return what scores and figures are made of. Introduced in notebook 05."""
     from .training import embed  # only here: everything above needs no model
 
     photos = held_out_photos(splits)
     embeddings = embed(model, splits.faces, photos, device=resolve_device(device), progress=progress)
-    return score_embeddings(embeddings, photos, splits)
+    return Examination.make(embeddings, photos, splits, head)
 
 
 def score_embeddings(
     embeddings: Array, photos: np.ndarray, splits: Splits, *, far: float = 1e-3, device: str | torch.device = "cpu"
 ) -> dict:
-    """Score embeddings (N, d) of the photos (N,) pool by pool: one entry of results.json.
+    """Score embeddings (N, d) of the photos (N,) pool by pool, as `Examination.scores` describes. Notebook 03.
 
-    - per pool: 'r1', 'r5' and 'map' of its queries against the gallery of all pools; 'mean_cosine', 'nearest_cosine'
-      and 'tar' over its held-out photos; NaN for a pool without queries;
-    - 'lookalike_fmr' of the forget queries against the retained gallery, inside 'forget';
-    - 'chance': the chance level of the forget queries; 'gallery_size'; 'threshold'.
-
-    The threshold is this model's own: at most a share `far` of the held-out impostor pairs of retained and unseen
-    people reach it. With too few pairs it is NaN, and so are 'tar' and 'lookalike_fmr'. Raises CourseError if a
-    held-out photo is missing. Introduced in notebook 03.
+    Raises CourseError if a held-out photo is missing.
     """
-    world = _World.make(embeddings, photos, splits, device)
-    threshold = _common_threshold(world, far)
-    result = {pool: _score_pool(world, pool, threshold) for pool in POOLS}
-    query, kept = splits.photos("forget", "query"), splits.photos("retain", "gallery")
-    enough = len(query) and len(kept)
-    result["forget"]["lookalike_fmr"] = (
-        lookalike_fmr(world.rows(query), world.rows(kept), threshold, device=device) if enough else math.nan
-    )
-    chance = chance_level(world.labels(query), world.labels(splits.gallery), query, splits.gallery)
-    sizes = {"gallery_size": len(splits.gallery), "threshold": threshold}
-    return result | {"chance": chance} | sizes
+    return Examination.make(embeddings, photos, splits, device=device).scores(far)
 
 
-class _World(NamedTuple):
-    """Embeddings with the photo indices that they belong to."""
+class Examination(NamedTuple):
+    """The held-out photos of some splits as one model sees them; made by `examine`. Introduced in notebook 05."""
 
     embeddings: torch.Tensor
     place: np.ndarray  # photo index -> row of `embeddings`, -1 for photos that were not embedded
     splits: Splits
+    head: CosineHead | None
     device: str | torch.device
 
     @classmethod
-    def make(cls, embeddings: Array, photos: np.ndarray, splits: Splits, device) -> _World:
+    def make(
+        cls,
+        embeddings: Array,
+        photos: np.ndarray,
+        splits: Splits,
+        head: CosineHead | None = None,
+        device: str | torch.device = "cpu",
+    ) -> Examination:
+        """Note which row belongs to which photo; raises CourseError if a held-out photo is missing."""
         rows, photos = torch.as_tensor(embeddings), np.asarray(photos)
         as_labels(photos, len(rows), "photo")
         place = np.full(len(splits.faces.labels), -1)
@@ -455,10 +467,10 @@ class _World(NamedTuple):
         missing = held_out_photos(splits)[place[held_out_photos(splits)] < 0]
         if len(missing):
             raise CourseError(f"{len(missing)} held-out photos were not embedded; embed held_out_photos(splits).")
-        return cls(rows, place, splits, device)
+        return cls(rows, place, splits, head, device)
 
     def rows(self, photos: np.ndarray) -> torch.Tensor:
-        """Return the embeddings of these photos."""
+        """Return the embeddings (n, d) of held-out photos given by index."""
         return self.embeddings[torch.from_numpy(self.place[photos])]
 
     def labels(self, photos: np.ndarray) -> np.ndarray:
@@ -470,6 +482,11 @@ class _World(NamedTuple):
         parts = [self.splits.photos(pool, part) for pool in pools for part in ("query", "gallery")]
         return np.concatenate(parts).astype(np.int64)
 
+    def photos_of(self, *people: int) -> np.ndarray:
+        """Return the held-out photos of some people, person by person."""
+        photos = held_out_photos(self.splits)
+        return np.concatenate([photos[self.labels(photos) == person] for person in people])
+
     def retrieval(self, pool: str) -> RetrievalScores:
         """Score one pool's queries against the gallery of all pools."""
         query, gallery = self.splits.photos(pool, "query"), self.splits.gallery
@@ -478,8 +495,47 @@ class _World(NamedTuple):
             query_ids=query, gallery_ids=gallery, device=self.device,
         )  # fmt: skip
 
+    def scores(self, far: float = 1e-3) -> dict:
+        """Return the scores pool by pool: one entry of results.json.
 
-def _common_threshold(world: _World, far: float) -> float:
+        - per pool: 'r1', 'r5' and 'map' of its queries against the gallery of all pools; 'mean_cosine',
+          'nearest_cosine' and 'tar' over its held-out photos; NaN for a pool without queries;
+        - 'accuracy' in 'forget' and 'retain', if there is a head: the share of held-out photos that it names rightly;
+        - 'lookalike_fmr' of the forget queries against the retained gallery, inside 'forget';
+        - 'chance': the chance level of the forget queries; 'gallery_size'; 'threshold'.
+
+        The threshold is this model's own: at most a share `far` of the held-out impostor pairs of retained and unseen
+        people reach it. With too few pairs it is NaN, and so are 'tar' and 'lookalike_fmr'. Notebook 03.
+        """
+        splits, threshold = self.splits, _common_threshold(self, far)
+        result = {pool: _score_pool(self, pool, threshold) for pool in POOLS}
+        query, kept = splits.photos("forget", "query"), splits.photos("retain", "gallery")
+        fmr = math.nan
+        if len(query) and len(kept):
+            fmr = lookalike_fmr(self.rows(query), self.rows(kept), threshold, device=self.device)
+        result["forget"]["lookalike_fmr"] = fmr
+        if self.head is not None:
+            for pool in ("forget", "retain"):
+                result[pool]["accuracy"] = self.name_accuracy(pool)
+        chance = chance_level(self.labels(query), self.labels(splits.gallery), query, splits.gallery)
+        return result | {"chance": chance, "gallery_size": len(splits.gallery), "threshold": threshold}
+
+    def name_accuracy(self, pool: str) -> float:
+        """Return the share of a pool's held-out photos whose identity the head ranks first: classification, top 1.
+
+        A head without rows for the forget people (the retrained model's) cannot name them. NaN for an empty pool.
+        """
+        photos = self.held_out(pool)
+        if not len(photos):
+            return math.nan
+        everybody = len(self.head.weight) == len(self.splits.trained)
+        people = np.asarray(self.splits.trained if everybody else self.splits.kept)
+        with torch.no_grad():
+            named = self.head.cosines(self.rows(photos).to(self.head.weight)).argmax(dim=1).cpu().numpy()
+        return float((people[named] == self.labels(photos)).mean())
+
+
+def _common_threshold(world: Examination, far: float) -> float:
     """Return the threshold at a false accept rate over retained and unseen people, NaN if they are too few."""
     photos = world.held_out("retain", "unseen")
     counts = np.unique(world.labels(photos), return_counts=True)[1]
@@ -489,7 +545,7 @@ def _common_threshold(world: _World, far: float) -> float:
     return tar_at_far(world.rows(photos), world.labels(photos), far, device=world.device).threshold
 
 
-def _score_pool(world: _World, pool: str, threshold: float) -> dict[str, float]:
+def _score_pool(world: Examination, pool: str, threshold: float) -> dict[str, float]:
     """Return one pool's row of results.json, NaN throughout for a pool without queries."""
     photos = world.held_out(pool)
     if not len(world.splits.photos(pool, "query")):
@@ -509,7 +565,7 @@ def per_identity(
     A row is {'identity', 'label', 'n', 'r1', 'r5', 'map', 'first_rank', 'mean_cosine', 'nearest_cosine'}; there is none
     for a pool without queries. Raises CourseError if a held-out photo is missing. Introduced in notebook 03.
     """
-    world = _World.make(embeddings, photos, splits, device)
+    world = Examination.make(embeddings, photos, splits, device=device)
     held_out = world.held_out(pool)
     if not len(splits.photos(pool, "query")):
         return []
