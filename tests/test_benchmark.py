@@ -10,6 +10,7 @@ import pytest
 from utils import benchmark
 from utils.benchmark import Plan, main, parse_option, percent, read_results, results_table, run_benchmark, write_results
 from utils.settings import CourseError
+from utils.splits import make_splits
 
 POOL_KEYS = {"r1", "r5", "map", "mean_cosine", "nearest_cosine"}
 
@@ -137,6 +138,24 @@ def test_settings_are_chosen_on_the_dev_people(tiny_world, tmp_path):
     plans = [tiny_plan(methods=("original",), dev=dev) for dev in (False, True)]
     people = [run_benchmark(plan, tmp_path / "r.json", progress=False)["runs"][0]["forget_ids"] for plan in plans]
     assert not set(people[0]) & set(people[1])
+
+
+def test_the_code_of_a_method_is_its_own_file_and_what_that_imports():
+    files = {path.stem for path in benchmark.method_files("utils.unlearning.labels")}
+    assert {"labels", "frame", "registry", "losses"} == files
+    assert benchmark.code_version("random_labels") != benchmark.code_version("gradient_ascent")
+
+
+def test_a_single_run_is_noted_where_the_benchmark_finds_it(tiny_world, tiny_faces, tmp_path, monkeypatch):
+    plan, out = tiny_plan(methods=("dispersion",)), tmp_path / "r.json"
+    splits = make_splits(tiny_faces, n_forget=2)
+    recogniser = benchmark.original_recogniser(plan, splits, False)
+    outcome, seen = benchmark.run_method(plan, splits, recogniser, "dispersion", out, progress=False)
+    (row,) = read_results(out)["runs"]
+    assert row["forget"]["accuracy"] == seen.name_accuracy("forget") and row["seconds"] == round(outcome.seconds, 2)
+    monkeypatch.setattr(benchmark, "unlearn", lambda name, *a, **k: pytest.fail(name) if name == "dispersion" else None)
+    monkeypatch.setattr(benchmark, "references", lambda plan: ())
+    assert run_benchmark(plan, out, progress=False)["runs"] == [row]
 
 
 def test_a_narrow_table_leaves_out_data_and_price(tiny_world, tmp_path):

@@ -134,6 +134,146 @@ def test_chance_level():
     assert ex.check_03_chance_r1(None, 5, 1640) == "not attempted yet"
 
 
+def test_wrong_names_are_allowed_varied_and_repeatable():
+    assert ex.check_05_wrong_names(lambda n, allowed, rng: rng.choice(allowed, n)) == "exact"
+    assert (
+        ex.check_05_wrong_names(lambda n, allowed, rng: torch.from_numpy(rng.permutation(allowed)).repeat(8)) == "exact"
+    )
+    assert ex.check_05_wrong_names(lambda n, allowed, rng: np.resize(allowed, n)) == "close"
+    assert ex.check_05_wrong_names(lambda n, allowed, rng: np.random.default_rng().choice(allowed, n)) == "close"
+    assert ex.check_05_wrong_names(lambda n, allowed, rng: np.full(n, rng.choice(allowed))) == "wrong"
+    assert ex.check_05_wrong_names(lambda n, allowed, rng: rng.integers(0, len(allowed), n)) == "wrong"
+    assert ex.check_05_wrong_names(lambda n, allowed, rng: rng.choice(allowed)) == "wrong"
+    assert ex.check_05_wrong_names(lambda n, allowed, rng: allowed[n]) == "wrong"
+    assert ex.check_05_wrong_names(lambda n, allowed, rng: None) == "not attempted yet"
+    assert ex.check_05_wrong_names(None) == "not attempted yet"
+
+
+def test_silent_scale_is_where_float32_stops_telling_the_loss_from_zero(capsys):
+    for gap in (0.25, 0.7):
+        scale = ex._silent_scale(gap)
+        losses = [torch.log(1 + torch.exp(torch.tensor(-factor * scale * gap))).item() for factor in (0.99, 1.01)]
+        assert losses[0] > 0 and losses[1] == 0
+    assert ex.check_05_silent_scale(lambda gap: math.log(2**24) / gap) == "exact"
+    assert ex.check_05_silent_scale(lambda gap: math.log(2**23) / gap) == "close"
+    assert ex.check_05_silent_scale(lambda gap: 24 / gap) == "wrong"
+    assert ex.check_05_silent_scale(lambda gap: None) == "not attempted yet"
+    assert ex.check_05_silent_scale(23.76, 0.7) == "exact" and ex.check_05_silent_scale(64, 0.7) == "wrong"
+    assert "16.6" not in capsys.readouterr().out
+
+
+def test_bounded_ascent_rests_at_the_bound():
+    def bounded(climbed, bound):
+        return torch.relu(torch.tensor(bound - climbed))
+
+    assert ex.check_05_bounded(bounded) == "exact"
+    assert ex.check_05_bounded(lambda climbed, bound: max(climbed - bound, 0)) == "wrong"
+    assert ex.check_05_bounded(lambda climbed, bound: bound - climbed) == "wrong"
+    assert ex.check_05_bounded(lambda climbed, bound: min(climbed, bound)) == "wrong"
+    assert ex.check_05_bounded(lambda climbed, bound: torch.relu(bound - climbed)) == "wrong"
+    assert ex.check_05_bounded(None) == "not attempted yet"
+
+
+def test_diagnosis_wants_the_three_failures_in_order(capsys):
+    right = ex._diagnoses()
+    assert sorted(right) == ["a", "b", "c"]
+    assert ex.check_05_diagnosis(right) == ex.check_05_diagnosis(", ".join(right.upper())) == "exact"
+    assert ex.check_05_diagnosis(right[:2] + right[0]) == "close"
+    assert ex.check_05_diagnosis(right[::-1]) == ex.check_05_diagnosis("xyz") == ex.check_05_diagnosis(3) == "wrong"
+    assert ex.check_05_diagnosis(...) == "not attempted yet"
+    assert right not in capsys.readouterr().out
+
+
+def test_masked_target_strikes_names_out_before_the_softmax():
+    def masked(cosines, struck, scale):
+        logits = scale * torch.tensor(cosines)
+        logits[struck] = -torch.inf
+        return logits.softmax(dim=0)
+
+    def struck_too_late(cosines, struck, scale):
+        target = torch.softmax(scale * torch.tensor(cosines), dim=0)
+        target[struck] = 0
+        return target
+
+    # by hand: with 0.9 struck out, 0.35 beats 0.31 by exp(16 x 0.04)
+    by_hand = ex._masked_target(np.array([0.9, 0.35, 0.31]), [0], 16.0)
+    assert by_hand == pytest.approx([0, 1 / (1 + math.exp(-0.64)), 1 / (1 + math.exp(0.64))])
+    assert ex.check_06_masked_target(masked) == "exact"
+    assert ex.check_06_masked_target(struck_too_late) == "wrong"
+    assert ex.check_06_masked_target(lambda cosines, struck, scale: masked(cosines, struck[:1], scale)) == "wrong"
+    assert ex.check_06_masked_target(lambda cosines, struck, scale: None) == "not attempted yet"
+
+
+def test_divergence_catches_the_two_usual_slips():
+    def divergence(teacher, pupil):
+        named = teacher > 0
+        return float((teacher[named] * np.log(teacher[named] / pupil[named])).sum())
+
+    assert ex._divergence([0.0, 1.0], [0.5, 0.5]) == pytest.approx(math.log(2))
+    assert ex.check_06_divergence(divergence) == "exact"
+    assert ex.check_06_divergence(lambda t, p: divergence(t, p) / len(t)) == "wrong"
+    with np.errstate(all="ignore"):
+        assert ex.check_06_divergence(lambda t, p: divergence(p, t)) == "wrong"
+        assert ex.check_06_divergence(lambda t, p: (t * np.log(t / p)).sum()) == "wrong"  # 0 log 0
+    assert ex.check_06_divergence(None) == "not attempted yet"
+
+
+def test_rewind_takes_the_last_of_the_nearest():
+    def rewind(errors, reference):
+        distances = [abs(error - reference) for error in errors]
+        return max(i for i, distance in enumerate(distances) if distance == min(distances))
+
+    assert ex.check_06_rewind(rewind) == "exact"
+    assert ex.check_06_rewind(lambda errors, wanted: int(np.argmin(np.abs(np.array(errors) - wanted)))) == "wrong"
+    assert ex.check_06_rewind(lambda errors, wanted: len(errors) - 1) == "wrong"
+    assert ex.check_06_rewind(lambda errors, wanted: errors.index(wanted)) == "wrong"
+    assert ex.check_06_rewind(...) == "not attempted yet"
+
+
+def test_damping_factor():
+    def right(forget, whole, alpha, strength):
+        return min(strength * whole / forget, 1) if forget > alpha * whole else 1
+
+    assert ex.check_07_damping(right) == "exact"
+    assert ex.check_07_damping(lambda f, w, a, s: s * w / f if f > a * w else 1) == "wrong"  # enlarges a weight
+    assert ex.check_07_damping(lambda f, w, a, s: min(s * w / f, 1)) == "wrong"  # forgets to ask, and divides by zero
+    assert ex.check_07_damping(lambda f, w, a, s: 1.02 * right(f, w, a, s)) == "close"
+    assert ex.check_07_damping(lambda f, w, a, s: None) == "not attempted yet"
+
+
+def test_salient_counts_rank_all_layers_at_once(capsys):
+    def per_layer(scores, share):
+        return [round(share * len(layer)) for layer in scores]
+
+    def right(scores, share):
+        chosen = torch.cat([torch.as_tensor(layer) for layer in scores])
+        lowest = chosen.topk(round(share * len(chosen))).values.min()
+        return np.array([(layer >= lowest.item()).sum() for layer in scores])
+
+    assert ex.check_07_salient_counts(right) == "exact"
+    assert ex._salient_counts([np.array([5.0, 4.0, 0.1]), np.array([3.0, 2.0, 1.0, 0.5, 0.2])], 0.5) == [2, 2]
+    assert ex.check_07_salient_counts(per_layer) == "wrong" and "in one list" in capsys.readouterr().out
+    assert ex.check_07_salient_counts(lambda scores, share: [1]) == "wrong"
+    assert ex.check_07_salient_counts(lambda scores, share: None) == "not attempted yet"
+
+
+def test_eraser_is_a_projection_without_centring():
+    def right(points, k, start=0, centre=False):
+        points = points - points.mean(dim=0) if centre else points
+        directions = torch.linalg.svd(points, full_matrices=False)[2][start : start + k]
+        return torch.eye(points.shape[1]) - directions.T @ directions
+
+    assert ex.check_07_eraser(right) == "exact"
+    assert ex.check_07_eraser(lambda points, k: right(points, k).tolist()) == "exact"
+    assert ex.check_07_eraser(lambda points, k: right(points, k, start=1)) == "wrong"  # the second direction
+    assert ex.check_07_eraser(lambda points, k: right(points, k, centre=True)) == "wrong"
+    assert ex.check_07_eraser(lambda points, k: torch.eye(5) - right(points, k)) == "wrong"  # what is erased
+    assert ex.check_07_eraser(lambda points, k: right(points, k)[0]) == "wrong"
+    assert ex.check_07_eraser(lambda points, k: ...) == "not attempted yet"
+    erased = ex._eraser(torch.tensor([[3.0, 0.0], [0.0, 1.0]]), 1)
+    assert np.allclose(erased, [[0, 0], [0, 1]])
+
+
 def test_mean_pair_cosine_without_the_diagonal():
     def right(z):
         n = len(z)

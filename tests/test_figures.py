@@ -11,6 +11,8 @@ import pytest
 import torch
 from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 from utils import figures as fg
@@ -33,6 +35,7 @@ SCORES = {
     for name, r1 in (("original", 0.98), ("retrain", 0.97), ("random_labels", 0.4))
 }
 HISTORY = [{"step": s, "loss": 1.0 / s, "retain_loss": 0.1, "mean_cosine": 0.5} for s in range(1, 5)]
+BARS = {"forget named": 1.0, "forget R@1": 0.98, "retain R@1": 0.97, "unseen R@1": float("nan")}
 
 CASES = {
     "photo_grid": lambda: fg.photo_grid(PHOTOS, [str(i) for i in range(12)], 5, "photos"),
@@ -53,6 +56,7 @@ CASES = {
     "rank_histogram": lambda: fg.rank_histogram([1, 1, 2], [10, 300, 7], 400, random=50),
     "identity_dots": lambda: fg.identity_dots({"forget": [0.1, 0.2], "retain": [0.9]}, "AP", chance=0.01),
     "score_bars": lambda: fg.score_bars(SCORES),
+    "forgetting_panel": lambda: fg.forgetting_panel(EMB[:4], EMB[4:8], [1, 1], [3, 40], BARS, BARS, gallery_size=90),
     "pareto": lambda: fg.pareto(SCORES),
     "history_curves": lambda: fg.history_curves(HISTORY),
     "pair_weights": lambda: fg.pair_weights(RNG.uniform(0, 1, 30)),
@@ -186,6 +190,22 @@ def test_pareto_labels_of_neighbouring_points_are_moved_apart():
     assert SCORES["original"]["forget"]["map"] - SCORES["retrain"]["forget"]["map"] < 0.01
     assert labels["original"].get_position()[1] - labels["retrain"].get_position()[1] >= 0.05
     assert labels["original"].xy[1] == SCORES["original"]["forget"]["map"]  # the leader still points at the dot
+
+
+def test_a_panel_shows_both_models_and_is_small_enough_for_a_row_of_them():
+    after = BARS | {"forget named": 0.25}
+    figure = fg.forgetting_panel(
+        EMB[:4], torch.tensor(EMB[4:8]), [1, 1, 1], [3, np.nan, 7], BARS, after,
+        gallery_size=90, person="Ada", title="A method: held-out photos",
+    )  # fmt: skip
+    written = texts(figure)
+    for text in ("A method: held-out photos", "cosines: Ada", "before: median 1", "after: median 5", "–"):
+        assert text in written.splitlines()
+    squares = [image.get_array() for image in figure.findobj(AxesImage)]
+    assert any(np.allclose(square, EMB[4:8] @ EMB[4:8].T) for square in squares)
+    bars = figure.findobj(lambda artist: isinstance(artist, Rectangle) and abs(artist.get_width() - 0.38) < 1e-9)
+    assert sorted(round(bar.get_height(), 2) for bar in bars) == [0, 0, 0.25, 0.97, 0.97, 0.98, 0.98, 1]
+    assert len(fg.compact_png(figure)) < 45_000
 
 
 def test_palette_colours_are_distinct():

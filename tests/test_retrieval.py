@@ -14,12 +14,14 @@ from sklearn.metrics import average_precision_score
 
 from utils import retrieval, verification
 from utils.cosines import chunks
+from utils.heads import CosFace
 from utils.retrieval import (
     Gallery,
     chance_level,
     compactness,
     cosine_matrix,
     evaluate,
+    examine,
     held_out_photos,
     impostor_cosines,
     lookalike_fmr,
@@ -32,6 +34,7 @@ from utils.retrieval import (
     unit_rows,
 )
 from utils.settings import CourseError
+from utils.training import embed
 
 
 def unit(n: int, dim: int, seed: int = 0, centres: int = 0) -> np.ndarray:
@@ -635,3 +638,36 @@ def test_evaluate_embeds_each_held_out_photo_once(world, monkeypatch):
     result = evaluate(torch.nn.Identity(), splits, device="cpu")
     assert result["forget"]["r1"] == 1
     assert len(asked) == 1 and np.array_equal(np.sort(asked[0]), photos)
+
+
+# ---- names, and the examination that figures are made of ----------------------------------------------------------
+
+
+def test_names_are_scored_beside_searches(tiny_recogniser, tiny_splits):
+    seen = examine(tiny_recogniser.model, tiny_splits, tiny_recogniser.head, device="cpu")
+    scores = seen.scores()
+    photos = seen.held_out("forget")
+    points = embed(tiny_recogniser.model, tiny_splits.faces, photos)
+    prototypes = torch.nn.functional.normalize(tiny_recogniser.head.weight.detach())
+    named = [tiny_splits.trained[int((prototypes @ point).argmax())] for point in points]
+    expected = np.mean([name == label for name, label in zip(named, tiny_splits.faces.labels[photos], strict=True)])
+    assert scores["forget"]["accuracy"] == pytest.approx(expected)
+    assert "accuracy" not in scores["unseen"]
+    assert "accuracy" not in evaluate(tiny_recogniser.model, tiny_splits, device="cpu")["forget"]
+
+
+def test_a_head_without_the_forget_people_cannot_name_them(tiny_recogniser, tiny_splits):
+    rows = torch.from_numpy(tiny_splits.class_of(tiny_splits.kept))
+    head = CosFace(128, len(rows))
+    head.weight.data = tiny_recogniser.head.weight.data[rows]
+    scores = evaluate(tiny_recogniser.model, tiny_splits, head, device="cpu")
+    assert scores["forget"]["accuracy"] == 0 and scores["retain"]["accuracy"] > 1 / len(rows)
+
+
+def test_an_examination_finds_the_held_out_photos_of_people(tiny_recogniser, tiny_splits):
+    seen = examine(tiny_recogniser.model, tiny_splits, device="cpu")
+    one, two = tiny_splits.forget[0], tiny_splits.retain[0]
+    photos = seen.photos_of(two, one)
+    assert seen.labels(photos).tolist() == sorted(seen.labels(photos).tolist(), key=[two, one].index)
+    assert not set(photos) & set(tiny_splits.train)
+    assert torch.equal(seen.rows(photos), embed(tiny_recogniser.model, tiny_splits.faces, photos))

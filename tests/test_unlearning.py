@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import re
 
 import numpy as np
 import pytest
@@ -13,17 +15,17 @@ from utils.heads import CosFace
 from utils.settings import CourseError
 from utils.training import TrainConfig, embed
 from utils.unlearning import METHODS, make_config, run_steps, unlearn
-from utils.unlearning.frame import forget_batches, make_batch, original_points, retain_batches
+from utils.unlearning.frame import Watch, forget_batches, make_batch, retain_batches
 from utils.unlearning.labels import draw_wrong_labels
-from utils.unlearning.losses import distillation
-from utils.unlearning.registry import StepConfig, profile_options
+from utils.unlearning.losses import Teacher, distillation
+from utils.unlearning.registry import LogitConfig, StepConfig, profile_options
 
 STEPWISE = [name for name, entry in METHODS.items() if issubclass(entry.config, StepConfig)]
 
 
 def run(name, recogniser, splits, **config):
     if name in STEPWISE:
-        config = {"steps": 3} | config
+        config = {"steps": 3, "check_every": 0} | config
     return unlearn(name, recogniser.model, recogniser.head, splits, device="cpu", progress=False, **config)
 
 
@@ -49,7 +51,7 @@ def test_inputs_are_never_mutated_and_the_model_moves(name, tiny_recogniser, tin
     assert len(outcome.history) == 3 and outcome.seconds > 0 and outcome.images_processed > 0
 
 
-@pytest.mark.parametrize("name", [n for n in STEPWISE if n != "finetune"])
+@pytest.mark.parametrize("name", [n for n in STEPWISE if getattr(METHODS[n].config(), "moves", "") != "both"])
 def test_batchnorm_statistics_and_head_stay_frozen(name, tiny_recogniser, tiny_splits):
     before = {k: v.clone() for k, v in tiny_recogniser.model.named_buffers()}
     outcome = run(name, tiny_recogniser, tiny_splits)
@@ -81,7 +83,7 @@ def test_images_are_counted(tiny_recogniser, tiny_splits):
     outcome = run("gradient_ascent", tiny_recogniser, tiny_splits, steps=4, photos_per_identity=3)
     assert outcome.images_processed == 4 * 2 * 3
     outcome = run("dispersion", tiny_recogniser, tiny_splits, steps=4, photos_per_identity=3, retain_per_step=5)
-    assert outcome.images_processed == 4 * (2 * 3 + 5) + len(tiny_splits.photos("kept", "train"))
+    assert outcome.images_processed == 4 * (2 * 3 + 5) + 4 * 5  # the teacher sees each retained photo once
 
 
 def test_methods_see_training_photos_only(task):
@@ -162,6 +164,101 @@ def test_a_diverging_run_names_its_step_and_returns_nothing(task):
         run_steps(task, StepConfig(steps=5), losses)
 
 
+@pytest.mark.parametrize("name", STEPWISE)
+def test_exploding_weights_stop_a_run_and_name_the_step(name, tiny_recogniser, tiny_splits):
+    before = state(tiny_recogniser.model)
+    with pytest.raises(CourseError, match="diverged at step [123] .*lower the learning rate"):
+        run(name, tiny_recogniser, tiny_splits, learning_rate=1e6)
+    assert same(before, tiny_recogniser.model.state_dict())
+
+
+def test_an_infinite_gradient_stops_a_run(task):
+    def losses(batch):
+        return {"forget": ((batch.forget.sum() - batch.forget.sum().detach()) * 1e30) ** 0.5}  # 0, but infinitely steep
+
+    with pytest.raises(CourseError, match="diverged at step 1 .gradient"):
+        run_steps(task, StepConfig(steps=2), losses)
+
+
+def test_a_result_that_is_not_finite_is_never_returned(monkeypatch, tiny_recogniser, tiny_splits):
+    def spoil(task, config):
+        next(task.model.parameters()).data[0] = float("nan")
+
+    monkeypatch.setitem(METHODS, "original", dataclasses.replace(METHODS["original"], run=spoil))
+    with pytest.raises(CourseError, match="'original' ended with weights that are not finite"):
+        run("original", tiny_recogniser, tiny_splits)
+
+
+def test_the_diary_says_how_far_the_weights_moved(tiny_recogniser, tiny_splits):
+    outcome = run("dispersion", tiny_recogniser, tiny_splits, steps=4)
+    start = torch.cat([p.flatten() for p in tiny_recogniser.model.parameters()])
+    end = torch.cat([p.flatten() for p in outcome.model.parameters()])
+    assert outcome.history[-1]["moved"] == pytest.approx(((end - start).norm() / start.norm()).item(), rel=1e-4)
+    assert [entry["step"] for entry in outcome.history] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("policy", ["backbone", "both", "head"])
+def test_the_config_says_what_moves(policy, task):
+    before = state(task.model), state(task.head)
+    config = LogitConfig(steps=2, moves=policy)
+    run_steps(task, config, lambda b: {"forget": -F.cross_entropy(task.head(b.forget, scale=16.0), b.forget_rows)})
+    assert same(before[0], task.model.state_dict()) == (policy == "head")
+    assert same(before[1], task.head.state_dict()) == (policy == "backbone")
+
+
+def test_methods_that_take_turns_see_one_side_at_a_time(task):
+    seen = []
+
+    def losses(batch):
+        seen.append((len(batch.forget), len(batch.retain)))
+        return {"all": (batch.forget.sum() + batch.retain.sum()) * 0.01}
+
+    config = StepConfig(steps=4, retain_per_step=6, photos_per_identity=3)
+    run_steps(task, config, losses, sides=lambda step: (step % 2 == 0, step % 2 == 1))
+    assert seen == [(6, 0), (0, 6)] * 2 and task.images_processed == 24
+
+
+# ------------------------------------------------------------------------------------------------- early stopping
+
+
+def stopping(**changes) -> StepConfig:
+    return StepConfig(**{"steps": 40, "learning_rate": 3e-3, "check_every": 4, "max_dev_loss": 0.1} | changes)
+
+
+def collapse_run(task, config):
+    """Pull every forget photo to one point: the fastest way to lose everybody."""
+    run_steps(task, config, lambda b: {"forget": -(b.forget.sum(dim=1) / 128**0.5).mean()})
+    return task
+
+
+def test_a_run_that_loses_the_dev_people_stops_and_goes_back(task):
+    watch = Watch.begin(task, stopping())
+    before = watch.score()
+    collapse_run(task, stopping())
+    scores = [entry["dev_map"] for entry in task.history if "dev_map" in entry]
+    assert scores[-1] < before - 0.1 and all(score >= before - 0.1 for score in scores[:-1])
+    assert len(task.history) < 40, "the run did not stop early"
+    assert watch.score() == pytest.approx(scores[-2] if len(scores) > 1 else before, abs=1e-6)
+
+
+def test_without_checks_the_same_run_goes_on_to_the_end(task):
+    assert len(collapse_run(task, stopping(check_every=0)).history) == 40
+
+
+def test_early_stopping_looks_at_training_photos_of_people_who_stay(task):
+    watch = Watch.begin(task, stopping())
+    people = set(task.splits.faces.labels[watch.photos].tolist())
+    assert set(watch.photos.tolist()) <= set(task.splits.train.tolist())
+    assert not people & set(task.splits.forget) and set(task.splits.dev_forget) <= people
+    assert set(task.splits.faces.labels[watch.queries].tolist()) == set(task.splits.dev_forget)
+
+
+def test_early_stopping_without_dev_people_is_refused(task):
+    task.splits = dataclasses.replace(task.splits, dev_forget=(), retain=task.splits.kept)
+    with pytest.raises(CourseError, match="dev-forget people, and there are none"):
+        Watch.begin(task, stopping())
+
+
 def test_profiles_differ_only_in_known_settings():
     for name, entry in METHODS.items():
         assert profile_options(name, "quick") == {}
@@ -172,10 +269,36 @@ def test_profiles_differ_only_in_known_settings():
         profile_options("dispersion", "slow")
 
 
-def test_every_method_says_where_it_comes_from():
-    for entry in METHODS.values():
-        assert entry.title and entry.source and entry.notebook and entry.run.__doc__
-        assert set(entry.needs) <= {"forget", "kept"}
+def test_every_method_says_where_it_comes_from_and_what_it_needs():
+    for name, entry in METHODS.items():
+        assert entry.title and entry.source and re.fullmatch(r"\d\d", entry.notebook), name
+        assert f"notebook {entry.notebook}" in entry.run.__doc__.casefold(), name
+        pools = {"forget", "kept"}
+        assert set(entry.needs) <= pools and set(entry.optional) <= pools and set(entry.labels) <= pools, name
+        assert entry.config.__doc__ and not entry.config.__doc__.startswith(entry.config.__name__ + "("), name
+
+
+def test_no_option_has_the_name_of_an_argument():
+    arguments = set(inspect.signature(unlearn).parameters) - {"config"}
+    for name, entry in METHODS.items():
+        assert not arguments & {field.name for field in dataclasses.fields(entry.config)}, name
+
+
+def test_a_method_is_told_when_its_own_settings_withhold_the_data(tiny_recogniser, tiny_splits):
+    for name, entry in METHODS.items():
+        if "kept" in entry.needs and hasattr(entry.config(), "retain_per_step"):
+            with pytest.raises(CourseError, match=f"'{name}' needs retained photos"):
+                run(name, tiny_recogniser, tiny_splits, retain_per_step=0)
+        if "kept" not in (*entry.needs, *entry.optional) and hasattr(entry.config(), "retain_per_step"):
+            with pytest.raises(CourseError, match=f"'{name}' looks at forget photos only"):
+                run(name, tiny_recogniser, tiny_splits, retain_per_step=8)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if "kept" in METHODS[name].needs and name != "retrain"])
+def test_a_method_that_needs_retained_photos_names_them(name, tiny_recogniser, tiny_splits):
+    nobody = dataclasses.replace(tiny_splits, retain=(), dev_forget=(), train=tiny_splits.photos("forget", "train"))
+    with pytest.raises(CourseError, match=f"'{name}' needs training photos of the kept people"):
+        run(name, tiny_recogniser, nobody)
 
 
 # ---------------------------------------------------------------------------------------------------- the methods
@@ -195,7 +318,7 @@ def test_gradient_ascent_raises_the_cross_entropy_of_the_forget_photos(task):
         task,
         "gradient_ascent",
         lambda b: F.cross_entropy(task.head(b.forget, scale=16.0), b.forget_rows),
-        {"steps": 5, "learning_rate": 1e-3},
+        {"steps": 5, "learning_rate": 1e-3, "check_every": 0},
     )
     assert after > before + 0.05
 
@@ -251,10 +374,19 @@ def test_zero_steps_change_nothing(tiny_recogniser, tiny_splits):
 
 
 def test_distillation_is_zero_at_the_start(task):
-    targets = original_points(task, task.kept_photos)
     batch = make_batch(task, 0, task.forget_photos[:2], task.kept_photos[:6], False)
+    targets = Teacher.of(task).points(batch.retain_photos)
     assert distillation(batch, targets).item() == pytest.approx(0.0, abs=1e-5)
-    assert task.images_processed == len(task.kept_photos)
+
+
+def test_a_teacher_looks_at_a_photo_once_and_never_changes(task):
+    teacher, photos = Teacher.of(task), task.kept_photos[:6]
+    before = teacher.points(photos)
+    for weight in task.model.parameters():
+        weight.data.zero_()
+    assert torch.equal(teacher.points(photos[::-1].copy()), before.flip(0)) and task.images_processed == 6
+    expected = embed(teacher.model, task.splits.faces, photos)
+    assert torch.allclose(before, expected, atol=1e-6) and before.norm(dim=1).min() > 0.99
 
 
 def test_retrain_options_are_the_training_recipe():

@@ -17,7 +17,7 @@ import torch
 from IPython import get_ipython
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FuncFormatter, NullLocator
 from numpy.typing import ArrayLike
 from PIL import Image
@@ -530,6 +530,77 @@ def score_bars(
     fig.legend(handles, texts, loc="outside lower center", ncols=4)
     fig.suptitle(title)
     return fig
+
+
+def forgetting_panel(
+    person_before: ArrayLike,
+    person_after: ArrayLike,
+    ranks_before: ArrayLike,
+    ranks_after: ArrayLike,
+    bars_before: Mapping[str, float],
+    bars_after: Mapping[str, float],
+    *,
+    gallery_size: int,
+    person: str = "",
+    title: str = "",
+) -> Figure:
+    """Show one method before and after in one strip: cosines within one person, first ranks, and scores.
+
+    `person_*` are unit rows (n, d) of one forget person's photos, `ranks_*` the first right rank of each forget query,
+    `bars_*` shares by name; a name that starts with a pool takes the pool's colour. Introduced in notebook 05.
+    """
+    fig = _figure(10.4, 2.75)
+    left, middle, right = fig.subfigures(1, 3, width_ratios=(4.1, 3.3, 3.4))
+    _cosine_squares(left, {"before": person_before, "after": person_after}, f"cosines: {_short(person)}")
+    _rank_steps(middle.subplots(), np.asarray(ranks_before), np.asarray(ranks_after), gallery_size)
+    _paired_bars(right.subplots(), bars_before, bars_after)
+    fig.suptitle(title, fontsize=12)
+    return fig
+
+
+def _cosine_squares(fig: SubFigure, panels: Mapping[str, ArrayLike], label: str) -> None:
+    axes = fig.subplots(1, len(panels))
+    for ax, (name, points) in zip(axes, panels.items(), strict=True):
+        points = np.asarray(points)
+        drawn = ax.imshow(points @ points.T, vmin=-0.2, vmax=1, cmap=HEAT, interpolation="nearest")
+        ax.set(xticks=[], yticks=[])
+        ax.set_title(name, fontsize=10, loc="center")
+    bar = fig.colorbar(drawn, ax=axes, location="bottom", shrink=0.75, aspect=24, ticks=[0, 0.5, 1], extend="min")
+    bar.set_label(label, fontsize=9)
+    bar.ax.tick_params(labelsize=8)
+
+
+def _rank_steps(ax: Axes, before: np.ndarray, after: np.ndarray, last: int) -> None:
+    edges = _rank_edges(last)
+    for values, name, colour, line in ((before, "before", ORIGINAL, "--"), (after, "after", FORGET, "-")):
+        values = values[np.isfinite(values)]
+        style = dict(weights=np.full(values.size, 1 / max(values.size, 1)), histtype="stepfilled", linewidth=1.5)
+        label = f"{name}: median {np.median(values):g}"
+        ax.hist(values, edges, label=label, linestyle=line, facecolor=to_rgba(colour, 0.3), edgecolor=colour, **style)
+    ticks = [rank for rank in (1, 10, 100, 1000, 10_000) if rank <= last]
+    ax.set(xscale="log", xlim=(0.5, last + 1), ylim=(0, 1.03))
+    ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks], fontsize=9)
+    ax.set_xlabel("first right photo at rank", fontsize=9)
+    ax.set_title("forget queries", fontsize=10)
+    ax.set_yticks([0, 0.5, 1], ["0%", "50%", "100%"], fontsize=9)
+    ax.xaxis.set_minor_locator(NullLocator())
+    _grid(ax, "y")
+    ax.legend(fontsize=8.5, loc="upper right")
+
+
+def _paired_bars(ax: Axes, before: Mapping[str, float], after: Mapping[str, float]) -> None:
+    places = np.arange(len(after))
+    colours = [POOLS.get(name.split()[0], INK) for name in after]
+    for values, shift, fill in ((before, -0.2, [to_rgba(ORIGINAL, 0.35)] * len(after)), (after, 0.2, colours)):
+        heights = np.array([values[name] for name in after], dtype=np.float64)
+        bars = ax.bar(places + shift, np.nan_to_num(heights), 0.38, color=fill)
+        shares = ["–" if np.isnan(height) else f"{100 * height:.0f}" for height in heights]
+        ax.bar_label(bars, shares, fontsize=8.5, padding=1)
+    ax.set_xticks(places, [name.replace(" ", "\n") for name in after], fontsize=9)
+    ax.set(ylim=(0, 1.14))
+    ax.set_yticks([0, 0.5, 1], ["0%", "50%", "100%"], fontsize=9)
+    ax.set_title("grey: before, colour: after", fontsize=10)
+    _grid(ax, "y")
 
 
 def pareto(results: Mapping[str, Mapping], metric: str = "map", title: str = "Held-out photos") -> Figure:

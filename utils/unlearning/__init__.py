@@ -2,7 +2,12 @@
 
 # Importing a method file registers its methods; this order is the one in which tables list them.
 # isort: off
-from . import references, labels, ascent, dispersal  # noqa: F401
+from . import (  # noqa: F401
+    references, labels, ascent,
+    boundary, teachers, centroids, adapters,
+    pruning, noise, projection,
+    dispersal,
+)  # fmt: skip
 
 # isort: on
 from .frame import Task, Unlearned, run_steps, unlearn

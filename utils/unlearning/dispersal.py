@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..dispersion import dispersion_loss
-from .frame import Batch, Task, original_points, run_steps
-from .losses import distillation
+from .frame import Batch, Task, run_steps
+from .losses import Teacher, distillation
 from .registry import FULL, StepConfig, method
 
 ABOUT = {"needs": ("forget",), "optional": ("kept",), "labels": ("forget",), "notebook": "08", "full": FULL}
@@ -21,28 +21,36 @@ GRID = {"learning_rate": (1e-3, 2e-3, 3e-3, 5e-3), "retain_weight": (3.0, 5.0)}
 class DispersionConfig(StepConfig):
     """`dispersion_weight` scales the forget side, `retain_weight` the distillation that holds the others."""
 
-    learning_rate: float = 3e-3
     retain_per_step: int = 64
     dispersion_weight: float = 1.0
-    retain_weight: float = 5.0
+    retain_weight: float = 3.0
+
+
+@dataclass(frozen=True)
+class HardConfig(DispersionConfig):
+    """Only the nearest pairs push, so the steps may be longer."""
+
+    learning_rate: float = 2e-3
 
 
 @dataclass(frozen=True)
 class LogSumExpConfig(DispersionConfig):
     """`beta` says how much the closest pairs count: near 0 all alike, very large only the closest."""
 
+    learning_rate: float = 5e-3
     beta: float = 10.0
 
 
 def disperse(task: Task, config: DispersionConfig, kind: str, **options: float) -> None:
     """Minimise a dispersion loss on forget photos plus the distillation of retained ones; no head is used."""
-    targets = original_points(task, task.kept_photos) if config.retain_per_step else None
+    teacher = Teacher.of(task)
 
     def losses(batch: Batch) -> dict[str, Tensor]:
         spread = dispersion_loss(kind, batch.forget, batch.forget_labels, **options)
         terms = {"dispersion": config.dispersion_weight * spread}
-        if targets is not None:
-            terms["retain"] = config.retain_weight * distillation(batch, targets)
+        if len(batch.retain):
+            originals = teacher.points(batch.retain_photos)
+            terms["retain"] = config.retain_weight * distillation(batch, originals)
         return terms
 
     run_steps(task, config, losses)
@@ -56,8 +64,8 @@ def dispersion_uniform(task: Task, config: DispersionConfig) -> None:
     disperse(task, config, "uniform")
 
 
-@method("dispersion_hard", DispersionConfig, title="Dispersion, hard", source=PAPER, caveat=CAVEAT, grid=GRID, **ABOUT)
-def dispersion_hard(task: Task, config: DispersionConfig) -> None:
+@method("dispersion_hard", HardConfig, title="Dispersion, hard", source=PAPER, caveat=CAVEAT, grid=GRID, **ABOUT)
+def dispersion_hard(task: Task, config: HardConfig) -> None:
     """Minimise each photo's cosine to its nearest same-identity photo (D2). Introduced in notebook 08."""
     disperse(task, config, "hard")
 

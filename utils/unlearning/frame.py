@@ -203,17 +203,6 @@ def make_batch(task: Task, step: int, forget_photos: np.ndarray, retain_photos: 
     )
 
 
-def original_points(task: Task, photos: np.ndarray) -> Tensor:
-    """Return a table (all photos, d) with the original model's embeddings in the rows of `photos`, zeros elsewhere.
-
-    Call it before the first step: the copy in the task is still the original model then.
-    """
-    table = torch.zeros(len(task.splits.faces), task.model.embedding_dim)
-    table[torch.from_numpy(photos)] = embed(task.model, task.splits.faces, photos)
-    task.images_processed += len(photos)
-    return table.to(task.device)
-
-
 # ---------------------------------------------------------------------------------------------------------- steps
 
 
@@ -234,7 +223,7 @@ def run_steps(
     """Minimise the sum of a method's losses for `config.steps` steps of AdamW on the task's copies.
 
     One mixed forward pass per step over the `sides` (forget, retain) it asks for; BatchNorm statistics stay frozen
-    unless config.batchnorm is "train"; `parameters` default to what config.head says. `after_step` is called after
+    unless config.batchnorm is "train"; `parameters` default to what config.moves says. `after_step` is called after
     each update. Raises CourseError, naming the step, when the run diverges.
     """
     set_batchnorm(task.model, config.batchnorm)
@@ -278,10 +267,10 @@ def set_batchnorm(model: torch.nn.Module, policy: str) -> None:
 
 
 def moving_parameters(task: Task, config: StepConfig) -> list[torch.nn.Parameter]:
-    """Return the weights that config.head lets move, and make them ask for gradients."""
-    policy = getattr(config, "head", "frozen")
-    task.model.requires_grad_(policy != "only")
-    task.head.requires_grad_(policy != "frozen")
+    """Return the weights that config.moves lets move, and make them ask for gradients."""
+    policy = getattr(config, "moves", "backbone")
+    task.model.requires_grad_(policy != "head")
+    task.head.requires_grad_(policy != "backbone")
     return [p for p in (*task.model.parameters(), *task.head.parameters()) if p.requires_grad]
 
 

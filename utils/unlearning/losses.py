@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import dataclass, field
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..backbones import FaceBackbone
 from ..heads import CosineHead
-from .frame import Batch
+from ..training import embed
+from .frame import Batch, Task
 
 
 def retained_names(head: CosineHead, batch: Batch) -> Tensor:
@@ -18,9 +24,9 @@ def retained_names(head: CosineHead, batch: Batch) -> Tensor:
 def distillation(batch: Batch, targets: Tensor) -> Tensor:
     """Return the mean of 1 - cos between retained embeddings now and in the original model (both unit length).
 
-    `targets` is the table of `original_points`. Introduced in notebook 08.
+    `targets` (Br, d) are the original embeddings of the same photos. Introduced in notebook 08.
     """
-    return (1.0 - (batch.retain * rows_of(targets, batch.retain_photos)).sum(dim=1)).mean()
+    return (1.0 - (batch.retain * targets).sum(dim=1)).mean()
 
 
 def rows_of(table: Tensor, photos: object) -> Tensor:
@@ -40,3 +46,44 @@ def teacher_divergence(teacher: Tensor, logits: Tensor) -> Tensor:
     the loss C times smaller. Introduced in notebook 06.
     """
     return (torch.xlogy(teacher, teacher) - teacher * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
+
+
+@dataclass
+class Teacher:
+    """A frozen copy of a face model behind a frozen copy of the head: it sees each plain photo once and remembers it.
+
+    Its looks count as images processed, one per photo that is asked for at least once. Introduced in notebook 06.
+    """
+
+    task: Task
+    model: FaceBackbone
+    head: CosineHead
+    table: Tensor
+    seen: np.ndarray = field(repr=False)
+
+    @classmethod
+    def of(cls, task: Task, model: FaceBackbone | None = None) -> Teacher:
+        """Freeze the task's model as it is now, the original before the first step, or take another model."""
+        model = copy.deepcopy(task.model if model is None else model).eval().requires_grad_(False)
+        head = copy.deepcopy(task.head).requires_grad_(False)
+        count = len(task.splits.faces)
+        table = torch.zeros(count, model.embedding_dim, device=task.device)
+        return cls(task, model, head, table, np.zeros(count, dtype=bool))
+
+    def points(self, photos: np.ndarray) -> Tensor:
+        """Return the teacher's embeddings (B, d) of photos by index, L2-normalised."""
+        new = np.unique(photos[~self.seen[photos]])
+        if len(new):
+            points = embed(self.model, self.task.splits.faces, new)
+            self.table[torch.as_tensor(new, device=self.table.device)] = points.to(self.table.device)
+            self.seen[new] = True
+            self.task.images_processed += len(new)
+        return rows_of(self.table, photos)
+
+    def logits(self, photos: np.ndarray, scale: float) -> Tensor:
+        """Return the teacher's logits (B, C) of photos by index, margin off."""
+        return self.head(self.points(photos), scale=scale)
+
+    def names(self, photos: np.ndarray, scale: float) -> Tensor:
+        """Return how probable the teacher finds each identity (B, C), margin off."""
+        return self.logits(photos, scale).softmax(dim=1)

@@ -56,11 +56,11 @@ def retrain(task: Task, config: TrainConfig) -> None:
 class FinetuneConfig(LogitConfig):
     """Fine-tuning sees retained photos only, and goes on as training did: everything moves."""
 
-    learning_rate: float = 3e-4
+    learning_rate: float = 7e-3
     retain_per_step: int = 128
     batchnorm: str = "train"
     augment: bool = True
-    head: str = "train"
+    moves: str = "both"
 
 
 def retain_side_only(step: int) -> tuple[bool, bool]:
@@ -77,7 +77,7 @@ def retain_side_only(step: int) -> tuple[bool, bool]:
     source="generic baseline, also called catastrophic forgetting",
     notebook="05",
     full=FULL,
-    grid={"learning_rate": (1e-4, 3e-4, 1e-3, 3e-3), "head": ("frozen", "train")},
+    grid={"learning_rate": (1e-4, 3e-4, 1e-3, 2e-3, 3e-3, 5e-3, 7e-3, 1e-2)},
 )
 def finetune(task: Task, config: FinetuneConfig) -> None:
     """Minimise the margin loss on retained photos, with the forget identities' columns out of the softmax (M1).

@@ -12,7 +12,7 @@ from ..splits import Splits
 
 FULL = {"steps": 300}  # what most methods' full profile changes
 LEVELS = ("frozen", "train")
-HEADS = ("frozen", "train", "only")
+MOVES = ("backbone", "both", "head")
 
 
 @dataclass(frozen=True)
@@ -46,15 +46,15 @@ class LogitConfig(StepConfig):
     """The knobs of methods that look at logits.
 
     `forget_scale` is the softmax scale of every term without margin: at the head's own scale a sure model has no
-    gradient. `head` says what moves: the backbone alone (frozen), both (train), or the head alone (only).
+    gradient. `moves` says which of the copies may change: the backbone alone, both, or the head alone.
     """
 
     forget_scale: float = 16.0
-    head: str = "frozen"
+    moves: str = "backbone"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of(self.head, HEADS, "head policy")
+        one_of(self.moves, MOVES, "choice of what moves")
         if self.forget_scale <= 0:
             raise CourseError(f"forget_scale must be above 0, not {self.forget_scale}.")
 
