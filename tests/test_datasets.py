@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from utils import alignment, datasets
+from utils import alignment, crops
 from utils.datasets import DATASETS, FaceDataset, MappedPixels, Skipped, load_faces
 from utils.settings import CourseError
 
@@ -139,11 +139,11 @@ def test_every_format_and_mode_opens(tmp_path, open_folder):
     drawing(2, (31, 400)).save(home / "tall.png")
     faces = open_folder(tmp_path / "people")
     assert faces.skipped == () and len(faces) == 19
-    crops = dict(zip(faces.photo_names, faces.images(range(19)).float(), strict=True))
+    crop = dict(zip(faces.photo_names, faces.images(range(19)).float(), strict=True))
     for twin in ("colour.bmp", "colour.webp", "CMYK.jpg", "RGBA.png", "no suffix"):
-        assert (crops[f"Ada/{twin}"] - crops["Ada/colour.png"]).abs().mean() < 8
+        assert (crop[f"Ada/{twin}"] - crop["Ada/colour.png"]).abs().mean() < 8
     for twin in ("deep.png", "float.tiff", "LA.png"):
-        assert (crops[f"Ada/{twin}"] - crops["Ada/L.jpg"]).abs().mean() < 4
+        assert (crop[f"Ada/{twin}"] - crop["Ada/L.jpg"]).abs().mean() < 4
 
 
 def test_spaces_and_accents_compare_equal_however_they_are_stored(tmp_path, open_folder):
@@ -209,7 +209,10 @@ def test_drawings_are_reported_as_photos_without_a_face(people, open_folder):
 
 
 def test_wrong_names_folders_and_sizes_get_one_clear_sentence(tmp_path, people):
-    with pytest.raises(CourseError, match="Unknown data set 'celebs'; choose one of: synthetic, lfw, folder"):
+    with pytest.raises(
+        CourseError,
+        match="Unknown data set 'celebs'; choose one of: synthetic, lfw, celeba, vggface2",
+    ):
         load_faces("celebs")
     with pytest.raises(CourseError, match="needs root.*one folder per person"):
         load_faces("folder", "")
@@ -268,7 +271,7 @@ def test_a_replaced_or_added_photo_is_noticed(people, open_folder, reads, tmp_pa
 
 def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, open_folder, monkeypatch):
     root = make_folder(tmp_path / "people", {"Ada": 5, "Bob": 5})
-    monkeypatch.setattr(datasets, "SHARD", 4)
+    monkeypatch.setattr(crops, "SHARD", 4)
     names, read = [], alignment.read_photo
 
     def interrupted(path):
@@ -295,7 +298,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, open_folder, monk
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"not a zip file"])
 def test_a_half_written_shard_is_made_again(people, open_folder, reads, tmp_path, monkeypatch, damage):
     with monkeypatch.context() as patch:  # stop before the shards are joined
-        patch.setattr(datasets.CropStore, "_merge", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(crops.CropStore, "_merge", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             open_folder(people)
     shard = next((tmp_path / "cache").rglob("shard-*.npz"))

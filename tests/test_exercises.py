@@ -88,6 +88,31 @@ def test_an_interrupt_is_not_swallowed():
         ex.check_function(crash(KeyboardInterrupt()), abs, [(1,)], "h")
 
 
+def test_turn_of_an_alignment_with_a_word_on_radians_and_sign(capsys):
+    assert ex.check_01_angle(90.0, 2j) == "exact"
+    assert ex.check_01_angle(math.pi / 2, 2j) == "close" and "radians" in capsys.readouterr().out
+    assert ex.check_01_angle(-90, 2j) == "close" and "sign" in capsys.readouterr().out
+    assert ex.check_01_angle(45, 2j) == "wrong"
+    assert ex.check_01_angle(0.0, 1 + 0j) == "exact"
+    assert ex.check_01_angle(None, 2j) == "not attempted yet" and ex.check_01_angle("left", 2j) == "wrong"
+
+
+def test_shared_people_are_people_not_photos():
+    assert ex.check_01_shared_people(lambda a, b: len(set(a) & set(b))) == "exact"
+    assert ex.check_01_shared_people(lambda a, b: len(np.intersect1d(a, b))) == "exact"
+    assert ex.check_01_shared_people(lambda a, b: np.isin(a, b).sum()) == "wrong"
+    assert ex.check_01_shared_people(lambda a, b: set(a) & set(b)) == "wrong"
+    assert ex.check_01_shared_people(lambda a, b: ...) == "not attempted yet"
+
+
+def test_nearest_centroid():
+    assert ex.check_01_nearest_centroid(lambda z, c: (z @ c.T).argmax(1)) == "exact"
+    assert ex.check_01_nearest_centroid(lambda z, c: torch.cdist(z, c).argmin(1)) == "exact"
+    assert ex.check_01_nearest_centroid(lambda z, c: (z @ c.T).argmin(1)) == "wrong"
+    assert ex.check_01_nearest_centroid(lambda z, c: (z @ c.T).argmax(0)) == "wrong"
+    assert ex.check_01_nearest_centroid(None) == "not attempted yet"
+
+
 def test_angle_in_degrees_with_a_word_on_radians(capsys):
     assert ex.check_02_angle(60.0, 0.5) == "exact"
     assert ex.check_02_angle(61.0, 0.5) == "close"

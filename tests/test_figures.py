@@ -16,6 +16,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from utils import figures as fg
+from utils.alignment import AlignedFace, canonical_landmarks
 
 RNG = np.random.default_rng(0)
 
@@ -37,10 +38,20 @@ SCORES = {
 HISTORY = [{"step": s, "loss": 1.0 / s, "retain_loss": 0.1, "mean_cosine": 0.5} for s in range(1, 5)]
 BARS = {"forget named": 1.0, "forget R@1": 0.98, "retain R@1": 0.97, "unseen R@1": float("nan")}
 
+ALIGNED = AlignedFace(
+    crop=np.moveaxis(PHOTOS[1], 0, -1),
+    box=np.array([2.0, 3.0, 12.0, 14.0]),
+    landmarks=canonical_landmarks(16, 0.2) @ np.array([[0.0, 0.5], [-0.5, 0.0]]) + 12,  # turned by 90°, half the size
+    confidence=0.99,
+    n_faces=1,
+)
+
 CASES = {
     "photo_grid": lambda: fg.photo_grid(PHOTOS, [str(i) for i in range(12)], 5, "photos"),
     "photo_grid_one": lambda: fg.photo_grid(torch.from_numpy(PHOTOS[:1])),
     "identity_rows": lambda: fg.identity_rows(PHOTOS, LABELS, NAMES, "people"),
+    "alignment_steps": lambda: fg.alignment_steps(np.moveaxis(PHOTOS[0], 0, -1), ALIGNED, title="one photo"),
+    "photos_per_person": lambda: fg.photos_per_person(np.repeat([0, 1, 2], [1, 30, 4]), 10, "photos"),
     "search_strip": lambda: fg.search_strip(*SEARCH),
     "before_after_search": lambda: fg.before_after_search([SEARCH, SEARCH], [SEARCH, SEARCH], "both"),
     "similarity_heatmap": lambda: fg.similarity_heatmap(EMB, LABELS, NAMES),
@@ -206,6 +217,25 @@ def test_a_panel_shows_both_models_and_is_small_enough_for_a_row_of_them():
     bars = figure.findobj(lambda artist: isinstance(artist, Rectangle) and abs(artist.get_width() - 0.38) < 1e-9)
     assert sorted(round(bar.get_height(), 2) for bar in bars) == [0, 0, 0.25, 0.97, 0.97, 0.98, 0.98, 1]
     assert len(fg.compact_png(figure)) < 45_000
+
+
+def test_alignment_says_how_the_photo_was_turned_and_draws_the_crops_corners():
+    figure = fg.alignment_steps(np.moveaxis(PHOTOS[0], 0, -1), ALIGNED)
+    assert "turned -90°, × 2.00" in texts(figure)
+    corners = figure.axes[2].lines[0].get_xydata()
+    assert corners == pytest.approx(np.array([[12, 12], [12, 20], [4, 20], [4, 12], [12, 12]]), abs=1e-9)
+
+
+def test_photos_per_person_counts_who_has_enough():
+    figure = fg.photos_per_person([7, 7, 7, 3, 3, 9], 2)
+    assert "2 of 3 people" in texts(figure)
+
+
+def test_split_map_draws_every_photo_once(tiny_splits):
+    figure = fg.split_map(tiny_splits, "who")
+    bars = figure.axes[0].patches
+    assert sum(bar.get_height() for bar in bars) == len(tiny_splits.faces)
+    assert "dev-forget\n1 people" in texts(figure) and "distractors" not in texts(figure)
 
 
 def test_palette_colours_are_distinct():

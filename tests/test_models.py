@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from utils import training
-from utils.backbones import FacenetBackbone, MiniFaceNet, facenet_weights_path, make_backbone
+from utils.backbones import FacenetBackbone, MiniFaceNet, make_backbone
 from utils.heads import ArcFace, CosFace, head_from_centroids, make_head
 from utils.retrieval import evaluate, retrieval_scores
 from utils.settings import MODEL_DIR, CourseError, sha256_of
@@ -68,25 +68,28 @@ def test_wrong_backbone_and_weights_name_the_valid_ones():
         make_backbone("mini", "vggface2")
 
 
-def test_facenet_weights_that_are_no_weights_are_refused_by_name(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    path = facenet_weights_path("vggface2")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("<html>too many users</html>")
-    with pytest.raises(CourseError, match=path.name):
-        make_backbone("facenet", "vggface2")
+def test_facenet_sees_160_pixels_standardised_as_it_was_trained():
+    x = make_backbone("facenet").preprocess(faces(1, 64))
+    assert x.shape == (1, 3, 160, 160) and x.min() >= -127.5 / 128 and x.max() <= 127.5 / 128
+    assert torch.equal(make_backbone("facenet").preprocess(faces(1, 160)), (faces(1, 160).float() - 127.5) / 128)
 
 
-def test_facenet_reads_a_state_dict_placed_where_its_loader_looks(tmp_path, monkeypatch):
-    from facenet_pytorch import InceptionResnetV1
+@pytest.mark.parametrize("name", ["mini", "facenet"])
+def test_parts_hold_every_weight_once_in_order(name):
+    model = make_backbone(name)
+    weights = [weight for part in model.parts().values() for module in part for weight in module.parameters()]
+    assert len(weights) == len({id(weight) for weight in weights}) == len(list(model.parameters()))
+    assert list(model.parts())[0] == "stem" and list(model.parts())[-1] == "embedding"
 
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    path = facenet_weights_path("casia-webface")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    network = InceptionResnetV1(classify=True, num_classes=10575)
-    torch.save(network.state_dict(), path)
-    model = make_backbone("facenet", "casia-webface")
-    assert torch.equal(model.network.last_linear.weight, network.last_linear.weight)
+
+def test_a_frozen_part_stays_in_evaluation():
+    model = MiniFaceNet()
+    model.stem.requires_grad_(False)
+    model.train()
+    assert model.training and not model.stem.training and not model.stem[1].training and model.stages.training
+    model.requires_grad_(True).train()
+    assert all(module.training for module in model.modules())
+    assert not any(module.training for module in model.eval().modules())
 
 
 # --------------------------------------------------------------------------------------------------------- heads

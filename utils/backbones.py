@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from pickle import UnpicklingError
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .pretrained import FACENET_WEIGHTS, fetch_facenet_weights
 from .settings import CourseError, one_of
 
 BACKBONES = ("mini", "facenet")
 PRETRAINED = ("auto", "vggface2", "casia-webface", "none")
-FACENET_FILES = {"vggface2": "20180402-114759-vggface2.pt", "casia-webface": "20180408-102900-casia-webface.pt"}
 
 
 class FaceBackbone(nn.Module):
-    """What every face model here offers: `embedding_dim`, `input_size`, `preprocess` and `forward`."""
+    """What every face model here offers: `embedding_dim`, `input_size`, `parts`, `preprocess` and `forward`."""
 
     name: str
     embedding_dim: int
@@ -32,6 +29,19 @@ class FaceBackbone(nn.Module):
         if x.shape[-2:] != (self.input_size, self.input_size):
             x = F.interpolate(x, size=(self.input_size, self.input_size), mode="bilinear", antialias=True)
         return x.contiguous(memory_format=torch.channels_last)
+
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """Return the network's parts in the order the photo meets them: fine-tuning freezes the first ones."""
+        raise NotImplementedError
+
+    def train(self, mode: bool = True) -> FaceBackbone:
+        """Switch training on or off; a wholly frozen part stays in evaluation, so its BatchNorm statistics rest."""
+        super().train(mode)
+        for part in self.parts().values() if mode else ():
+            if not any(weight.requires_grad for module in part for weight in module.parameters()):
+                for module in part:
+                    module.eval()
+        return self
 
     @property
     def device(self) -> torch.device:
@@ -77,6 +87,11 @@ class MiniFaceNet(FaceBackbone):
         )
         self.to(memory_format=torch.channels_last)
 
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """Return stem, three stages and the embedding layer."""
+        stages = {f"stage {k}": [stage] for k, stage in enumerate(self.stages, start=1)}
+        return {"stem": [self.stem], **stages, "embedding": [self.embedding]}
+
     def forward(self, x: Tensor) -> Tensor:
         """Map float faces (B, 3, 64, 64) to un-normalised embeddings (B, 128)."""
         return self.embedding(self.stages(self.stem(x)))
@@ -94,18 +109,24 @@ class FacenetBackbone(FaceBackbone):
         from facenet_pytorch import InceptionResnetV1
 
         self.network = InceptionResnetV1(pretrained=pretrained)
+        if pretrained is not None:
+            del self.network.logits  # the classifier of its own training people: search has no use for it
         self.to(memory_format=torch.channels_last)
+
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """Return stem, the three groups of Inception blocks and the embedding layer."""
+        net = self.network
+        return {
+            "stem": [net.conv2d_1a, net.conv2d_2a, net.conv2d_2b, net.conv2d_3b, net.conv2d_4a, net.conv2d_4b],
+            "blocks 35": [net.repeat_1, net.mixed_6a],
+            "blocks 17": [net.repeat_2, net.mixed_7a],
+            "blocks 8": [net.repeat_3, net.block8],
+            "embedding": [net.dropout, net.last_linear, net.last_bn],
+        }
 
     def forward(self, x: Tensor) -> Tensor:
         """Map float faces (B, 3, 160, 160) to embeddings (B, 512); this network normalises them itself."""
         return self.network(x)
-
-
-def facenet_weights_path(pretrained: str) -> Path:
-    """Return the file in which facenet-pytorch looks for its weights (TORCH_HOME or XDG_CACHE_HOME move it)."""
-    from facenet_pytorch.models.inception_resnet_v1 import get_torch_home
-
-    return Path(get_torch_home()) / "checkpoints" / FACENET_FILES[pretrained]
 
 
 def make_backbone(name: str, pretrained: str = "none") -> FaceBackbone:
@@ -113,19 +134,14 @@ def make_backbone(name: str, pretrained: str = "none") -> FaceBackbone:
     one_of(name, BACKBONES, "backbone")
     one_of(pretrained, PRETRAINED, "pretrained weights")
     if name == "mini":
-        if pretrained in FACENET_FILES:
+        if pretrained in FACENET_WEIGHTS:
             raise CourseError(f"The mini backbone has no '{pretrained}' weights; use 'auto' or 'none'.")
         return MiniFaceNet()
     if pretrained == "none":
         return FacenetBackbone()
     weights = "vggface2" if pretrained == "auto" else pretrained
-    path = facenet_weights_path(weights)
+    path = fetch_facenet_weights(weights)
     try:
         return FacenetBackbone(weights)
-    except OSError as error:
-        raise CourseError(
-            f"The '{weights}' weights could not be fetched ({error}); place the file {path.name} in {path.parent} "
-            f"by hand, or choose pretrained 'none'."
-        ) from error
-    except (RuntimeError, UnpicklingError, EOFError) as error:
+    except (RuntimeError, OSError) as error:
         raise CourseError(f"{path} is not a '{weights}' weight file; delete it and fetch it again.") from error

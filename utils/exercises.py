@@ -5,6 +5,7 @@ No checker raises on a student's mistake, and none shows the answer. A checker t
 
 from __future__ import annotations
 
+import cmath
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -127,6 +128,42 @@ def _folder_fault() -> str:
     except OSError as error:
         return f"The course's folder cannot be written ({_one_line(error)}); move it to a folder of your own."
     return ""
+
+
+# ------------------------------------------------------------------------------------------------ notebook 01: faces
+
+
+def check_01_angle(answer: Any, a: complex) -> str:
+    """Check by how many degrees the similarity transform p -> a·p + b turns a photo. Notebook 01."""
+    expected = math.degrees(cmath.phase(a))
+    got = _as_array(answer) if not _is_blank(answer) else None
+    if got is not None and got.shape == () and abs(expected) > 0.5:
+        if abs(got - math.radians(expected)) < 1e-3:
+            return _report("angle", CLOSE, "that is the angle in radians; degrees are wanted.")
+        if abs(got + expected) < 0.1:
+            return _report("angle", CLOSE, "the size is right, the sign is not: which way does a turn?")
+    hint = "a complex number's direction is cmath.phase(a), in radians."
+    return check_value(answer, expected, hint, tolerance=0.1, name="angle")
+
+
+def check_01_shared_people(student: Callable | None) -> str:
+    """Check a function (labels of one group of photos, labels of another) -> number of people in both. Notebook 01."""
+    cases = [([1, 1, 2], [2, 3, 2]), ([0, 0, 4], [1, 2]), ([5, 6, 7, 5], [7, 6, 6, 5]), ([], [1])]
+    cases = [(np.array(one, dtype=np.int64), np.array(other, dtype=np.int64)) for one, other in cases]
+    hint = "count people, not photos: which labels occur on both sides?"
+    return check_function(student, lambda one, other: len(set(one) & set(other)), cases, hint, name="shared people")
+
+
+def check_01_nearest_centroid(student: Callable | None) -> str:
+    """Check a function (unit points (n, d), unit centroids (k, d)) -> nearest row per point (n,). Notebook 01."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    draws = [torch.randn(n, d, generator=generator) for n, d in ((5, 3), (7, 3), (4, 8), (2, 8))]
+    unit = [torch.nn.functional.normalize(draw) for draw in draws]
+    hint = "points @ centroids.T holds all cosines: a row per point, a column per centroid; which column is largest?"
+    cases = [(unit[0], unit[1]), (unit[2], unit[3])]
+    return check_function(student, lambda z, c: (z @ c.T).argmax(1), cases, hint, name="nearest centroid")
 
 
 # ------------------------------------------------------------------------------------------ notebook 02: face model

@@ -22,8 +22,9 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from numpy.typing import ArrayLike
 from PIL import Image
 
+from .alignment import AlignedFace, canonical_landmarks, similarity_transform
 from .retrieval import Gallery
-from .splits import Splits
+from .splits import PARTS, Splits
 from .training import embed
 
 # Okabe and Ito's palette: eight colours that people with any common colour vision tell apart.
@@ -121,7 +122,9 @@ def photo_grid(images: ArrayLike, titles: Sequence[str] | None = None, n_columns
     """Show photos (N, 3, S, S) uint8 row by row, each with an optional title. Introduced in notebook 00."""
     n_columns = min(n_columns, len(images))
     n_rows = -(-len(images) // n_columns)
-    fig = _figure(1.45 * n_columns, (1.7 if titles is not None else 1.45) * n_rows + (0.4 if title else 0))
+    lines = max((str(text).count("\n") + 1 for text in titles), default=1) if titles is not None else 0
+    height = 1.45 + 0.25 * min(lines, 1) + 0.2 * max(0, lines - 2)
+    fig = _figure(1.45 * n_columns, height * n_rows + (0.4 if title else 0))
     for i, ax in enumerate(fig.subplots(n_rows, n_columns, squeeze=False).flat):
         if i >= len(images):
             ax.axis("off")
@@ -151,6 +154,37 @@ def identity_rows(
             else:
                 ax.axis("off")
         line[0].set_ylabel(_name_of(person, names), rotation=0, ha="right", va="center", labelpad=8)
+    fig.suptitle(title)
+    return fig
+
+
+def alignment_steps(photo: ArrayLike, face: AlignedFace, margin: float = 0.2, title: str = "") -> Figure:
+    """Show how a photo (H, W, 3) uint8 becomes a crop: photo, box and landmarks, the turned frame, the crop.
+
+    The frame is where the crop's four corners lie in the photo. Introduced in notebook 01.
+    """
+    side = len(face.crop)
+    meant = canonical_landmarks(side, margin)
+    a, b = similarity_transform(face.landmarks, meant)
+    corners = (np.array([0, side, side + 1j * side, 1j * side, 0]) - b) / a
+    fig = _figure(12.6, 3.4 + (0.35 if title else 0))
+    axes = fig.subplots(1, 4)
+    for ax, name in zip(axes, ("1 · photo", "2 · detected", "3 · turned frame", "4 · crop"), strict=True):
+        ax.imshow(face.crop if ax is axes[3] else np.asarray(photo), interpolation="bilinear")
+        ax.set(xticks=[], yticks=[], frame_on=False)
+        ax.set_title(name, loc="center", fontweight="bold")
+    x0, y0, x1, y1 = face.box
+    axes[1].plot([x0, x1, x1, x0, x0], [y0, y0, y1, y1, y0], color=ACCENT)
+    for ax, points in ((axes[1], face.landmarks), (axes[2], face.landmarks), (axes[3], meant)):
+        marker = dict(marker="+", s=120, linewidths=2.5) if ax is axes[3] else dict(marker="o", s=34, edgecolors=INK)
+        ax.scatter(*np.asarray(points).T, color="#F0E442", zorder=3, **marker)
+    axes[2].plot(corners.real, corners.imag, color="#56B4E9")
+    axes[2].plot(corners.real[:2], corners.imag[:2], color=FORGET, linewidth=4)  # which side becomes the top
+    for ax in axes[1:3]:
+        ax.set(xlim=axes[0].get_xlim(), ylim=axes[0].get_ylim())
+    axes[1].set_xlabel(f"a face: {face.confidence:.0%} sure")
+    axes[2].set_xlabel(f"turned {np.degrees(np.angle(a)):+.0f}°, × {abs(a):.2f}")
+    axes[3].set_xlabel("+ where landmarks belong")
     fig.suptitle(title)
     return fig
 
@@ -264,6 +298,7 @@ def cosine_histograms(
     log: bool = False,
     names: tuple[str, str] = ("different people", "same person"),
     unit: str = "pairs",
+    xlabel: str = "cosine of the two embeddings",
 ) -> Figure:
     """Show how the cosines of same-identity and different-identity pairs are spread, as shares. Notebook 02."""
     same, different = np.asarray(same).ravel(), np.asarray(different).ravel()
@@ -278,7 +313,7 @@ def cosine_histograms(
         ax.hist(values, bins, label=label, facecolor=to_rgba(colour, 0.3), edgecolor=colour, **style)
     if threshold is not None:
         ax.axvline(threshold, color=INK, linewidth=1.5, label=f"threshold {threshold:.2f}")
-    ax.set(xlabel="cosine of the two embeddings", ylabel=f"share of {unit}", yscale="log" if log else "linear")
+    ax.set(xlabel=xlabel, ylabel=f"share of {unit}", yscale="log" if log else "linear")
     ax.yaxis.set_major_formatter(PERCENT)
     _grid(ax, "y")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
@@ -387,6 +422,64 @@ def margin_curves(scale: float = 64.0, cosface: float = 0.35, arcface: float = 0
     _grid(ax)
     ax.legend()
     fig.suptitle(title or f"Handicap for the true person, scale s = {scale:g}")
+    return fig
+
+
+# --------------------------------------------------------------------------------------------- people and their photos
+
+
+def photos_per_person(labels: ArrayLike, minimum: int | None = None, title: str = "") -> Figure:
+    """Show how many photos each person has, most photographed first, with the least that training asks. Notebook 01."""
+    counts = np.sort(np.unique(np.asarray(labels), return_counts=True)[1])[::-1]
+    fig = _figure(7.6, 3.4)
+    ax = fig.subplots()
+    ax.stairs(counts, np.arange(len(counts) + 1) + 0.5, fill=True, color=to_rgba(RETAIN, 0.55))
+    if minimum is not None:
+        enough = int((counts >= minimum).sum())
+        label = f"training asks for {minimum} photos: {enough} of {len(counts)} people have them"
+        ax.axhline(minimum, color=INK, linestyle="--", linewidth=1.5, label=label)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2))
+    ax.set(xlabel="people, most photographed first", ylabel="photos", yscale="log", xlim=(0.5, len(counts) + 0.5))
+    ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if tick <= 1.2 * counts.max()]
+    ax.set_yticks(ticks, [str(tick) for tick in ticks])
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.set_ylim(bottom=0.8)
+    _grid(ax, "y")
+    fig.suptitle(title)
+    return fig
+
+
+def split_map(splits: Splits, title: str = "") -> Figure:
+    """Show every person as a column of photos, pool by pool, coloured by the part each photo plays. Notebook 01."""
+    parts = {"train": to_rgba(ORIGINAL, 0.45), "query": ACCENT, "gallery": "#56B4E9"}
+    pools = [pool for pool in ("forget", "dev_forget", "retain", "unseen", "distractors") if getattr(splits, pool)]
+    fig = _figure(11.0, 4.2)
+    ax = fig.subplots()
+    left, places, names = 0.0, [], []
+    line = 0.5 if splits.n_identities <= 200 else 0.0
+    for pool in pools:
+        people = np.asarray(getattr(splits, pool))
+        photos = splits.faces.labels[np.concatenate([splits.photos(pool, part) for part in PARTS])]
+        people = people[np.argsort(-np.bincount(photos)[people], kind="stable")]
+        room = max(len(people), 0.1 * splits.n_identities)  # a small pool is widened: its name must fit below
+        width, bottom = room / len(people), np.zeros(len(people))
+        for part in PARTS:
+            counts = np.bincount(splits.faces.labels[splits.photos(pool, part)], minlength=photos.max() + 1)[people]
+            middles = left + width * (np.arange(len(people)) + 0.5)
+            label = part if pool == pools[0] else None
+            ax.bar(middles, counts, width, bottom, color=parts[part], label=label, edgecolor=PAPER, linewidth=line)
+            bottom = bottom + counts
+        places.append(left + room / 2)
+        names.append(f"{pool.replace('_', '-')}\n{len(people)} people")
+        left += room + 0.02 * splits.n_identities
+    sizes = np.unique(splits.faces.labels, return_counts=True)[1]
+    top = min(sizes.max(), 3 * np.median(sizes) + 20)  # whoever has many more photos is cut off
+    ax.set(ylabel="photos", ylim=(0, 1.05 * top), xlim=(-0.01 * left, left))
+    ax.set_xticks(places, names)
+    ax.tick_params(axis="x", length=0)
+    _grid(ax, "y")
+    fig.legend(loc="outside lower center", ncols=3)
+    fig.suptitle(title)
     return fig
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from .backbones import BACKBONES, PRETRAINED, FaceBackbone, make_backbone
 from .datasets import FaceDataset
 from .heads import HEADS, CosineHead, head_from_centroids, make_head
+from .pretrained import who_was_trained_on
 from .settings import (
     MODEL_DIR,
     CourseError,
@@ -355,14 +356,19 @@ def pretrained_recogniser(
     device: torch.device,
     progress: bool,
 ) -> Recogniser:
-    """Return facenet-pytorch's pretrained model with a head made of this data set's class centroids."""
+    """Return facenet-pytorch's pretrained model with a head made of this data set's class centroids.
+
+    Its source says which of the people to forget that model was trained on, where a label list tells.
+    """
     start = time.perf_counter()
-    model = make_backbone("facenet", pretrained).to(device).eval()
+    weights = "vggface2" if pretrained == "auto" else pretrained
+    model = make_backbone("facenet", weights).to(device).eval()
     photos = trained_photos(splits, identities)
     classes = torch.from_numpy(np.searchsorted(np.asarray(identities), splits.faces.labels[photos]))
     points = embed(model, splits.faces, photos, progress=progress)
     head = head_from_centroids(config.loss, points, classes, len(identities), **head_options(asdict(config))).to(device)
-    return Recogniser(model, head, f"facenet-pytorch's {pretrained} weights", time.perf_counter() - start)
+    who = who_was_trained_on([splits.faces.identities[i] for i in splits.forget], weights)
+    return Recogniser(model, head, f"facenet-pytorch's {weights} weights. {who}", time.perf_counter() - start)
 
 
 # --------------------------------------------------------------------------------------- the committed checkpoints
