@@ -64,6 +64,14 @@ def test_an_interrupted_run_resumes_where_it_stopped(tiny_world, tmp_path, monke
     assert calls[4:] == ["dispersion"] and len(read_results(out)["runs"]) == 4
 
 
+def test_the_number_of_people_opened_can_be_limited(monkeypatch, tiny_faces, own_cache, tmp_path):
+    asked = []
+    monkeypatch.setattr(benchmark, "load_faces", lambda *_, **options: asked.append(options) or tiny_faces)
+    for limit in (0, 9):
+        run_benchmark(tiny_plan(methods=("original",), max_identities=limit), tmp_path / "r.json", progress=False)
+    assert [options["max_identities"] for options in asked] == [None, 9]
+
+
 def test_seeds_forget_different_people(tiny_world, tmp_path):
     results = run_benchmark(tiny_plan(methods=("original",), seeds=2), tmp_path / "r.json", progress=False)
     people = [run["forget_ids"] for run in results["runs"] if run["method"] == "original"]
@@ -83,6 +91,7 @@ def test_seeds_forget_different_people(tiny_world, tmp_path):
         (["--dataset", "folder"], "needs root"),
         (["--dataset", "lfw", "--root", "/no/such/folder"], "no/such/folder"),
         (["--device", "tpu"], "cpu, cuda"),
+        (["--max-identities", "-1"], "must not be negative"),
     ],
 )
 def test_bad_input_is_one_sentence_and_leaves_nothing(arguments, told, tmp_path, capsys):

@@ -73,7 +73,7 @@ def first_losses(task, name, **config) -> tuple[dict, object]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(task.splits.faces), "images", watched)
-        METHODS[name].run(task, make_config(name, {"steps": 1} | config))
+        METHODS[name].run(task, make_config(name, {"steps": 1, "forget_scale": SCALE} | config))
     return task.history[0], seen
 
 
@@ -199,6 +199,7 @@ def test_scrub_losses_agree_with_a_slow_computation(task):
         return images(faces, indices)
 
     options = {"steps": 2, "retain_per_step": 5, "gamma": 0.7, "alpha": 0.3, "max_share": 1.0, "rewind": False}
+    options["forget_scale"] = SCALE
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(task.splits.faces), "images", watched)
         METHODS["scrub"].run(task, make_config("scrub", options | {"learning_rate": 3e-3, "photos_per_identity": 2}))

@@ -52,6 +52,7 @@ class Plan:
     profile: str = "quick"
     device: str = "auto"
     image_size: int = 0
+    max_identities: int = 0
     options: tuple[tuple[str, str, object], ...] = ()
 
 
@@ -68,8 +69,8 @@ def check_plan(plan: Plan) -> None:
         make_config(name, {key: value})
     if plan.seeds < 1 or plan.forget < 1:
         raise CourseError(f"--seeds and --forget must be at least 1, not {plan.seeds} and {plan.forget}.")
-    if min(plan.seed, plan.train_epochs, plan.image_size) < 0:
-        raise CourseError("--seed, --train-epochs and --image-size must not be negative.")
+    if min(plan.seed, plan.train_epochs, plan.image_size, plan.max_identities) < 0:
+        raise CourseError("--seed, --train-epochs, --image-size and --max-identities must not be negative.")
     if plan.backbone == "mini" and plan.pretrained not in ("auto", "none"):
         raise CourseError(f"The mini backbone has no '{plan.pretrained}' weights; use --pretrained auto or none.")
     resolve_device(plan.device)
@@ -87,7 +88,14 @@ def run_benchmark(plan: Plan, out: Path, *, fresh: bool = False, progress: bool 
         results["runs"] = read_results(out)["runs"]
     size = face_size(plan)
     out.parent.mkdir(parents=True, exist_ok=True)
-    faces = load_faces(plan.dataset, plan.root or None, image_size=size, device=plan.device, progress=progress)
+    faces = load_faces(
+        plan.dataset,
+        plan.root or None,
+        image_size=size,
+        device=plan.device,
+        progress=progress,
+        max_identities=plan.max_identities or None,
+    )
     methods = dict.fromkeys((*references(plan), *(name for name in plan.methods if name not in REFERENCES)))
     bar = progress_bar(desc="benchmark", total=plan.seeds * len(methods), enabled=progress)
     wanted = []
@@ -401,6 +409,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--profile", default=plan.profile, metavar="NAME", help=f"one of: {', '.join(PROFILES)}")
     add("--device", default=plan.device, metavar="NAME", help="auto, cpu, cuda or mps")
     add("--image-size", type=int, default=0, metavar="PX", help="side of the face crops (0: what the backbone wants)")
+    add("--max-identities", type=int, default=0, metavar="N", help="open the photos of N people only (0: of all)")
     add("--set", action="append", default=[], metavar="METHOD.KEY=VALUE", help="change one setting of one method")
     add("--out", type=Path, default=BUILD_DIR / "results.json", metavar="FILE", help="where results are kept")
     add("--fresh", action="store_true", help="forget earlier results in that file instead of resuming")
