@@ -241,6 +241,12 @@ def test_a_run_that_loses_the_dev_people_stops_and_goes_back(task):
     assert watch.score() == pytest.approx(scores[-2] if len(scores) > 1 else before, abs=1e-6)
 
 
+def test_the_last_step_is_checked_too(task):
+    before = state(task.model)
+    run_steps(task, stopping(steps=2, check_every=3, max_dev_loss=1.0), lambda b: {"forget": b.forget[:, 0].mean()})
+    assert "dev_map" in task.history[-1] and not same(before, task.model.state_dict())
+
+
 def test_without_checks_the_same_run_goes_on_to_the_end(task):
     assert len(collapse_run(task, stopping(check_every=0)).history) == 40
 

@@ -26,7 +26,7 @@ class BoundaryShrinkConfig(LogitConfig):
     """`epsilon` is the attack's step per pixel, where black is 0 and white 1; 0 asks the clean photo."""
 
     learning_rate: float = 1e-4
-    epsilon: float = 0.0
+    epsilon: float = 0.02
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -93,7 +93,7 @@ def neighbours(task: Task, epsilon: float) -> Tensor:
     title="Boundary Shrink",
     labels=("forget",),
     source=PAPER,
-    grid={"learning_rate": (1e-4, 3e-4, 1e-3, 3e-3), "epsilon": (0.0, 0.1)},
+    grid={"learning_rate": (5e-5, 1e-4, 2e-4, 3e-4), "epsilon": (0.02, 0.1)},
     **ABOUT,
 )
 def boundary_shrink(task: Task, config: BoundaryShrinkConfig) -> None:

@@ -252,7 +252,8 @@ def run_steps(
         task.images_processed += len(forget_photos) + len(retain_photos)
         entry = {"step": len(task.history), **diary_entry(losses, batch), "moved": journey.moved(step)}
         task.history.append(entry)
-        if watch and (step + 1) % config.check_every == 0 and not watch.passed(entry):
+        due = config.check_every and ((step + 1) % config.check_every == 0 or step + 1 == config.steps)
+        if watch and due and not watch.passed(entry):
             break
     if watch:
         watch.restore()
