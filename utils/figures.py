@@ -738,12 +738,16 @@ def _spread_labels(ax: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str])
         ax.annotate(names[i], (x[i], y[i]), beside, arrowprops=leader, **align)
 
 
+# what else a diary holds: neither a loss nor a cosine
+NO_LOSSES = ("step", "moved", "dev_map", "name_error", "noise_norm", "damped", "erased")
+
+
 def history_curves(history: Sequence[Mapping[str, float]] | Mapping[str, Sequence[float]], title: str = "") -> Figure:
     """Show losses (left) and cosines (right) by step, given as records or as columns. Introduced in notebook 08."""
     columns = history if isinstance(history, Mapping) else _columns(history)
     length = max(len(values) for values in columns.values())
     steps = columns.get("step", np.arange(1, length + 1))
-    losses = [key for key in columns if key != "step" and "cosine" not in key]
+    losses = [key for key in columns if key not in NO_LOSSES and "cosine" not in key]
     cosines = [key for key in columns if "cosine" in key]
     groups = [(keys, label) for keys, label in ((losses, "loss"), (cosines, "cosine of forget photos")) if keys]
     fig = _figure(4.9 * max(len(groups), 1), 3.9)
