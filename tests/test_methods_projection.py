@@ -67,7 +67,7 @@ def test_points_are_not_changed_and_too_many_directions_are_refused(points):
 
 
 def test_embeddings_are_the_old_ones_projected(tiny_recogniser, tiny_splits):
-    outcome = run(tiny_recogniser, tiny_splits)
+    outcome = run(tiny_recogniser, tiny_splits, per_person=1)
     forget = tiny_splits.photos("forget", "train")
     new = embed(outcome.model, tiny_splits.faces)
     with torch.no_grad():
@@ -163,6 +163,9 @@ def test_a_model_that_normalises_its_own_output_is_projected_too():
         def __init__(self):
             super().__init__()
             self.layer = nn.Linear(12, 4)
+
+        def parts(self):
+            return {"layer": [self.layer]}
 
         def forward(self, x):
             return nn.functional.normalize(self.layer(x.flatten(1)))

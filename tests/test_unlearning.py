@@ -193,7 +193,7 @@ def test_the_diary_says_how_far_the_weights_moved(tiny_recogniser, tiny_splits):
     outcome = run("dispersion", tiny_recogniser, tiny_splits, steps=4)
     start = torch.cat([p.flatten() for p in tiny_recogniser.model.parameters()])
     end = torch.cat([p.flatten() for p in outcome.model.parameters()])
-    assert outcome.history[-1]["moved"] == pytest.approx(((end - start).norm() / start.norm()).item(), rel=1e-4)
+    assert outcome.history[-1]["moved"] == pytest.approx(((end - start).norm() / start.norm()).item(), rel=1e-3)
     assert [entry["step"] for entry in outcome.history] == [0, 1, 2, 3]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..backbones import FaceBackbone
 from ..settings import CourseError
@@ -44,6 +44,10 @@ class ProjectedBackbone(FaceBackbone):
     def preprocess(self, faces: Tensor) -> Tensor:
         """Prepare faces as the model inside wants them."""
         return self.backbone.preprocess(faces)
+
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """Return the parts of the model inside."""
+        return self.backbone.parts()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map float faces (B, 3, S, S) to projected, un-normalised embeddings (B, d)."""
