@@ -9,12 +9,18 @@ import torch
 import torch.nn.functional as F
 
 from utils.dispersion import (
+    DISPERSIONS,
+    SOFT,
     best_mean_cosine,
     dispersion_loss,
     hardest_cosine,
+    hinge_at,
+    koleo,
     log_sum_exp_cosine,
     mean_cosine,
     pair_cosines,
+    riesz_energy,
+    uniformity,
 )
 from utils.settings import CourseError
 
@@ -84,7 +90,37 @@ def test_people_are_scored_apart_and_lonely_photos_passed_over():
 def test_no_pair_and_unknown_kind_are_one_sentence():
     with pytest.raises(CourseError, match="two photos of one identity"):
         dispersion_loss("hard", points(2), torch.tensor([0, 1]))
-    with pytest.raises(CourseError, match="uniform, hard, lse"):
-        dispersion_loss("koleo", points(2), torch.tensor([0, 0]))
+    with pytest.raises(CourseError, match="uniform, hard, lse, uniformity, riesz, koleo, hinge"):
+        dispersion_loss("wish", points(2), torch.tensor([0, 0]))
     with pytest.raises(CourseError, match="at least 2"):
         best_mean_cosine(1)
+
+
+def test_uniformity_is_log_sum_exp_in_other_units():
+    z = points()
+    squared = [float((z[i] - z[j]).square().sum()) for i in range(7) for j in range(7) if i != j]
+    by_hand = math.log(sum(math.exp(-2 * d) for d in squared) / len(squared))
+    assert uniformity(z).item() == pytest.approx(by_hand, abs=1e-5)
+
+
+def test_riesz_koleo_and_hinge_by_hand():
+    z = torch.tensor([[1.0, 0.0], [0.6, 0.8], [-1.0, 0.0]])  # squared distances 0.8, 4 and 3.2
+    near, far, middle = 0.8 + SOFT, 4 + SOFT, 3.2 + SOFT
+    assert riesz_energy(z).item() == pytest.approx((near**-0.5 + far**-0.5 + middle**-0.5) / 3, rel=1e-5)
+    assert koleo(z).item() == pytest.approx(-(math.log(near) * 2 + math.log(middle)) / 6, rel=1e-5)
+    soft = [math.log1p(math.exp(10 * (c - 0.1))) / 10 for c in (0.6, -1.0, -0.6)]
+    assert hinge_at(z, level=0.1).item() == pytest.approx(sum(soft) / 3, rel=1e-5)
+
+
+def test_a_hinge_lets_strangers_rest():
+    pair = F.normalize(torch.tensor([[1.0, 0.02], [0.02, 1.0]])).requires_grad_()
+    close, apart = (torch.autograd.grad(hinge_at(pair, level), pair)[0].norm() for level in (-0.5, 0.8))
+    assert apart < 0.01 * close
+
+
+@pytest.mark.parametrize("kind", DISPERSIONS)
+def test_identical_photos_give_finite_values_and_gradients(kind):
+    z = F.normalize(torch.ones(4, 8)).requires_grad_()
+    value = DISPERSIONS[kind](z)
+    (gradient,) = torch.autograd.grad(value, z)
+    assert torch.isfinite(value) and torch.isfinite(gradient).all()

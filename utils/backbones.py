@@ -49,6 +49,26 @@ class FaceBackbone(nn.Module):
         return next(self.parameters()).device
 
 
+class AddOn(FaceBackbone):
+    """A face model with something put behind it; `backbone` is the model inside. Introduced in notebook 07.
+
+    The addition is there for all to see: whoever owns the weights can take it off again.
+    """
+
+    def __init__(self, backbone: FaceBackbone):
+        super().__init__()
+        self.backbone = backbone
+        self.name, self.embedding_dim, self.input_size = backbone.name, backbone.embedding_dim, backbone.input_size
+
+    def preprocess(self, faces: Tensor) -> Tensor:
+        """Prepare faces as the model inside wants them."""
+        return self.backbone.preprocess(faces)
+
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """Return the parts of the model inside."""
+        return self.backbone.parts()
+
+
 class ResidualBlock(nn.Module):
     """Two 3×3 convolutions with a shortcut; the first one halves the resolution. Introduced in notebook 02."""
 

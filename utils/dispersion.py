@@ -10,9 +10,12 @@ import math
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .settings import CourseError, one_of
+
+SOFT = 1e-2  # added to squared distances: a pair of identical points has a large force, not an infinite one
 
 
 def at_least_two(z: Tensor) -> Tensor:
@@ -56,10 +59,54 @@ def log_sum_exp_cosine(z: Tensor, beta: float = 10.0) -> Tensor:
     return (torch.logsumexp(beta * pair_cosines(z).flatten(), dim=0) - math.log(n * (n - 1))) / beta
 
 
+def squared_distances(z: Tensor) -> Tensor:
+    """Return 2 - 2 c_ij + SOFT (n (n - 1),) over ordered pairs of unit vectors z (n, d): never 0, so safe to divide by.
+
+    Introduced in notebook 08.
+    """
+    cosines = pair_cosines(z)
+    return (2.0 - 2.0 * cosines[torch.isfinite(cosines)]).clamp(min=0.0) + SOFT
+
+
+def uniformity(z: Tensor, t: float = 2.0) -> Tensor:
+    """Return log mean exp(-t d_ij^2) over pairs: 2t (lse at beta 2t, less 1), Wang & Isola (ICML 2020). Notebook 08."""
+    return 2.0 * t * (log_sum_exp_cosine(z, beta=2.0 * t) - 1.0)
+
+
+def riesz_energy(z: Tensor, s: float = 1.0) -> Tensor:
+    """Return the mean over pairs of d_ij^-s: charges that repel each other (MHE, Liu et al., NeurIPS 2018).
+
+    The force would be infinite at distance 0; SOFT caps it. Introduced in notebook 08.
+    """
+    return squared_distances(z).pow(-s / 2.0).mean()
+
+
+def koleo(z: Tensor) -> Tensor:
+    """Return -mean log of each photo's distance to its nearest same-identity photo (Sablayrolles et al., ICLR 2019).
+
+    Like the hard loss it sees nearest pairs only, and it pushes near duplicates most. Introduced in notebook 08.
+    """
+    nearest = (2.0 - 2.0 * pair_cosines(z).amax(dim=1)).clamp(min=0.0) + SOFT
+    return -0.5 * nearest.log().mean()
+
+
+def hinge_at(z: Tensor, level: float = 0.0, sharpness: float = 10.0) -> Tensor:
+    """Return mean softplus(b (c_ij - level)) / b over pairs: the push fades once a pair is as far apart as strangers.
+
+    `level` is the cosine of ordinary impostors, `sharpness` is b. Introduced in notebook 08.
+    """
+    cosines = pair_cosines(z)
+    return F.softplus(sharpness * (cosines[torch.isfinite(cosines)] - level)).mean() / sharpness
+
+
 DISPERSIONS: dict[str, Callable[..., Tensor]] = {
     "uniform": mean_cosine,
     "hard": hardest_cosine,
     "lse": log_sum_exp_cosine,
+    "uniformity": uniformity,
+    "riesz": riesz_energy,
+    "koleo": koleo,
+    "hinge": hinge_at,
 }
 
 

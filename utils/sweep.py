@@ -6,16 +6,15 @@ import argparse
 import functools
 import itertools
 import json
-import multiprocessing
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
 
 from .benchmark import code_version, parse_methods, without_nan, write_results
 from .datasets import load_faces
+from .parallel import finished
 from .retrieval import evaluate
 from .settings import REPO_ROOT, CourseError, one_of, progress_bar
 from .splits import Splits, make_splits
@@ -87,32 +86,16 @@ def run_sweep(names: Sequence[str], out: Path, *, jobs: int = 1, fresh: bool = F
     """
     for name in names:
         one_of(name, tuned_methods(), "method with a grid")
-    if jobs < 1:
-        raise CourseError(f"--jobs must be at least 1, not {jobs}.")
     wanted = [("original", {}), *((name, options) for name in names for options in trials_of(name))]
     done = [] if fresh or not out.is_file() else read_sweep(out)["trials"]
     done = [trial for trial in done if trial["method"] not in ("original", *names) or is_current(trial)]
     missing = [trial for trial in wanted if not any(is_trial(row, *trial) for row in done)]
     out.parent.mkdir(parents=True, exist_ok=True)
-    finished = run_in_turn(missing) if jobs == 1 else run_side_by_side(missing, jobs)
-    for trial in progress_bar(finished, desc="trials", total=len(missing), enabled=progress):
+    for trial in progress_bar(finished(run_trial, missing, jobs), desc="trials", total=len(missing), enabled=progress):
         done.append(without_nan(trial))
         write_results(out, sweep_object(done))
     write_results(out, sweep_object(done))
     return sweep_object(done)
-
-
-def run_in_turn(trials: Sequence[tuple[str, dict]]) -> Iterator[dict]:
-    """Yield the trials' rows one after the other."""
-    for trial in trials:
-        yield run_trial(*trial)
-
-
-def run_side_by_side(trials: Sequence[tuple[str, dict]], jobs: int) -> Iterator[dict]:
-    """Yield the trials' rows as they finish, several processes at a time."""
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(run_trial, *trial) for trial in trials]):
-            yield future.result()
 
 
 def is_current(trial: dict) -> bool:

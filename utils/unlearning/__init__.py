@@ -6,7 +6,7 @@ from . import (  # noqa: F401
     references, labels, ascent,
     boundary, teachers, centroids, adapters,
     pruning, noise, projection,
-    dispersal,
+    dispersal, strangers, scatter,
 )  # fmt: skip
 
 # isort: on

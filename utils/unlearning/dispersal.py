@@ -79,8 +79,5 @@ def dispersion_hard(task: Task, config: HardConfig) -> None:
     **ABOUT,
 )
 def dispersion(task: Task, config: LogSumExpConfig) -> None:
-    """Minimise the log-sum-exp of same-identity cosines (D7) and distil the retained photos.
-
-    This is the course's recommended default for now. Introduced in notebook 08.
-    """
+    """Minimise the log-sum-exp of same-identity cosines (D7) and distil the retained photos. Notebook 08."""
     disperse(task, config, "lse", beta=config.beta)

@@ -189,6 +189,11 @@ def make_batch(task: Task, step: int, forget_photos: np.ndarray, retain_photos: 
     """Run one mixed forward pass and sort its embeddings into the forget and the retain side."""
     photos = np.concatenate([forget_photos, retain_photos])
     points = F.normalize(forward(task, photos, augmented).float())
+    return sort_batch(task, step, forget_photos, retain_photos, points)
+
+
+def sort_batch(task: Task, step: int, forget_photos: np.ndarray, retain_photos: np.ndarray, points: Tensor) -> Batch:
+    """Return unit embeddings, forget photos first and retained ones next, with what is known about each photo."""
     labels = torch.from_numpy(task.splits.faces.labels[forget_photos]).to(task.device)
     n = len(forget_photos)
     return Batch(
@@ -197,7 +202,7 @@ def make_batch(task: Task, step: int, forget_photos: np.ndarray, retain_photos: 
         forget_photos=forget_photos,
         forget_labels=labels,
         forget_rows=task.head_rows(forget_photos),
-        retain=points[n:],
+        retain=points[n : n + len(retain_photos)],
         retain_photos=retain_photos,
         retain_rows=task.head_rows(retain_photos),
     )
@@ -219,12 +224,13 @@ def run_steps(
     parameters: list[torch.nn.Parameter] | None = None,
     sides: Callable[[int], tuple[bool, bool]] = both_sides,
     after_step: Callable[[int], None] = lambda step: None,
+    batch_of: Callable[[Task, int, np.ndarray, np.ndarray, bool], Batch] | None = None,
 ) -> None:
     """Minimise the sum of a method's losses for `config.steps` steps of AdamW on the task's copies.
 
     One mixed forward pass per step over the `sides` (forget, retain) it asks for; BatchNorm statistics stay frozen
     unless config.batchnorm is "train"; `parameters` default to what config.moves says. `after_step` is called after
-    each update. Raises CourseError, naming the step, when the run diverges.
+    each update; `batch_of` replaces `make_batch`. Raises CourseError, naming the step, when the run diverges.
     """
     set_batchnorm(task.model, config.batchnorm)
     parameters = parameters or moving_parameters(task, config)
@@ -239,7 +245,7 @@ def run_steps(
         with_forget, with_retain = sides(step)
         forget_photos = next(forget_stream) if with_forget else nothing
         retain_photos = next(retain_stream) if with_retain and retain_stream else nothing
-        batch = make_batch(task, step, forget_photos, retain_photos, config.augment)
+        batch = (batch_of or make_batch)(task, step, forget_photos, retain_photos, config.augment)
         losses = losses_of(batch)
         total = torch.stack(list(losses.values())).sum()
         optimiser.zero_grad(set_to_none=True)

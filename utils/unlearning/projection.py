@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..backbones import FaceBackbone
+from ..backbones import AddOn, FaceBackbone
 from ..settings import CourseError
 from .frame import Task, forward
 from .registry import method
@@ -29,25 +29,12 @@ class EscConfig:
     centred: bool = False
 
 
-class ProjectedBackbone(FaceBackbone):
-    """A face model whose embeddings pass through a fixed linear map P (d, d). Introduced in notebook 07.
-
-    The map is there for all to see: whoever owns the weights can take it off again.
-    """
+class ProjectedBackbone(AddOn):
+    """A face model whose embeddings pass through a fixed linear map P (d, d). Introduced in notebook 07."""
 
     def __init__(self, backbone: FaceBackbone, projection: Tensor):
-        super().__init__()
-        self.backbone = backbone
-        self.name, self.embedding_dim, self.input_size = backbone.name, backbone.embedding_dim, backbone.input_size
+        super().__init__(backbone)
         self.register_buffer("projection", projection.to(backbone.device))
-
-    def preprocess(self, faces: Tensor) -> Tensor:
-        """Prepare faces as the model inside wants them."""
-        return self.backbone.preprocess(faces)
-
-    def parts(self) -> dict[str, list[nn.Module]]:
-        """Return the parts of the model inside."""
-        return self.backbone.parts()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map float faces (B, 3, S, S) to projected, un-normalised embeddings (B, d)."""

@@ -172,7 +172,7 @@ def scrub(task: Task, config: ScrubConfig) -> None:
     """Take turns: minimise gamma CE + alpha T^2 KL(original || student) on retained photos, maximise T^2 KL on forget
     photos (M9), with T = the head's scale / forget_scale and the margin on in the CE alone.
 
-    A max step names no place to go to, so the photos of one person flee together. Introduced in notebook 06.
+    A max step names no place to go to: one person's photos leave much alike, and the cluster opens partly. Notebook 06.
     """
     teacher, scale = Teacher.of(task), config.forget_scale
     heat = (task.head.scale / scale) ** 2

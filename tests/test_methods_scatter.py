@@ -1,0 +1,99 @@
+"""Gather and scatter: the empty place, the layer of waves, who passes the gate, and several requests."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from utils.settings import CourseError
+from utils.training import embed
+from utils.unlearning import unlearn
+from utils.unlearning.scatter import ScatterBackbone, Waves, emptiest_direction, spread_of
+
+SMALL = {"steps": 25, "photos_per_identity": 6, "retain_per_step": 16, "strangers_per_step": 16}
+
+
+def run(recogniser, splits, model=None, **options):
+    model = recogniser.model if model is None else model
+    return unlearn("gather_scatter", model, recogniser.head, splits, device="cpu", progress=False, **SMALL | options)
+
+
+def units(n: int, d: int, seed: int = 0) -> torch.Tensor:
+    return F.normalize(torch.randn(n, d, generator=torch.Generator().manual_seed(seed)))
+
+
+class Pass(torch.nn.Module):
+    """A face model that takes the point itself as its photo."""
+
+    name, embedding_dim, input_size, device = "pass", 3, 0, torch.device("cpu")
+
+    def forward(self, x):
+        return x
+
+
+def test_the_emptiest_direction_is_where_the_points_are_not():
+    flat = torch.cat([units(50, 2), torch.full((50, 1), 0.01)], dim=1)
+    assert emptiest_direction(flat).abs()[2] > 0.99
+
+
+def test_noise_times_the_spread_is_spread_like_the_points():
+    points = units(400, 4) * torch.tensor([2.0, 1.0, 0.5, 0.1])
+    spread = spread_of(points)
+    assert torch.allclose(spread @ spread.T, points.T @ points / 400, atol=1e-4)
+
+
+def test_waves_tear_neighbours_apart_and_always_answer_the_same():
+    waves = Waves(torch.eye(32), chaos=200.0, waves=512, generator=torch.Generator().manual_seed(0))
+    tame = Waves(torch.eye(32), chaos=0.5, waves=512, generator=torch.Generator().manual_seed(0))
+    point = units(20, 32)
+    neighbour = F.normalize(point + 0.1 * units(20, 32, seed=1))
+    assert (point * neighbour).sum(1).min() > 0.99
+    assert (waves(point) * waves(neighbour)).sum(1).abs().mean() < 0.4
+    assert (tame(point) * tame(neighbour)).sum(1).min() > 0.95
+    assert torch.equal(waves(point), waves(point)) and torch.allclose(waves(point).norm(dim=1), torch.ones(20))
+
+
+def test_only_what_comes_near_the_meeting_point_is_scattered():
+    waves = Waves(torch.eye(3), 50.0, 64, torch.Generator().manual_seed(0))
+    model = ScatterBackbone(Pass(), torch.tensor([0.0, 0.0, 1.0]), 0.8, 50.0, waves)
+    photos = F.normalize(torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 0.5], [0.1, 0.0, 1.0]]))
+    answers = model(photos)
+    assert torch.allclose(answers[:2], photos[:2], atol=1e-3)
+    rest = F.normalize(photos[2:] * torch.tensor([1.0, 1.0, 0.0]))
+    assert torch.allclose(answers[2:], waves(rest), atol=1e-3)
+
+
+def test_forget_photos_are_scattered_and_others_stay(tiny_recogniser, tiny_splits):
+    outcome = run(tiny_recogniser, tiny_splits)
+    model, faces = outcome.model, tiny_splits.faces
+    forget, kept = (tiny_splits.photos(pool, "train") for pool in ("forget", "kept"))
+    inside = embed(model.backbone, faces) @ model.meeting_point
+    assert inside[forget].mean() > inside[kept].mean() + 0.3
+    assert (inside[kept] > model.gate).float().mean() < 0.05
+    inner, outer = embed(model.backbone, faces), embed(model, faces)
+    caught = inside > model.gate + 0.1
+    assert caught.any() and (inner * outer).sum(1)[caught].mean() < 0.5
+    assert (inner * outer).sum(1)[inside < model.gate - 0.1].min() > 0.9
+    assert "gather" in outcome.history[0] and outcome.history[-1]["gather"] < outcome.history[0]["gather"]
+
+
+def test_a_later_request_joins_the_earlier_one(tiny_recogniser, tiny_splits):
+    first, second = tiny_splits.forget[:1], tiny_splits.forget[1:]
+    one = dataclasses.replace(tiny_splits, forget=first, retain=tuple(sorted(tiny_splits.retain + second)))
+    earlier = run(tiny_recogniser, one, steps=3).model
+    before = {name: value.clone() for name, value in earlier.state_dict().items()}
+    later = run(tiny_recogniser, tiny_splits, model=earlier, steps=3).model
+    assert not isinstance(later.backbone, ScatterBackbone), "layers do not pile up"
+    assert torch.equal(later.meeting_point, earlier.meeting_point) and torch.equal(later.layer.fast, earlier.layer.fast)
+    assert later.gate <= earlier.gate
+    assert all(torch.equal(value, before[name]) for name, value in earlier.state_dict().items())
+
+
+def test_impossible_settings_are_one_sentence(tiny_recogniser, tiny_splits):
+    with pytest.raises(CourseError, match="at least one wave"):
+        run(tiny_recogniser, tiny_splits, waves=0)
+    with pytest.raises(CourseError, match="needs retained photos"):
+        run(tiny_recogniser, tiny_splits, retain_per_step=0)
