@@ -5,6 +5,8 @@ STAMP   := $(VENV)/.installed
 PROFILE ?= quick
 PYTHON  ?=
 ARGS    ?=
+JOBS    ?= 2
+LFW     ?=
 
 # A Python that really runs (a shim on the path may not), has venv and pip, and is one the course declares.
 SUITS   := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
@@ -50,8 +52,11 @@ test: $(STAMP)   ## check everything: style, unit tests, every notebook
 lab: $(STAMP)    ## open the notebooks in JupyterLab
 	@$(PY) -m jupyterlab notebooks $(ARGS)
 
-bench: $(STAMP)  ## compare the unlearning methods into build/results.json (ARGS="--seeds 3 --methods all")
-	@$(PY) -m utils.benchmark --dataset synthetic --profile $(PROFILE) --out build/results.json $(ARGS)
+bench: $(STAMP)  ## compare all methods, all sizes, three seeds, into build/results.json; resumes (LFW=folder for real faces)
+	@$(PY) -m utils.benchmark --methods all --seeds 3 --jobs $(JOBS) --profile $(PROFILE) --out build/results.json $(ARGS)
+	@$(PY) -m utils.benchmark --methods all --forget 1,5,20,40 --jobs $(JOBS) --profile $(PROFILE) --out build/results.json $(ARGS)
+	@$(if $(LFW),$(PY) -m utils.benchmark --methods all --dataset lfw --root $(LFW) --pretrained none --train-epochs 25 \
+	  --jobs $(JOBS) --profile $(PROFILE) --out build/results.json $(ARGS))
 
 site: $(STAMP)   ## build the HTML pages from what has been run so far
 	@$(PY) -m utils.course --site-only $(ARGS)

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
 from utils import benchmark
-from utils.benchmark import Plan, main, parse_option, percent, read_results, results_table, run_benchmark, write_results
+from utils.benchmark import (
+    Plan,
+    main,
+    parse_option,
+    percent,
+    read_results,
+    results_table,
+    run_benchmark,
+    run_plans,
+    write_results,
+)
 from utils.settings import CourseError
 from utils.splits import make_splits
 
@@ -181,3 +192,32 @@ def test_a_change_of_code_replaces_the_old_run(tiny_world, tmp_path, monkeypatch
     assert (
         [run["code"] for run in read_results(out)["runs"]] == ["another"] * 2 == [run["code"] for run in again["runs"]]
     )
+
+
+def test_several_sizes_run_in_one_go_and_say_who_is_found(tiny_world, tmp_path):
+    plans = [tiny_plan(methods=("original",), forget=number) for number in (1, 2)]
+    results = run_plans(plans, tmp_path / "r.json", progress=False)
+    assert [(run["method"], run["n_forget"]) for run in results["runs"]] == [
+        ("original", 1), ("retrain", 1), ("original", 2), ("retrain", 2),
+    ]  # fmt: skip
+    for run in results["runs"]:
+        assert run["forget_people"].keys() == set(run["forget_ids"])
+        assert run["forget"]["map"] == pytest.approx(sum(run["forget_people"].values()) / run["n_forget"], abs=0.35)
+    sizes = [line.split()[3] for line in results_table(results).splitlines()[1:]]
+    assert sizes == ["1", "1", "2", "2"]
+
+
+def test_side_by_side_gives_the_same_rows_and_names_what_failed(tmp_path, own_cache):
+    plan = tiny_plan(options=(), forget=1, methods=("original", "esc"), max_identities=16)
+    alone = run_plans([plan], tmp_path / "one.json", progress=False)
+    together = run_plans([plan], tmp_path / "two.json", jobs=2, progress=False)
+    scores = [{run["method"]: run["forget"]["map"] for run in results["runs"]} for results in (alone, together)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-3) and len(scores[0]) == 3
+    broken = replace(plan, options=(("esc", "directions", 127),))
+    results = run_plans([broken], tmp_path / "two.json", jobs=2, progress=False)
+    assert [run["method"] for run in results["failed"]] == ["esc"] and "directions" in results["failed"][0]["error"]
+
+
+def test_sizes_that_are_no_numbers_are_refused(tmp_path, capsys):
+    assert main(["--forget", "1,many", "--out", str(tmp_path / "r.json")]) == 2
+    assert "1,5,10" in capsys.readouterr().err

@@ -349,3 +349,32 @@ def test_no_hint_shows_an_answer(capsys):
     printed = capsys.readouterr().out
     for answer in ("75.5", "0.003", "-0.11", "n - 1", "n − 1"):
         assert answer not in printed
+
+
+# ------------------------------------------------------------------------------------------- notebook 10: the audit
+
+
+def test_audit_shares_and_auc_have_their_traps():
+    assert ex.check_10_recovered(lambda s, t, o: min(max((s - t) / (o - t), 0), 1)) == "exact"
+    assert ex.check_10_recovered(lambda s, t, o: (s - t) / (o - t)) == "wrong"
+    assert ex.check_10_recovered(lambda s, t, o: None) == "not attempted yet"
+    assert ex.check_10_auc(lambda f, u: (f[:, None] > u).mean() + 0.5 * (f[:, None] == u).mean()) == "exact"
+    assert ex.check_10_auc(lambda f, u: (f[:, None] > u).mean()) == "wrong"
+    assert ex.check_10_auc(lambda f, u: (f[:, None] < u).mean() + 0.5 * (f[:, None] == u).mean()) == "wrong"
+
+
+def test_a_hidden_direction_needs_far_photos_and_a_near_template():
+    hidden = np.hstack([np.eye(8), 0.5 * np.ones((8, 1))])
+    hidden /= np.linalg.norm(hidden, axis=1, keepdims=True)
+    for points, status in (
+        (hidden, "exact"),
+        (torch.tensor(hidden), "exact"),
+        (np.eye(8), "wrong"),
+        (np.eye(6), "wrong"),
+        (hidden[:5], "wrong"),
+        (np.ones((8, 4)) / 2, "wrong"),
+        (2 * hidden, "wrong"),
+        ("far", "wrong"),
+        (None, "not attempted yet"),
+    ):
+        assert ex.check_10_hidden_direction(points) == status

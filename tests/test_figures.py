@@ -38,6 +38,17 @@ SCORES = {
 HISTORY = [{"step": s, "loss": 1.0 / s, "retain_loss": 0.1, "mean_cosine": 0.5} for s in range(1, 5)]
 BARS = {"forget named": 1.0, "forget R@1": 0.98, "retain R@1": 0.97, "unseen R@1": float("nan")}
 
+AUDIT = [
+    {"attack": name, "title": name, "attacker": holder, "metric": metric, "stated_target": target,
+     "score": score, "target": goal, "original": 0.9, "recovered": share}
+    for name, holder, metric, target, score, goal, share in (
+        ("search", "photos", "mAP", "chance", 0.3, 0.1, 0.25),
+        ("pairs", "photos", "AUC", "half", 0.04, 0.5, 0.92),
+        ("layers", "weights", "mAP", "retrained", 0.5, float("nan"), float("nan")),
+        ("taken_off", "weights", "mAP", "chance", None, None, None),
+    )
+]  # fmt: skip
+
 ALIGNED = AlignedFace(
     crop=np.moveaxis(PHOTOS[1], 0, -1),
     box=np.array([2.0, 3.0, 12.0, 14.0]),
@@ -71,6 +82,9 @@ CASES = {
     "pareto": lambda: fg.pareto(SCORES),
     "history_curves": lambda: fg.history_curves(HISTORY),
     "pair_weights": lambda: fg.pair_weights(RNG.uniform(0, 1, 30)),
+    "audit_page": lambda: fg.audit_page(AUDIT, "one method"),
+    "audit_map": lambda: fg.audit_map({"a_method": AUDIT, "other": AUDIT[:2]}),
+    "relearning_curves": lambda: fg.relearning_curves({"original": {"0": 1.0, "5": 1.0}, "b": {"0": 0.1, "5": 0.4}}),
     "steps_diagram": lambda: fg.steps_diagram([("photo", "pixels"), ("embedding", "numbers")], "how"),
 }
 
@@ -251,3 +265,12 @@ def test_searches_mark_the_right_person_and_leave_the_query_out(tiny_recogniser,
         assert search.title == person and [name == person for name in search.names] == list(search.correct)
         assert sorted(search.cosines, reverse=True) == list(search.cosines)
         assert not any((answer == search.query).all() for answer in search.results)
+
+
+def test_an_audit_names_targets_and_leaves_out_what_does_not_apply():
+    page, table = texts(fg.audit_page(AUDIT)), texts(fg.audit_map({"a_method": AUDIT}))
+    for shown in (page, table):
+        assert "with photos only" in shown and "with the model's weights" in shown and "taken_off" not in shown
+        assert "30%" in shown and "0.04" in shown
+    assert "30% · chance" in page and "50% · retrained model" in page
+    assert "search  [chance]" in table and "pairs  [0.5]" in table

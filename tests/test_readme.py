@@ -78,7 +78,7 @@ def test_the_results_table_is_what_its_command_writes(capsys, monkeypatch):
 
     block = r"<!-- results: python -m utils.benchmark (.*?) -->\n(.*?)<!-- /results -->"
     blocks = re.findall(block, TEXT, re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for command, written in blocks:
         assert main(command.split()) == 0
         assert written.strip() == capsys.readouterr().out.strip() and "Retrained" in written

@@ -11,7 +11,8 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -20,6 +21,7 @@ import torch
 
 from .backbones import BACKBONES, PRETRAINED
 from .datasets import DATASETS, load_faces
+from .parallel import finished
 from .retrieval import Examination, examine
 from .settings import BUILD_DIR, PROFILES, REPO_ROOT, CourseError, atomic_path, one_of, progress_bar, resolve_device
 from .splits import Splits, make_splits
@@ -32,6 +34,7 @@ REFERENCES = ("original", "retrain")
 # what two runs must share to be told apart by their seed alone
 DATA = ("dataset", "fingerprint", "image_size", "n_forget", "dev")
 SETTING = (*DATA, "backbone", "pretrained", "train", "profile", "config")
+IDENTITY = (*SETTING, "method", "seed", "n_identities", "forget_ids", "code")
 
 
 @dataclass(frozen=True)
@@ -82,41 +85,99 @@ def run_benchmark(plan: Plan, out: Path, *, fresh: bool = False, progress: bool 
     Runs that `out` already holds, made with the same settings and code, are not repeated unless `fresh`; runs of other
     plans stay in the file. The original and the retrained model always take part. Raises CourseError. Notebook 08.
     """
-    check_plan(plan)
-    results = {"schema": SCHEMA, "environment": environment(plan), "runs": []}
+    return run_plans([plan], out, fresh=fresh, progress=progress)
+
+
+def run_plans(plans: Sequence[Plan], out: Path, *, jobs: int = 1, fresh: bool = False, progress: bool = True) -> dict:
+    """Run several plans as `run_benchmark` runs one, `jobs` runs at a time, and return all their runs.
+
+    With several jobs a run that fails is named in "failed", and the others go on. Introduced in notebook 09.
+    """
+    for plan in plans:
+        check_plan(plan)
+    results = {"schema": SCHEMA, "environment": environment(plans[0]), "runs": []}
     if out.is_file() and not fresh:
         results["runs"] = read_results(out)["runs"]
-    size = face_size(plan)
     out.parent.mkdir(parents=True, exist_ok=True)
-    faces = load_faces(
-        plan.dataset,
-        plan.root or None,
-        image_size=size,
-        device=plan.device,
-        progress=progress,
-        max_identities=plan.max_identities or None,
-    )
-    methods = dict.fromkeys((*references(plan), *(name for name in plan.methods if name not in REFERENCES)))
-    bar = progress_bar(desc="benchmark", total=plan.seeds * len(methods), enabled=progress)
-    wanted = []
-    for seed in range(plan.seed, plan.seed + plan.seeds):
-        splits = make_splits(faces, n_forget=plan.forget, forget_ids=plan.forget_ids or None, seed=seed)
-        splits = splits.swap_dev() if plan.dev else splits
-        recogniser = None
-        for name in methods:
-            bar.set_postfix_str(f"{name}, seed {seed}")
-            identity = run_identity(plan, splits, name, seed)
-            wanted.append(identity)
-            if not any(identity.items() <= run.items() for run in results["runs"]):
-                recogniser = recogniser or original_recogniser(plan, splits, progress)
-                run = identity | one_run(plan, splits, recogniser, name, seed, progress)[-1]
-                results["runs"] = [*without_earlier(results["runs"], identity), without_nan(run)]
-                write_results(out, results)
-            bar.update()
+    opened: dict = {}  # data sets and models, shared by the runs of this process
+    wanted = [(plan, *task) for plan in plans for task in runs_of(plan, opened, progress)]
+    missing = [task for task in wanted if not any(task[-1].items() <= run.items() for run in results["runs"])]
+    function = guarded_run if jobs > 1 else partial(fresh_run, opened, progress)
+    tasks = [task[:-1] for task in longest_first(missing)] if jobs > 1 else [task[:-1] for task in missing]
+    if jobs > 1 and tasks:
+        train_originals(missing, opened, progress)
+    if jobs > 1 and progress and tasks:
+        print(f"{len(wanted) - len(missing)} runs are at hand, {len(missing)} to do, {jobs} at a time.", flush=True)
+    failed = []
+    bar = progress_bar(desc="benchmark", total=len(tasks), enabled=progress and bool(tasks))
+    for run in finished(function, tasks, jobs):
+        if "error" in run:
+            failed.append(run)
+        else:
+            results["runs"] = [*without_earlier(results["runs"], run_key(run)), without_nan(run)]
+            write_results(out, results)
+        bar.set_postfix_str(f"{run['method']}, seed {run['seed']}")
+        bar.update()
     bar.close()
     write_results(out, results)
-    mine = [run for identity in wanted for run in results["runs"] if identity.items() <= run.items()]
-    return results | {"runs": mine}
+    mine = [run for *_, identity in wanted for run in results["runs"] if identity.items() <= run.items()]
+    return results | {"runs": mine} | ({"failed": failed} if failed else {})
+
+
+def runs_of(plan: Plan, opened: dict, progress: bool) -> list[tuple[str, int, dict]]:
+    """Return method, seed and identity of every run of a plan, the yardsticks first."""
+    methods = dict.fromkeys((*references(plan), *(name for name in plan.methods if name not in REFERENCES)))
+    seeds = range(plan.seed, plan.seed + plan.seeds)
+    splits = {seed: open_splits(plan, seed, opened, progress) for seed in seeds}
+    return [(name, seed, run_identity(plan, splits[seed], name, seed)) for seed in seeds for name in methods]
+
+
+def longest_first(tasks: Sequence[tuple]) -> list[tuple]:
+    """Return tasks with the retrained references first: they take longest, and nobody should wait for them alone."""
+    return sorted(tasks, key=lambda task: task[1] != "retrain")
+
+
+def train_originals(tasks: Sequence[tuple], opened: dict, progress: bool) -> None:
+    """Load or train the original models once, so that no two worker processes train the same one side by side."""
+    for plan in dict.fromkeys(replace(task[0], methods=(), options=()) for task in tasks):
+        original_recogniser(plan, open_splits(plan, plan.seed, opened, progress), progress)
+
+
+def open_splits(plan: Plan, seed: int, opened: dict, progress: bool) -> Splits:
+    """Return a plan's splits for one seed; data sets already in `opened` are not opened again."""
+    size, people = face_size(plan), plan.max_identities or None
+    source = (plan.dataset, plan.root, size, people)
+    if source not in opened:
+        options = {"image_size": size, "device": plan.device, "progress": progress, "max_identities": people}
+        opened[source] = load_faces(plan.dataset, plan.root or None, **options)
+    splits = make_splits(opened[source], n_forget=plan.forget, forget_ids=plan.forget_ids or None, seed=seed)
+    return splits.swap_dev() if plan.dev else splits
+
+
+def fresh_run(opened: dict, progress: bool, plan: Plan, name: str, seed: int) -> dict:
+    """Run one method once and return its results row; the last original model is kept in `opened`."""
+    splits = open_splits(plan, seed, opened, progress)
+    key = (replace(plan, methods=(), options=()), seed)
+    if opened.get("model", (None,))[0] != key:
+        opened["model"] = (key, original_recogniser(plan, splits, progress))
+    outcome_row = one_run(plan, splits, opened["model"][1], name, seed, progress)[-1]
+    return run_identity(plan, splits, name, seed) | outcome_row
+
+
+OPENED: dict = {}  # what a worker process has opened so far
+
+
+def guarded_run(plan: Plan, name: str, seed: int) -> dict:
+    """Do `fresh_run` in a worker process; what cannot run comes back as a row with an "error"."""
+    try:
+        return fresh_run(OPENED, False, plan, name, seed)
+    except (CourseError, RuntimeError, ValueError) as error:  # one run's failure must not stop the others
+        return {"method": name, "seed": seed, "n_forget": plan.forget, "error": str(error)}
+
+
+def run_key(run: dict) -> dict:
+    """Return the fields of a results row that `run_identity` gives."""
+    return {key: run[key] for key in IDENTITY}
 
 
 def without_earlier(runs: list[dict], identity: dict) -> list[dict]:
@@ -133,7 +194,7 @@ def references(plan: Plan) -> tuple[str, ...]:
 
 def face_size(plan: Plan) -> int:
     """Return the side of the face crops in pixels: as given, or what the backbone wants."""
-    return plan.image_size or {"mini": 64, "facenet": 160}[plan.backbone]
+    return plan.image_size or {"mini": 64, "facenet": 160}[one_of(plan.backbone, BACKBONES, "backbone")]
 
 
 def train_config(plan: Plan) -> TrainConfig:
@@ -239,8 +300,16 @@ def one_run(
         "images_processed": outcome.images_processed,
         "peak_memory_mb": round(peak_memory_mb(device), 1),
         **examination.scores(),
+        "forget_people": map_by_person(examination),
     }
     return outcome, examination, row
+
+
+def map_by_person(examination: Examination) -> dict[str, float]:
+    """Return the mAP of every forget person's own queries, by name: a mean hides who is still found."""
+    names = examination.splits.faces.identities
+    found = examination.retrieval("forget").per_identity() if len(examination.splits.photos("forget", "query")) else {}
+    return {names[label]: round(scores["map"], 4) for label, scores in found.items()}
 
 
 def run_method(
@@ -320,11 +389,16 @@ def without_nan(value: object) -> object:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
+def table_place(run: dict, order: dict[str, int]) -> tuple:
+    """Return where a run stands in a table: by data set, number forgotten, method, then seed."""
+    return run["dataset"], run["n_forget"], order.get(run["method"], len(order)), run["seed"]
+
+
 def table_rows(results: dict) -> list[list[str]]:
     """Return the cells of the summary: a row per data set and method, mean over seeds, with the spread if several."""
     groups: dict[str, dict[int, dict]] = {}
     order = {name: place for place, name in enumerate(METHODS)}
-    for run in sorted(results["runs"], key=lambda run: (run["dataset"], order.get(run["method"], len(order)))):
+    for run in sorted(results["runs"], key=lambda run: table_place(run, order)):
         setting = json.dumps([run["method"], *(run.get(key) for key in SETTING)], sort_keys=True)
         groups.setdefault(setting, {})[run["seed"]] = run  # a later run of the same seed, after a change of code, wins
     rows = []
@@ -389,6 +463,14 @@ def parse_methods(text: str) -> tuple[str, ...]:
     return tuple(METHODS) if text == "all" else tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def parse_numbers(text: str) -> list[int]:
+    """Turn '1,5,10' into numbers; raises CourseError."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise CourseError(f"--forget wants a number of people, or several as in 1,5,10, not '{text}'.") from error
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = argparse.ArgumentParser(prog="python -m utils.benchmark", description=__doc__)
@@ -401,7 +483,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--train-epochs", type=int, default=0, metavar="N", help="epochs of pretraining (0: the recipe's own)")
     add("--methods", default=",".join(plan.methods), metavar="A,B", help=f"'all', or some of: {', '.join(METHODS)}")
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--forget", type=int, default=plan.forget, metavar="N", help="forget N people drawn by the seed")
+    group.add_argument("--forget", default=str(plan.forget), metavar="N,M", help="forget so many people, drawn by seed")
     group.add_argument("--forget-ids", default="", metavar="NAME,NAME", help="forget these people")
     add("--seed", type=int, default=plan.seed, metavar="S", help="the first seed")
     add("--seeds", type=int, default=plan.seeds, metavar="K", help="run K seeds, from the first one on")
@@ -410,6 +492,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--device", default=plan.device, metavar="NAME", help="auto, cpu, cuda or mps")
     add("--image-size", type=int, default=0, metavar="PX", help="side of the face crops (0: what the backbone wants)")
     add("--max-identities", type=int, default=0, metavar="N", help="open the photos of N people only (0: of all)")
+    add("--jobs", type=int, default=1, metavar="N", help="runs at a time, one core each")
     add("--set", action="append", default=[], metavar="METHOD.KEY=VALUE", help="change one setting of one method")
     add("--out", type=Path, default=BUILD_DIR / "results.json", metavar="FILE", help="where results are kept")
     add("--fresh", action="store_true", help="forget earlier results in that file instead of resuming")
@@ -428,13 +511,15 @@ def main(arguments: Iterable[str] | None = None) -> int:
         else:
             flags = {name: value for name, value in vars(args).items() if name in Plan.__dataclass_fields__}
             flags |= {"methods": parse_methods(args.methods), "options": tuple(map(parse_option, args.set))}
-            plan = Plan(**flags)
-            results = run_benchmark(plan, args.out, fresh=args.fresh, progress=not args.quiet)
+            plans = [Plan(**flags | {"forget": number}) for number in parse_numbers(args.forget)]
+            results = run_plans(plans, args.out, jobs=args.jobs, fresh=args.fresh, progress=not args.quiet)
     except CourseError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(results_table(results, markdown=args.markdown))
-    return 0
+    for run in results.get("failed", ()):
+        print(f"error: {run['method']}, seed {run['seed']}, {run['n_forget']} people: {run['error']}", file=sys.stderr)
+    return 2 if results.get("failed") else 0
 
 
 if __name__ == "__main__":

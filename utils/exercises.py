@@ -445,3 +445,53 @@ def check_08_best_possible(student: Any, n: int | None = None) -> str:
         return check_value(student, -1 / (n - 1), hint, 0.002, "best possible")
     cases = [(count,) for count in (2, 3, 10, 40)]
     return check_function(student, lambda count: -1 / (count - 1), cases, hint, name="best possible")
+
+
+# ------------------------------------------------------------------------------------------- notebook 10: the audit
+
+
+def check_10_recovered(student: Callable | None) -> str:
+    """Check a function (score, target, original) -> the share of the way back to the original, 0 to 1. Notebook 10."""
+    cases = [(0.5, 0.1, 0.9), (0.05, 0.1, 0.9), (0.95, 0.1, 0.9), (0.8, 0.7, 1.0), (0.7, 0.7, 1.0)]
+    hint = "from the target, how far did the score go, and how far could it go? Then keep it between 0 and 1."
+    return check_function(student, _recovered_share, cases, hint, name="recovered")
+
+
+def _recovered_share(score: float, target: float, original: float) -> float:
+    return min(max((score - target) / (original - target), 0.0), 1.0)
+
+
+def check_10_auc(student: Callable | None) -> str:
+    """Check a function (cosines of forget pairs, of unseen pairs) -> AUC, ties counting half. Notebook 10."""
+    lists = [([1.0, 2.0], [0.0, 1.0]), ([0.1], [0.5, 0.6, 0.7]), ([0.4, 0.4], [0.4]), ([0.9, 0.2, 0.5], [0.3, 0.1])]
+    cases = [(np.array(forget), np.array(unseen)) for forget, unseen in lists]
+    hint = "compare every forget cosine with every unseen one: a win counts 1, a tie a half; take the mean."
+    return check_function(student, _auc, cases, hint, name="AUC")
+
+
+def _auc(forget: np.ndarray, unseen: np.ndarray) -> float:
+    wins = forget[:, None] > unseen[None, :]
+    return float((wins + 0.5 * (forget[:, None] == unseen[None, :])).mean())
+
+
+def check_10_hidden_direction(points: Any) -> str:
+    """Check unit rows (n >= 6, d) in which no two cosines exceed 0.3, yet each has cosine 0.5 to the mean. Notebook 10.
+
+    The property is tested, not one solution.
+    """
+    name = "hidden direction"
+    if _is_blank(points):
+        return _report(name, NOT_ATTEMPTED, "")
+    z = _as_array(points)
+    if z is None or z.ndim != 2 or len(z) < 6 or not np.allclose(np.linalg.norm(z, axis=1), 1, atol=1e-3):
+        return _report(name, WRONG, "wanted are at least 6 rows of length 1.")
+    template = z.mean(axis=0)
+    length = float(np.linalg.norm(template))
+    least = float((z @ template).min() / length) if length > 1e-9 else 0.0
+    nearest = float(_nearest_cosines(z).max())
+    if nearest <= 0.3 and least >= 0.5:
+        return _report(name, EXACT, f"no two nearer than {nearest:.2f}, and all within {least:.2f} of the template.")
+    if nearest <= 0.35 and least >= 0.45:
+        return _report(name, CLOSE, f"nearest pair {nearest:.2f}, lowest cosine to the template {least:.2f}.")
+    hint = "give every photo a direction of its own, and add a little of one direction that all share."
+    return _report(name, WRONG, f"nearest pair {nearest:.2f}, lowest to the template {least:.2f}. Hint: {hint}")

@@ -1,0 +1,394 @@
+"""Every attack brings back what was only hidden in the way it looks for, and nothing else."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from utils import audit as au
+from utils import benchmark
+from utils.audit import ATTACKERS, ATTACKS, TARGETS, Subject, area_under_curve, audit, make_case, recovered
+from utils.benchmark import Plan, read_results
+from utils.settings import CourseError
+from utils.unlearning.projection import ProjectedBackbone
+
+CPU = torch.device("cpu")
+WIDTH = 128
+
+
+@pytest.fixture(scope="module")
+def case(tiny_recogniser, tiny_splits):
+    """The tiny world's original model under audit, and a copy of it with other weights as the 'retrained' one."""
+    torch.manual_seed(5)
+    other = copy.deepcopy(tiny_recogniser.model)
+    other.embedding[1].weight.data += 0.01 * torch.randn_like(other.embedding[1].weight)
+    pair = tiny_recogniser.model, tiny_recogniser.head
+    return make_case(tiny_splits, pair, (other, tiny_recogniser.head), device=CPU)
+
+
+def changed(case, model, head=None):
+    return case.on(Subject(model, head, case.splits, CPU))
+
+
+def with_points(case, points_of):
+    """A case whose model is said to have made `points_of(label, index within person)` of every photo."""
+    subject = Subject(case.original.model, None, case.splits, CPU)
+    counts: dict[int, int] = {}
+    rows = []
+    for label in case.labels(subject.photos).tolist():
+        counts[label] = counts.get(label, 0) + 1
+        rows.append(points_of(label, counts[label] - 1))
+    subject.__dict__["seen"] = {"embedding": F.normalize(torch.stack(rows).float())}
+    return case.on(subject)
+
+
+def run(name, case) -> float:
+    return ATTACKS[name].run(case)["score"]
+
+
+def axis(i: int) -> torch.Tensor:
+    return F.one_hot(torch.tensor(i), WIDTH).double()
+
+
+def noise(label: int, i: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1000 * label + i)
+    return F.normalize(torch.randn(WIDTH, generator=generator, dtype=torch.float64), dim=0)
+
+
+def tight_but_for(case, forget_points):
+    """Every person a tight cluster on an axis of their own, except the forget people."""
+    forget = case.splits.forget
+    return with_points(
+        case, lambda who, i: forget_points(who, i) if who in forget else axis(who) + 0.05 * noise(who, i)
+    )
+
+
+# ------------------------------------------------------------------------------------------------- small formulas
+
+
+def test_area_under_curve_by_hand():
+    assert area_under_curve(np.array([1.0, 2.0]), np.array([0.0, 1.0])) == 3.5 / 4
+    assert area_under_curve(np.array([0.3]), np.array([0.3])) == 0.5
+    assert area_under_curve(np.array([-1.0]), np.array([0.0, 5.0])) == 0.0
+    assert math.isnan(area_under_curve(np.array([]), np.array([1.0])))
+
+
+@pytest.mark.parametrize(
+    ("score", "target", "original", "kind", "share"),
+    [
+        (0.5, 0.1, 0.9, "chance", 0.5),
+        (0.05, 0.1, 0.9, "chance", 0.0),
+        (1.0, 0.1, 0.9, "unseen", 1.0),
+        (0.7, 0.8, 0.82, "unseen", 0.0),
+        (0.81, 0.8, 0.82, "unseen", math.nan),
+        (math.nan, 0.1, 0.9, "chance", math.nan),
+        (0.5, 0.5, 0.6, "half", 0.0),
+        (0.1, 0.5, 0.6, "half", 0.8),
+        (1.0, 0.5, 0.6, "half", 1.0),
+    ],
+)
+def test_what_was_recovered(score, target, original, kind, share):
+    assert recovered(score, target, original, kind) == pytest.approx(share, nan_ok=True)
+
+
+def test_maps_are_found_again():
+    torch.manual_seed(0)
+    x = torch.randn(50, 6, dtype=torch.float64)
+    turn = torch.linalg.qr(torch.randn(6, 6, dtype=torch.float64)).Q
+    assert torch.allclose(au.orthogonal_map(x, x @ turn), turn)
+    stretch = torch.randn(6, 3, dtype=torch.float64)
+    assert torch.allclose(au.ridge_map(x, x @ stretch, 1e-9), stretch, atol=1e-6)
+
+
+def test_neighbours_vote_with_their_cosines():
+    known = torch.eye(3)
+    names = np.array([7, 8, 8])
+    asked = F.normalize(torch.tensor([[1.0, 0.1, 0.1], [0.6, 0.5, 0.5]]))
+    assert au.nearest_names(known, names, asked, 1).tolist() == [7, 7]
+    assert au.nearest_names(known, names, asked, 3).tolist() == [7, 8]
+
+
+def test_disturbances_do_what_they_say():
+    faces = torch.zeros(1, 3, 20, 20, dtype=torch.uint8)
+    faces[..., 4] = 200
+    do = au.DISTURBANCES
+    assert torch.equal(do["mirrored"](faces), faces.flip(-1))
+    assert do["shifted right"](faces).float().mean((0, 1, 2)).argmax() != 4
+    assert do["darker"](faces).max() == 120 and do["brighter"](faces).max() == 255
+    assert do["blurred"](faces).max() == 40 and do["blurred"](faces)[0, 0, 0, 9] == 0
+    assert all(change(faces).dtype == torch.uint8 and faces[..., 4].min() == 200 for change in do.values())
+
+
+# ------------------------------------------------------------------------------ attacks that must succeed, or fail
+
+
+def test_a_rotation_hides_from_the_old_gallery_and_a_map_undoes_it(case):
+    torch.manual_seed(0)
+    turn = torch.linalg.qr(torch.randn(WIDTH, WIDTH)).Q
+    turned = changed(case, ProjectedBackbone(case.original.model, turn))
+    before = run("search", case)
+    assert run("search", turned) == pytest.approx(before, abs=1e-4)
+    for direction in ("old_gallery", "old_query"):
+        assert run(direction, turned) < 0.7 * before
+        assert run(f"{direction}_orthogonal", turned) > 0.95 * before
+    for direction in ("old_gallery", "old_query"):  # 40 photos for 128 numbers: the ridge fits what they span
+        assert run(f"{direction}_linear", turned) > run(direction, turned)
+
+
+def test_a_map_does_not_bring_back_what_is_gone(case):
+    gone = tight_but_for(case, noise)
+    for name in ("old_gallery_orthogonal", "old_gallery_linear", "search"):
+        result = ATTACKS[name].run(gone)
+        assert result["score"] < result["chance"] + 0.3 * (1 - result["chance"])
+
+
+def test_templates_find_scattered_points_with_a_common_direction_and_no_others(case):
+    hinted = tight_but_for(case, lambda who, i: noise(who, i) + 0.35 * axis(who))
+    scattered = tight_but_for(case, lambda who, i: noise(who, i // 2) * (-1) ** i)  # pairs that cancel: no mean
+    assert run("template", hinted) > run("search", hinted) + 0.1
+    assert run("template", hinted) > 0.8
+    assert run("template", scattered) < 0.5
+
+
+def test_named_photos_teach_what_the_points_hold(case):
+    kept, gone = tight_but_for(case, lambda who, i: axis(who) + 0.05 * noise(who, i)), tight_but_for(case, noise)
+    for name in ("neighbours_5", "probe_1", "probe_5", "probe_20"):
+        for world, expected in ((kept, 1.0), (gone, 0.0)):
+            result = ATTACKS[name].run(world)
+            assert result["unseen"] == 1.0
+            assert abs(result["score"] - expected) <= 0.25
+    assert ATTACKS["probe_20"].run(kept)["details"]["shots"] == 3  # all that a never-seen person of this world can give
+    assert "no more" in ATTACKS["probe_20"].run(kept)["note"] and not ATTACKS["probe_1"].run(kept)["note"]
+
+
+def test_everybody_names_the_same_number_of_photos_and_none_is_a_query(case):
+    for shots in (1, 3, 20):
+        photos, given = au.named_photos(case, shots)
+        counts = np.unique(case.labels(photos), return_counts=True)[1]
+        assert set(counts.tolist()) == {given} and given <= shots
+        assert not np.isin(photos, case.splits.query).any()
+        present = case.labels(photos)
+        assert np.isin(case.splits.forget, present).all() and np.isin(case.splits.unseen, present).all()
+
+
+def test_pairs_tell_over_forgotten_people_and_known_people_from_strangers(case):
+    def loose(who: int, i: int) -> torch.Tensor:
+        return axis(who) + 0.8 * noise(who, i)
+
+    forget = case.splits.forget
+    same = with_points(case, loose)
+    over = with_points(case, lambda who, i: noise(who, i) if who in forget else loose(who, i))
+    known = with_points(case, lambda who, i: axis(who) if who in forget else loose(who, i))
+    for name in ("pairs", "pairs_train"):
+        assert run(name, over) < 0.02 and run(name, known) > 0.98
+        assert 0.2 < run(name, same) < 0.8
+
+
+def test_forgetting_in_the_last_layer_is_seen_through_by_the_earlier_ones(case):
+    model = copy.deepcopy(case.original.model)
+    model.embedding[1].weight.data.zero_()  # one point for all photos
+    shallow = changed(case, model)
+    plain = ATTACKS["search"].run(shallow)
+    assert plain["score"] < 2 * plain["chance"]
+    assert run("layers", shallow) == pytest.approx(run("layers", case)) and run("layers", shallow) > 2 * plain["score"]
+    assert set(ATTACKS["layers"].run(case)["details"]) == {"stem", "stage 1", "stage 2", "stage 3"}
+
+
+def test_joined_layers_are_white_within_retained_people(case):
+    photos = au.sample(case.splits)
+    rows = au.whitened(case, ["stage 3"], photos)
+    assert torch.allclose(rows.norm(dim=1), torch.ones(len(photos)), atol=1e-5)
+    assert run("layers_joined", case) > 0.5
+
+
+def test_forgetting_in_batchnorm_statistics_is_measured_away(case):
+    model = copy.deepcopy(case.original.model)
+    for norm in au.batch_norms(model):
+        norm.running_var.mul_(torch.linspace(0.05, 20, len(norm.running_var)))
+        norm.running_mean.add_(torch.linspace(-2, 2, len(norm.running_mean)))
+    hidden = changed(case, model)
+    assert run("search", hidden) < run("search", case) - 0.1
+    assert run("batchnorm", hidden) == pytest.approx(run("batchnorm", case), abs=0.05)
+    assert run("batchnorm", hidden) > run("search", hidden) + 0.1
+
+
+def test_a_map_that_was_added_is_taken_off_however_deep_it_sits(case):
+    broken = torch.zeros(WIDTH, WIDTH)
+    broken[0, 0] = broken[1, 1] = 1
+    once = ProjectedBackbone(case.original.model, broken)
+    twice = ProjectedBackbone(once, torch.eye(WIDTH))
+    for model in (once, twice):
+        wrapped = changed(case, model)
+        assert run("search", wrapped) < run("search", case)
+        assert run("taken_off", wrapped) == pytest.approx(run("search", case))
+        assert "one to one" in ATTACKS["averaged"].run(wrapped)["note"]
+    assert math.isnan(run("taken_off", case)) and "nothing was added" in ATTACKS["taken_off"].run(case)["note"]
+
+
+def test_averaging_with_the_old_weights_goes_half_way_back(case):
+    model = copy.deepcopy(case.original.model)
+    before = model.embedding[1].weight.detach().clone()
+    torch.manual_seed(0)
+    model.embedding[1].weight.data += 0.05 * torch.randn_like(before)
+    noisy = changed(case, model)
+    assert run("averaged", noisy) > run("search", noisy)
+    assert run("averaged", case) == pytest.approx(run("search", case))
+
+
+def test_rounding_and_cutting_keep_to_their_numbers(case, monkeypatch):
+    kept = []
+    monkeypatch.setattr(au, "plain_search", lambda case, model=None: kept.append(model) or {"score": 0.0})
+    for name in ("int8", "pruned_10", "pruned_30"):
+        ATTACKS[name].run(case)
+    rounded, *cut = kept
+    for weight in au.weight_tables(rounded):
+        assert all(len(torch.unique(channel)) <= 255 for channel in weight.flatten(1)[:3])
+    for model, share in zip(cut, (0.1, 0.3), strict=True):
+        zeros = torch.cat([(weight == 0).flatten() for weight in au.weight_tables(model)])
+        assert zeros.float().mean() == pytest.approx(share, abs=0.001)
+
+
+def test_relearning_helps_where_the_last_layer_was_spoilt(case):
+    torch.manual_seed(0)
+    model = copy.deepcopy(case.original.model)
+    model.embedding[1].weight.data[:] = model.embedding[1].weight.data[:, torch.randperm(3072)]
+    result = ATTACKS["relearn"].run(changed(case, model))
+    curve = result["details"]
+    assert list(curve) == ["0", "5", "10", "20"] and curve["20"] > curve["0"]
+    assert min(curve.values()) <= result["score"] <= max(curve.values())
+
+
+def test_relearning_other_people_never_shows_the_forgotten(case):
+    shown = {with_forget: set(case.labels(au.relearning_photos(case, with_forget))) for with_forget in (True, False)}
+    assert set(case.splits.forget) <= shown[True] and not shown[False] & set(case.splits.forget)
+    for with_forget in (True, False):
+        assert np.isin(au.relearning_photos(case, with_forget), case.splits.train).all()
+
+
+def test_rows_of_a_shipped_head_name_them_until_they_are_deleted(case, tiny_recogniser):
+    shipped = changed(case, case.original.model, tiny_recogniser.head)
+    assert run("head_rows", shipped) > 0.5
+    short = copy.deepcopy(tiny_recogniser.head)
+    short.weight = torch.nn.Parameter(short.weight[:3])
+    for head in (short, None):
+        assert math.isnan(run("head_rows", changed(case, case.original.model, head)))
+
+
+# ------------------------------------------------------------------------------------------------- the whole audit
+
+
+def test_every_attack_says_what_it_assumes():
+    for name, entry in ATTACKS.items():
+        assert entry.name == name and entry.attacker in ATTACKERS and entry.target in TARGETS
+        assert entry.question.endswith("?") or entry.question.endswith(")")
+        assert len(entry.title) <= 40
+    assert {"photos", "names", "old gallery", "weights"} == {entry.attacker for entry in ATTACKS.values()}
+
+
+def test_an_audit_is_repeatable_and_changes_nothing(case, tiny_recogniser):
+    wrapped = ProjectedBackbone(case.original.model, torch.eye(WIDTH)).eval()
+    subject = Subject(wrapped, tiny_recogniser.head, case.splits, CPU)
+    before = copy.deepcopy(wrapped.state_dict()), copy.deepcopy(tiny_recogniser.head.state_dict())
+    state = torch.random.get_rng_state()
+    first = audit(case.on(subject))
+    assert torch.equal(state, torch.random.get_rng_state())
+    for module, old in zip((wrapped, tiny_recogniser.head), before, strict=True):
+        assert all(torch.equal(value, old[name]) for name, value in module.state_dict().items())
+    assert [row["attack"] for row in first] == list(ATTACKS)
+    for row in first:
+        assert math.isnan(row["score"]) or 0 <= row["score"] <= 1
+        assert not math.isnan(row["score"]) or row["note"]
+    again = case.on(Subject(wrapped, tiny_recogniser.head, case.splits, CPU))
+    for row in first:
+        if row["attack"] in ("relearn", "views", "layers_joined", "probe_5", "batchnorm"):
+            assert run(row["attack"], again) == row["score"]
+
+
+def test_the_original_recovers_everything_and_the_retrained_nothing_of_itself(case):
+    rows = {row["attack"]: row for row in audit(case, ["search", "relearn_others", "taken_off"])}
+    assert rows["search"]["recovered"] == 1.0 and rows["search"]["score"] == rows["search"]["original"]
+    assert rows["taken_off"]["original"] == rows["search"]["original"]
+    own = audit(case.on(case.retrained), ["layers"])[0]
+    assert own["score"] == own["target"] and own["recovered"] == 0.0
+
+
+def test_references_are_attacked_once(case, monkeypatch):
+    calls, entry = [], ATTACKS["search"]
+    counted = au.replace(entry, run=lambda given: calls.append(given.subject) or entry.run(given))
+    monkeypatch.setitem(ATTACKS, "search", counted)
+    fresh = make_case(case.splits, (case.original.model, None), None, device=CPU)
+    for _ in range(2):
+        audit(fresh.on(Subject(case.original.model, None, case.splits, CPU)), ["search"])
+    assert calls.count(fresh.original) == 1 and len(calls) == 3
+
+
+def test_without_a_retrained_model_the_row_says_so(case):
+    lonely = make_case(case.splits, (case.original.model, None), device=CPU)
+    row = audit(lonely, ["layers"])[0]
+    assert math.isnan(row["target"]) and math.isnan(row["recovered"]) and "no retrained model" in row["note"]
+
+
+def test_bad_input_gets_one_sentence(case):
+    with pytest.raises(CourseError, match="Unknown attack 'serach'; choose one of: search,"):
+        audit(case, ["serach"])
+    empty = au.replace(case, splits=au.replace(case.splits, query=np.empty(0, np.int64)))
+    with pytest.raises(CourseError, match="held-out query and gallery photos of the forget people"):
+        audit(empty, ["search"])
+    model = copy.deepcopy(case.original.model)
+    model.embedding[1].weight.data[:] = math.nan
+    with pytest.raises(CourseError, match="NaN or infinity"):
+        audit(changed(case, model), ["search"])
+
+
+# --------------------------------------------------------------------------------------------------- the command
+
+
+@pytest.fixture
+def tiny_world(monkeypatch, tiny_faces, own_cache):
+    """Let the audit open the tiny data set in place of the default one."""
+    monkeypatch.setattr(au, "load_faces", lambda *_, **__: tiny_faces)
+
+
+def tiny_plan(*methods: str) -> Plan:
+    options = (("dispersion", "steps", 2),)
+    return Plan(methods=methods, forget=2, train_epochs=1, options=options, device="cpu")
+
+
+def test_audits_are_kept_and_not_repeated(tiny_world, tmp_path, monkeypatch):
+    out, attacks, calls = tmp_path / "deep" / "audit.json", ["search", "pairs", "layers"], []
+    real = au.audit
+    monkeypatch.setattr(au, "audit", lambda *args: calls.append(args) or real(*args))
+    first = au.run_audit(tiny_plan("retrain", "dispersion"), out, attacks=attacks, progress=False)
+    assert first == json.loads(out.read_text()) and first["schema"] == benchmark.SCHEMA
+    assert [run["method"] for run in first["runs"]] == ["retrain", "dispersion"]
+    assert all([row["attack"] for row in run["audit"]] == attacks for run in first["runs"])
+    again = au.run_audit(tiny_plan("retrain", "dispersion", "esc"), out, attacks=attacks, progress=False)
+    assert len(calls) == 3 and again["runs"][:2] == first["runs"]
+    au.run_audit(tiny_plan("esc"), out, attacks=["search"], progress=False)
+    assert len(calls) == 4 and len(read_results(out)["runs"]) == 4
+    au.run_audit(tiny_plan("esc"), out, attacks=["search"], fresh=True, progress=False)
+    assert len(calls) == 5 and len(read_results(out)["runs"]) == 1
+
+
+def test_the_command_prints_a_table_or_one_sentence(tiny_world, tmp_path, capsys):
+    flags = ["--forget", "2", "--train-epochs", "1", "--quiet", "--device", "cpu", "--out", str(tmp_path / "a.json")]
+    assert au.main(["--methods", "retrain", "--attacks", "search,pairs", *flags]) == 0
+    printed = capsys.readouterr().out
+    assert "stated target" in printed and "retrain" in printed and printed.count("\n") == 4
+    assert au.main(["--methods", "retrian", *flags]) == 2
+    assert capsys.readouterr().err.startswith("error: Unknown method 'retrian'")
+    assert au.main(["--methods", "retrain", "--attacks", "x", *flags]) == 2
+    assert "Unknown attack 'x'" in capsys.readouterr().err
+
+
+def test_help_states_the_definitions(capsys):
+    with pytest.raises(SystemExit):
+        au.main(["--help"])
+    printed = capsys.readouterr().out
+    assert "recovered" in printed and "(score - target) / (original - target)" in printed
