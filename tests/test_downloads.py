@@ -302,6 +302,19 @@ def test_an_unreachable_server_is_told_with_the_place_for_a_copy(tmp_path, monke
     assert fetch(closed, tmp_path, progress=False).read_bytes() == BODY
 
 
+def test_offline_it_is_told_within_seconds_and_names_the_variable_that_moves_the_folder(tmp_path, monkeypatch):
+    pauses = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    for address in ("http://127.0.0.1:9/file", "http://nowhere.invalid/file"):
+        pauses.clear()
+        with pytest.raises(CourseError, match="cannot be reached"):
+            fetch(RemoteFile("file.bin", (address,), None, SHA), tmp_path, progress=False)
+        assert sum(pauses) <= 2
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(CourseError, match="Cannot write into .*TORCH_HOME"):
+        fetch(RemoteFile("a", ("http://127.0.0.1:9/a",), moved_by="TORCH_HOME"), tmp_path / "file", progress=False)
+
+
 def test_without_a_published_checksum_the_first_file_is_the_measure(server, tmp_path, capsys):
     server.answers["/file"] = good
     path = ask(server, tmp_path, checksum=None)

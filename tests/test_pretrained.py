@@ -15,8 +15,9 @@ import pytest
 import torch
 from facenet_pytorch import InceptionResnetV1
 
-from utils import downloads, pretrained
+from utils import benchmark, downloads, pretrained, workbench
 from utils.backbones import make_backbone
+from utils.datasets import load_faces
 from utils.finetuning import FinetuneConfig, finetune
 from utils.pretrained import (
     FACENET_WEIGHTS,
@@ -223,3 +224,52 @@ def test_a_student_is_told_who_was_trained_on_or_that_nobody_knows(own_cache, th
 def test_names_meet_across_spellings():
     assert plain_name("Löve-Lace,_Ada ") == plain_name("LOVE LACE ADA") == "love lace ada"
     assert plain_name("Иван") != plain_name("Мария") and plain_name("Иван")
+
+
+# Benchmark and workbench ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder_of_people(tmp_path, tiny_faces, monkeypatch) -> Path:
+    """The tiny world as a folder of photos, cropped already: the detector is tested elsewhere."""
+    from PIL import Image
+
+    for label, name in enumerate(tiny_faces.identities[:6]):
+        (tmp_path / "people" / name).mkdir(parents=True)
+        for k, photo in enumerate(tiny_faces.images(tiny_faces.photos_of(label)[:10])):
+            Image.fromarray(photo.permute(1, 2, 0).numpy()).save(tmp_path / "people" / name / f"{k:02d}.png")
+    for module in (benchmark, workbench):
+        monkeypatch.setattr(module, "load_faces", functools.partial(load_faces, align=False))
+    return tmp_path / "people"
+
+
+def test_the_workbench_and_the_benchmark_run_on_pretrained_weights(
+    world, shelf, folder_of_people, own_cache, tmp_path, capsys
+):
+    place("vggface2", whole(shelf, "vggface2"))
+    known = sorted(entry.name for entry in folder_of_people.iterdir())
+    label_list_path("vggface2").parent.mkdir(parents=True)
+    others = [f"somebody {k}" for k in range(8631 - len(known))]
+    label_list_path("vggface2").write_text("\n".join([*known, *others]))
+
+    chosen = {"backbone": "facenet", "pretrained": "vggface2", "max_identities": 6}
+    bench = workbench.open_workbench("folder", str(folder_of_people), 1, device="cpu", **chosen)
+    forgotten = bench.faces.identities[bench.splits.forget[0]]
+    assert bench.faces.image_size == 160 and bench.before.embeddings.shape[1] == 512
+    told = f"1 of these 1 people share a name with one 'vggface2' was trained on: {forgotten}."
+    assert told in bench.recogniser.source
+    trial = bench.forget("gradient_ascent", steps=2, check_every=0)
+    assert bench.stayed(trial).max() < 1 and bench.panel(trial)
+
+    out = tmp_path / "results.json"
+    where = f"--dataset folder --root {folder_of_people} --backbone facenet --pretrained vggface2 --device cpu --quiet"
+    what = f"--methods dispersion --set dispersion.steps=2 --forget 1 --out {out}"
+    assert benchmark.main(f"{where} {what}".split()) == 0
+    runs = benchmark.read_results(out)["runs"]
+    assert [run["method"] for run in runs] == ["original", "dispersion"]  # no retraining of what came trained
+    assert all(run["image_size"] == 160 and run["pretrained"] == "vggface2" for run in runs)
+
+
+def test_the_workbench_refuses_an_option_it_does_not_know():
+    with pytest.raises(CourseError, match="Unknown option of the workbench 'backbon'.*backbone"):
+        workbench.open_workbench(backbon="facenet")

@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from utils import alignment
 from utils.downloads import require_room
 from utils.layouts import MAY_NEED_A_PLUGIN, Photo
-from utils.settings import atomic_path, progress_bar
+from utils.settings import atomic_path, progress_bar, without_collector
 
 SHARD = 256  # photos per unit of work: what an interruption can lose, and what is held in memory
 UNREADABLE = "not a readable image"
@@ -70,7 +70,8 @@ class CropStore:
         recipe = [alignment.RECIPE, str(root), options.image_size, self.align, options.max_identities]
         recipe += [options.part] if options.part else []
         self.folder = options.cache / "aligned" / f"{name}-{digest(recipe)}"
-        self.stamps = [(photo.name, *photo.stamp()) for photo in photos]
+        with without_collector():
+            self.stamps = [(photo.name, *photo.stamp()) for photo in photos]
         self.fingerprint = digest(self.stamps)
         self._aligner: alignment.Aligner | None = None
 

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from utils import alignment, layouts, sources
 from utils.crops import CropStore, LoadOptions, MappedPixels, digest
 from utils.layouts import FaceIndex, People, Skipped
-from utils.settings import CourseError, cache_dir, one_of, suggest
+from utils.settings import CourseError, cache_dir, one_of, suggest, without_collector
 
 
 @dataclass(eq=False)
@@ -235,7 +235,8 @@ def _load_photos(name: str) -> Callable[[str | Path | None, LoadOptions], FaceDa
     def load(root: str | Path | None, options: LoadOptions) -> FaceDataset:
         if name == "olivetti":  # face crops already, too small for the detector
             options = replace(options, align=bool(options.align))
-        index = INDEXES[name](root, options)
+        with without_collector():
+            index = INDEXES[name](root, options)
         if options.progress:
             print(index.report())
         return _crops_of(index, options)

@@ -12,10 +12,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
+from urllib3.exceptions import NewConnectionError
 
 from utils.settings import CourseError, progress_bar
 
 ATTEMPTS = 5  # in a row without a new byte, before an address is given up
+OFFLINE_ATTEMPTS = 2  # if there is no such host, or nobody listens there
 PAUSE = 1.0  # seconds before the second attempt; doubled each time
 LONGEST_PAUSE = 60.0  # seconds, also when a server asks for more
 SILENCE = 30.0  # seconds without a byte after which a connection counts as broken
@@ -27,12 +29,14 @@ TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
 @dataclass(frozen=True)
 class RemoteFile:
     """A file on the web: the name it gets here, its addresses in order of preference, its size in bytes and its
-    checksum as 'sha256:...' or 'md5:...'; size and checksum are None where they are not known."""
+    checksum as 'sha256:...' or 'md5:...'; size and checksum are None where they are not known; `moved_by` is the
+    environment variable that moves the folder it goes to."""
 
     name: str
     urls: tuple[str, ...]
     size: int | None = None
     checksum: str | None = None
+    moved_by: str = "FACE_COURSE_CACHE"
 
 
 class DownloadError(CourseError):
@@ -51,6 +55,10 @@ class _Interrupted(Exception):
         self.pause = pause
 
 
+class _Unreachable(_Interrupted):
+    """No connection at all: most likely this machine is offline, and waiting will not help."""
+
+
 def fetch(remote: RemoteFile, folder: Path, *, progress: bool = True) -> Path:
     """Return the path of a verified copy in `folder`, downloading it if it is not there or not whole; without a known
     checksum the first download is trusted and its sha256 required ever after; raises DownloadError with the place
@@ -60,7 +68,7 @@ def fetch(remote: RemoteFile, folder: Path, *, progress: bool = True) -> Path:
     unfit = _misfit(target, remote.size, expected) if target.is_file() else "absent"
     if not unfit:
         return _remember(target, remote, expected)
-    require_room(target.parent, remote.size or 0)
+    require_room(target.parent, remote.size or 0, remote.moved_by)
     failures = [] if unfit == "absent" else [f"the copy that lies there {unfit}"]
     for url in remote.urls:
         host = urlsplit(url).netloc
@@ -78,9 +86,9 @@ def fetch(remote: RemoteFile, folder: Path, *, progress: bool = True) -> Path:
     )
 
 
-def require_room(folder: Path, n_bytes: int) -> None:
+def require_room(folder: Path, n_bytes: int, moved_by: str = "FACE_COURSE_CACHE") -> None:
     """Make the folder if need be; raises CourseError if it cannot be written or `n_bytes` do not fit there."""
-    mend = "choose another place with the environment variable FACE_COURSE_CACHE"
+    mend = f"choose another place with the environment variable {moved_by}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -130,7 +138,8 @@ def _download(url: str, host: str, remote: RemoteFile, expected: str | None, tar
 
 def _receive(url: str, remote: RemoteFile, expected: str | None, partial: Path, progress: bool) -> None:
     """Append to `partial` until the file is whole, with pauses between attempts that bring nothing new."""
-    furthest, failed, validator = _size(partial), 0, None
+    start = furthest = _size(partial)
+    failed, validator = 0, None
     with progress_bar(desc=remote.name, total=remote.size, enabled=progress) as bar:
         bar.unit, bar.unit_scale = "B", True
         while True:
@@ -141,7 +150,8 @@ def _receive(url: str, remote: RemoteFile, expected: str | None, partial: Path, 
             except _Interrupted as interrupted:
                 failed = 0 if _size(partial) > furthest else failed + 1
                 furthest = max(furthest, _size(partial))
-                if failed >= ATTEMPTS:
+                offline = isinstance(interrupted, _Unreachable) and furthest == start
+                if failed >= (OFFLINE_ATTEMPTS if offline else ATTEMPTS):
                     raise _Refused(f"{interrupted} ({failed} attempts)") from interrupted
                 time.sleep(min(max(interrupted.pause, PAUSE * 2 ** max(failed - 1, 0)), LONGEST_PAUSE))
 
@@ -157,6 +167,8 @@ def _connect(url: str, offset: int, validator: str | None) -> requests.Response:
     except requests.TooManyRedirects as error:
         raise _Refused("redirects in a circle") from error
     except (requests.ConnectionError, requests.Timeout) as error:
+        if isinstance(getattr(error.args[0] if error.args else None, "reason", None), NewConnectionError):
+            raise _Unreachable("cannot be reached (no such host, or nobody listens there)") from error
         raise _Interrupted(f"cannot be reached or fell silent ({type(error).__name__})") from error
     except requests.RequestException as error:
         raise _Refused(f"gave no usable answer ({type(error).__name__})") from error
@@ -173,7 +185,7 @@ def _append(response: requests.Response, remote: RemoteFile, expected: str | Non
     if remote.size and total not in (None, remote.size):
         raise _Refused(f"offers {total:,} bytes instead of {remote.size:,}")
     limit = remote.size or total
-    require_room(partial.parent, (limit or 0) - offset)
+    require_room(partial.parent, (limit or 0) - offset, remote.moved_by)
     bar.total, bar.n = limit, offset
     with open(partial, "ab" if offset else "wb") as file:
         for block in _blocks(response):

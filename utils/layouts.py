@@ -56,7 +56,7 @@ class Photo(NamedTuple):
     def stamp(self) -> tuple[int, int]:
         """Return size and time of the last change in nanoseconds, which differ once the file was replaced."""
         try:
-            status = os.stat(os.path.join(self.folder, self.file))
+            status = os.stat(f"{self.folder}{os.sep}{self.file}")
         except OSError:  # gone since it was listed: reading it will say so
             return -1, 0
         return status.st_size, status.st_mtime_ns

@@ -37,11 +37,17 @@ FACENET_WEIGHTS = {
             (f"{RELEASE}/20180402-114759-vggface2.pt", f"{MIRROR}/facenet_20180402_114759_vggface2.pth"),
             111_898_327,
             "sha256:281cebca8662831adb987a874bdcb36e73f5b1c6dc5ee5878f305e985625d99b",
+            moved_by="TORCH_HOME",
         ),
         8631,
     ),
     "casia-webface": Weights(
-        RemoteFile("20180408-102900-casia-webface.pt", (f"{RELEASE}/20180408-102900-casia-webface.pt",)), 10575
+        RemoteFile(
+            "20180408-102900-casia-webface.pt",
+            (f"{RELEASE}/20180408-102900-casia-webface.pt",),
+            moved_by="TORCH_HOME",
+        ),
+        10575,
     ),
 }
 

@@ -23,10 +23,12 @@ from .benchmark import (
 )
 from .datasets import FaceDataset, load_faces
 from .retrieval import Examination, RetrievalScores, examine, retrieval_scores
-from .settings import BUILD_DIR, resolve_device
+from .settings import BUILD_DIR, one_of, resolve_device
 from .splits import Splits, make_splits
 from .training import Recogniser
 from .unlearning import METHODS, Unlearned, unlearn
+
+MORE = ("backbone", "pretrained", "train_epochs", "max_identities", "image_size")
 
 
 @dataclass(frozen=True)
@@ -120,14 +122,19 @@ def open_workbench(
     profile: str = "quick",
     device: str = "auto",
     results: Path = BUILD_DIR / "results.json",
+    **more: object,
 ) -> Workbench:
     """Open the data set, draw the forget people, load or train the face model and examine it; raises CourseError.
 
-    Introduced in notebook 05.
+    `more` are further fields of the benchmark's `Plan`: backbone, pretrained, train_epochs, max_identities, image_size.
+    The crops are as large as the backbone wants them. Introduced in notebook 05.
     """
-    plan = Plan(dataset=dataset, root=root, forget=n_forget, seed=seed, profile=profile, device=device)
+    for name in more:
+        one_of(name, MORE, "option of the workbench")
+    plan = Plan(dataset=dataset, root=root, forget=n_forget, seed=seed, profile=profile, device=device, **more)
     check_plan(plan)
-    faces = load_faces(dataset, root or None, image_size=face_size(plan), device=device)
+    people = plan.max_identities or None
+    faces = load_faces(dataset, root or None, image_size=face_size(plan), device=device, max_identities=people)
     splits = make_splits(faces, n_forget=n_forget, seed=seed)
     recogniser = original_recogniser(plan, splits, progress=True)
     before = examine(recogniser.model, splits, recogniser.head, device=device)
