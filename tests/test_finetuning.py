@@ -58,7 +58,8 @@ def test_it_trains_once_then_loads_and_can_refuse(own_cache, tiny_splits, monkey
 
 def test_another_start_is_another_checkpoint(own_cache, tiny_splits, tiny_recogniser, tmp_path):
     path = tmp_path / "mine.safetensors"
-    save_recogniser(path, tiny_recogniser, recipe_of(tiny_splits, tiny_splits.trained, "mini", "none", QUICK))
+    mine = replace(tiny_recogniser, model=MiniFaceNet().eval())
+    save_recogniser(path, mine, recipe_of(tiny_splits, tiny_splits.trained, "mini", "none", QUICK))
     for start in ("embedded", path, MODEL_DIR / EMBEDDED["original"]):  # the last is the first by another name
         finetune(tiny_splits, start=start, config=QUICK, device="cpu", progress=False)
     assert len(list((own_cache / "models").glob("*.safetensors"))) == 2

@@ -122,14 +122,14 @@ def train_towards(task, targets: torch.Tensor) -> None:
     run_steps(task, BoundaryShrinkConfig(steps=15, learning_rate=1e-3), losses)
 
 
-def own_cosine(task) -> float:
+def own_loss(task) -> float:
     points = embed(task.model, task.splits.faces, task.forget_photos)
-    return task.head.cosines(points).gather(1, task.head_rows(task.forget_photos)[:, None]).mean().item()
+    return F.cross_entropy(task.head(points, scale=16.0), task.head_rows(task.forget_photos)).item()
 
 
 def test_a_failed_attack_would_reinforce_the_name_if_the_own_name_were_not_barred(task):
     """The published code takes the attacked photo's argmax over all names: too weak an attack finds the own one."""
-    photos, before = task.forget_photos, own_cosine(task)
+    photos, before = task.forget_photos, own_loss(task)
     rows = task.head_rows(photos)
     weak = attack(task, inputs_of(task, photos), rows, 0.002)
     with torch.no_grad():
@@ -140,7 +140,7 @@ def test_a_failed_attack_would_reinforce_the_name_if_the_own_name_were_not_barre
     defective, barred = twin(task), twin(task)
     train_towards(defective, table)
     train_towards(barred, neighbours(task, 0.002))
-    assert own_cosine(defective) > before > own_cosine(barred) + 0.1
+    assert own_loss(defective) < before < own_loss(barred) - 0.1
 
 
 # --------------------------------------------------------------------------------------------------------- updates
