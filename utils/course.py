@@ -298,6 +298,33 @@ def refresh_in_place(folder: Path = NOTEBOOK_DIR, *, only: str | None = None, ti
             bar.update()
 
 
+def setup_of(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
+    """Return a notebook's set-up cell, its first code cell, tagged 'setup'; CourseError without one."""
+    first = next((cell for cell in notebook.cells if cell.cell_type == "code"), None)
+    if first is None or "setup" not in first.metadata.get("tags", []):
+        raise CourseError(f"The first code cell of {name} is not tagged 'setup'.")
+    return first
+
+
+def sync_setup(folder: Path = NOTEBOOK_DIR) -> list[str]:
+    """Copy notebook 00's set-up cell into the others, exercises and solutions, and name those it changed.
+
+    Outputs are kept: on a machine where the course is installed the cell prints nothing.
+    """
+    paths = [path for place in (folder, folder / "solutions") for path in sorted(place.glob("[0-9][0-9]_*.ipynb"))]
+    source = setup_of(read(find_notebooks(folder)[0]), "the first notebook").source
+    changed = []
+    for path in paths:
+        notebook = read(path)
+        cell = setup_of(notebook, path.name)
+        if cell.source != source:
+            cell.source = source
+            with atomic_path(path) as temporary:
+                nbformat.write(notebook, temporary)
+            changed.append(shown(path))
+    return changed
+
+
 def results_text(build: Path = BUILD_DIR) -> str:
     """Return the table of build/results.json (method, forget, retain, unseen, seconds), or '' if there is none yet."""
     path = build / "results.json"
@@ -348,6 +375,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     mode.add_argument("--in-place", action="store_true", help="run with the defaults, store the outputs in place")
     mode.add_argument("--site-only", action="store_true", help="run nothing, build the pages from what there is")
     mode.add_argument("--check", action="store_true", help="run nothing, check the environment and print its versions")
+    mode.add_argument("--sync-setup", action="store_true", help="run nothing, copy notebook 00's set-up cell to all")
     return parser.parse_args(argv)
 
 
@@ -356,6 +384,9 @@ def perform(arguments: argparse.Namespace) -> None:
     folder, build = arguments.notebooks.resolve(), arguments.build.resolve()
     if arguments.check:
         print("\n".join(f"{name:16} {version}" for name, version in check_environment().items()))
+        return
+    if arguments.sync_setup:
+        print("\n".join(sync_setup(folder)) or "All set-up cells are the same already.")
         return
     if arguments.in_place:
         if arguments.parameters or arguments.profile != "quick":

@@ -24,6 +24,9 @@ REPO_ROOT = Path(__file__).resolve().parent.parent
 MODEL_DIR = REPO_ROOT / "data" / "models"
 BUILD_DIR = REPO_ROOT / "build"
 PROFILES = ("quick", "full")
+FULL_MINUTES: dict[
+    str, int
+] = {}  # a GPU's name -> minutes of 'make run PROFILE=full' on it; nothing is entered unmeasured
 
 
 class CourseError(ValueError):
@@ -129,6 +132,15 @@ def without_collector() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+def offer_full_profile() -> None:
+    """Print one line where a GPU is found: the full profile and its price in minutes, if measured. Notebook 00."""
+    if not torch.cuda.is_available():
+        return
+    gpu = torch.cuda.get_device_name()
+    price = f"about {FULL_MINUTES[gpu]} minutes" if gpu in FULL_MINUTES else "its minutes on this GPU were not measured"
+    print(f"GPU found: {gpu}. profile = 'full' in the next cell takes longer schedules (the whole course: {price}).")
 
 
 def check_environment() -> dict[str, str]:

@@ -49,6 +49,10 @@ math[display=block]{overflow-x:auto;margin:.8rem 0}
 class PageRenderer(IPythonRenderer):
     """Markdown to HTML with formulas written as MathML, which browsers draw without a script."""
 
+    def block_html(self, html: str) -> str:
+        """Leave HTML as written unless it shows a picture: parsed alone, a fold would be closed at once."""
+        return super().block_html(html) if "<img" in html else html
+
     def inline_math(self, body: str) -> str:
         """Render `$...$`."""
         return mathml(body, "inline")
