@@ -267,8 +267,11 @@ def test_vggface2_at_the_wrong_level_or_without_its_names(vggface2, open_set):
         open_set("vggface2", vggface2 / "train")
     with pytest.raises(CourseError, match=f"one level too high: try '{vggface2}'; expected"):
         open_set("vggface2", vggface2.parent)
-    with pytest.raises(CourseError, match="neither train nor test"):
+    with pytest.raises(CourseError, match=f"two levels too deep: try '{vggface2}'; expected"):
         open_set("vggface2", vggface2 / "train" / "n000002")
+    (vggface2.parent / "elsewhere" / "empty" / "within").mkdir(parents=True)
+    with pytest.raises(CourseError, match="neither train nor test"):
+        open_set("vggface2", vggface2.parent / "elsewhere" / "empty" / "within")
     (vggface2 / "identity_meta.csv").unlink()
     with pytest.raises(CourseError, match="no identity_meta.csv in .*expected"):
         open_set("vggface2", vggface2)

@@ -496,7 +496,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--set", action="append", default=[], metavar="METHOD.KEY=VALUE", help="change one setting of one method")
     add("--out", type=Path, default=BUILD_DIR / "results.json", metavar="FILE", help="where results are kept")
     add("--fresh", action="store_true", help="forget earlier results in that file instead of resuming")
-    add("--table", action="store_true", help="only print the table of an existing results file")
+    add("--table", action="store_true", help="only print the table of an existing results file, of --methods if given")
     add("--markdown", action="store_true", help="print the table as Markdown")
     add("--quiet", action="store_true", help="no progress bars")
     return parser
@@ -508,6 +508,9 @@ def main(arguments: Iterable[str] | None = None) -> int:
     try:
         if args.table:
             results = read_results(args.out)
+            if args.methods != ",".join(Plan().methods):
+                chosen = parse_methods(args.methods)
+                results["runs"] = [run for run in results["runs"] if run["method"] in chosen]
         else:
             flags = {name: value for name, value in vars(args).items() if name in Plan.__dataclass_fields__}
             flags |= {"methods": parse_methods(args.methods), "options": tuple(map(parse_option, args.set))}

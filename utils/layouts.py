@@ -287,9 +287,10 @@ def find_vggface2(given: Path) -> Path:
     """Return the given folder if VGGFace2's train or test folder lies in it; raises CourseError with a better place."""
     if _vggface2_parts(given):
         return given
-    for path, what in ((given.parent, "deep"), *((path, "high") for path in _folders(given))):
+    above = ((given.parent, "one level too deep"), (given.parent.parent, "two levels too deep"))
+    for path, what in (*above, *((path, "one level too high") for path in _folders(given))):
         if _vggface2_parts(path):
-            raise CourseError(f"'{given}' is one level too {what}: try '{path}'; expected {VGGFACE2_LAYOUT}.")
+            raise CourseError(f"'{given}' is {what}: try '{path}'; expected {VGGFACE2_LAYOUT}.")
     raise CourseError(f"'{given}' has neither train nor test with folders like n000001; expected {VGGFACE2_LAYOUT}.")
 
 

@@ -51,7 +51,7 @@ START_HERE = """Face identity unlearning: a notebook course
    Begin with notebooks/00_start_here.ipynb.
 
 Only reading? Open site/index.html: every lesson with its results, no installation.
-One page to print and hand out: guide.html. For teachers: docs/teaching.md or site/teaching.html.
+One page to print and hand out: guide.html.
 Is the copy whole?  python install.py --verify   (or: sha256sum -c SHA256SUMS)
 """
 INSTALL_SH = """#!/bin/sh
