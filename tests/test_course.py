@@ -236,14 +236,26 @@ def pages(places) -> dict[str, str]:
         nbformat.write(notebook, path)
     (build / "site").mkdir(parents=True)
     (build / "site/99_gone.html").write_text("old")
+    (folder.parent / "docs").mkdir()
+    words = "# Some words\n\n<a id='word'></a>**Word.** See [it](../notebooks/00_a.ipynb) and [data](../data/x.md)."
+    (folder.parent / "docs/words.md").write_text(words)
     course.make_site(folder, build)
     return {path.name: path.read_text(encoding="utf-8") for path in (build / "site").glob("*")}
 
 
 def test_the_site_has_a_page_per_notebook_and_nothing_else(pages):
-    assert sorted(pages) == ["00_a.html", "01_b.html", "index.html"]
+    assert sorted(pages) == ["00_a.html", "01_b.html", "index.html", "words.html"]
     for text in pages.values():
         assert '<meta name="viewport" content="width=device-width' in text and "max-width:100%" in text
+
+
+def test_documents_become_pages_that_notebooks_can_link_to(pages):
+    assert '<a href="words.html">Some words</a>' in pages["index.html"]
+    assert 'href="00_a.html"' in pages["words.html"] and "id='word'" in pages["words.html"].replace('"', "'")
+    assert site.moved("../docs/words.md#word", Path("/c/notebooks"), Path("/c/build/site")) == "words.html#word"
+    assert site.moved("../data/x.md", Path("/c/docs"), Path("/c/build/site")) == "../../data/x.md"
+    deeper = site.moved("solutions/00_a.ipynb", Path("/c/notebooks"), Path("/c/site"))
+    assert deeper == "../notebooks/solutions/00_a.ipynb"
 
 
 def test_pages_load_nothing_from_elsewhere(pages):

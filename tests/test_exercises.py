@@ -331,6 +331,17 @@ def test_best_possible_mean():
     assert ex.check_08_best_possible(..., 10) == "not attempted yet"
 
 
+def test_08_empty_place():
+    def right(points):
+        return torch.linalg.eigh(points.T @ points).eigenvectors[:, 0]
+
+    assert ex.check_08_empty_place(right) == "exact" and ex.check_08_empty_place(lambda z: -right(z)) == "exact"
+    assert ex.check_08_empty_place(lambda z: torch.nn.functional.normalize(-z.sum(0), dim=0)) == "wrong"
+    assert ex.check_08_empty_place(lambda z: 2 * right(z)) == "wrong"
+    assert ex.check_08_empty_place(lambda z: z @ z) == "wrong" and ex.check_08_empty_place(3) == "wrong"
+    assert ex.check_08_empty_place(lambda z: None) == ex.check_08_empty_place(None) == "not attempted yet"
+
+
 def test_environment_checker_passes_here_and_tells_what_fails(capsys, monkeypatch):
     assert ex.check_00_environment() == "exact"
 
@@ -378,3 +389,40 @@ def test_a_hidden_direction_needs_far_photos_and_a_near_template():
         (None, "not attempted yet"),
     ):
         assert ex.check_10_hidden_direction(points) == status
+
+
+def test_09_front_share_and_choice():
+    assert ex.check_09_front(ex._front) == "exact" and ex.check_09_front(None) == "not attempted yet"
+    assert ex.check_09_front(lambda points: points[:, 0] == points[:, 0].min()) == "wrong"
+    assert ex.check_09_share_above(lambda scores, limit: np.mean(np.array(scores) > limit)) == "exact"
+    assert ex.check_09_share_above(lambda scores, limit: np.mean(np.array(scores) >= limit)) == "wrong"
+    assert ex.check_09_choice(None) == "not attempted yet"
+    assert ex.check_09_choice("dispersion_strangers") == "exact"
+    assert {ex.check_09_choice(name) for name in ("esc", "gather_scatter", "dispersion")} == {"close"}
+    assert {ex.check_09_choice(name) for name in ("retrain", "magic", 3)} == {"wrong"}
+
+
+def test_04_tangent_simplex_and_shared():
+    from utils.sphere import orthoplex, simplex, tangent
+
+    assert ex.check_04_tangent(tangent) == "exact" and ex.check_04_tangent(None) == "not attempted yet"
+    assert ex.check_04_tangent(lambda gradient, z: gradient) == "wrong"
+    assert ex.check_04_simplex(simplex(4)) == ex.check_04_simplex(simplex(7)) == "exact"
+    assert ex.check_04_simplex(orthoplex(2)) == "wrong" and ex.check_04_simplex(simplex(3)) == "wrong"
+    near = torch.nn.functional.normalize(simplex(12) + 0.02 * torch.eye(12).roll(1, 0))
+    assert ex.check_04_simplex(near) == "close"
+    assert ex.check_04_simplex("corners") == "wrong" and ex.check_04_simplex(None) == "not attempted yet"
+    assert ex.check_04_shared(["one shared target", "redrawn labels"]) == "exact"
+    assert ex.check_04_shared({"one shared target"}) == "close" and ex.check_04_shared(["mean cosine"]) == "wrong"
+    assert ex.check_04_shared("redrawn labels") == "wrong" and ex.check_04_shared(None) == "not attempted yet"
+
+
+def test_11_chance_verdicts_and_leftovers():
+    assert ex.check_11_chance(5 / 400, 5, 400) == "exact" and ex.check_11_chance(None, 5, 400) == "not attempted yet"
+    assert ex.check_11_chance(5, 5, 400) == "wrong"
+    assert ex.check_11_verdicts([True, False], [3.0, 40.0]) == "exact"
+    assert ex.check_11_verdicts([False, False], [3.0, 40.0]) == "wrong"
+    assert ex.check_11_verdicts(None, [3.0]) == "not attempted yet"
+    assert ex.check_11_leftovers(("your folder", "outputs of this notebook")) == "exact"
+    assert ex.check_11_leftovers(["your folder"]) == "close" and ex.check_11_leftovers(["model"]) == "wrong"
+    assert ex.check_11_leftovers("your folder") == "wrong" and ex.check_11_leftovers(...) == "not attempted yet"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 
 import matplotlib
@@ -57,6 +58,8 @@ ALIGNED = AlignedFace(
     n_faces=1,
 )
 
+WAY = np.stack([unit(RNG.normal(size=(5, 3))) for _ in range(6)])
+
 CASES = {
     "photo_grid": lambda: fg.photo_grid(PHOTOS, [str(i) for i in range(12)], 5, "photos"),
     "photo_grid_one": lambda: fg.photo_grid(torch.from_numpy(PHOTOS[:1])),
@@ -85,6 +88,18 @@ CASES = {
     "audit_page": lambda: fg.audit_page(AUDIT, "one method"),
     "audit_map": lambda: fg.audit_map({"a_method": AUDIT, "other": AUDIT[:2]}),
     "relearning_curves": lambda: fg.relearning_curves({"original": {"0": 1.0, "5": 1.0}, "b": {"0": 0.1, "5": 0.4}}),
+    "ablation_dots": lambda: fg.ablation_dots(
+        [(g, v, [{p: {"map": m} for p in fg.POOLS}] * 2) for g, v, m in (("a", "x", 0.9), ("b", "y", 0.1))], "parts"
+    ),
+    "cost_bars": lambda: fg.cost_bars({"original": 0, "retrain": 1000, "esc": 10}, "photos"),
+    "size_lines": lambda: fg.size_lines(
+        {"esc": {1: {"forget": 0.1, "unseen": 0.8}, 5: {"forget": 0.2, "unseen": 0.7}}}
+    ),
+    "request_lines": lambda: fg.request_lines({"esc": [[{"groups": [0.9, 0.8], "unseen": 0.7}] * 3] * 2}),
+    "pareto_some_named": lambda: fg.pareto(SCORES, named=["original"]),
+    "sphere_film": lambda: fg.sphere_film({"a loss": WAY, "b": WAY}, WAY[0], (0, 2, 5), {"b": "found"}, "film"),
+    "best_dispersal": lambda: fg.best_dispersal([2, 3], {"mean": [-1, 0.2]}, [-1, -0.5], "best"),
+    "take_home": lambda: fg.take_home(SEARCH, SEARCH, {"a photo": (1, 30.0), "a template": (2, 4)}, 400, "you"),
     "steps_diagram": lambda: fg.steps_diagram([("photo", "pixels"), ("embedding", "numbers")], "how"),
 }
 
@@ -105,7 +120,8 @@ def style():
 def test_figure_renders_small_and_stays_outside_pyplot(name):
     figure = CASES[name]()
     assert isinstance(figure, Figure) and not plt.get_fignums()
-    png = fg.compact_png(figure)
+    png, told = fg.compact_png(figure)
+    assert len(told["alt"]) <= fg.MOST_SAID
     assert png.startswith(b"\x89PNG") and 1_000 < len(png) < 150_000
 
 
@@ -114,7 +130,8 @@ def test_notebooks_get_the_small_png():
     try:
         fg.use_style()
         figure = fg.margin_curves()
-        data, _ = shell.display_formatter.format(figure)
+        data, told = shell.display_formatter.format(figure)
+        assert told["image/png"]["alt"].startswith("Handicap for the true person") and "ArcFace" in str(told)
         assert Image.open(io.BytesIO(data["image/png"])).mode == "P"
         full = io.BytesIO()
         figure.savefig(full, format="png", bbox_inches="tight")
@@ -274,3 +291,41 @@ def test_an_audit_names_targets_and_leaves_out_what_does_not_apply():
         assert "30%" in shown and "0.04" in shown
     assert "30% · chance" in page and "50% · retrained model" in page
     assert "search  [chance]" in table and "pairs  [0.5]" in table
+
+
+def test_an_alt_text_tells_titles_axes_legend_and_written_values_once():
+    said = fg.alt_text(fg.score_bars(SCORES, title="Held-out photos of everybody"))
+    assert said.startswith("Held-out photos of everybody. up: R@1. shown: chance, forget, retain, unseen")
+    assert said.count("Held-out photos of everybody") == 1 and "98" in said
+    assert fg.alt_text(fg.photo_grid(PHOTOS, title="Twelve photos")).startswith("Twelve photos. 12 pictures")
+    assert "a person · before" in fg.alt_text(fg.before_after_search([SEARCH], [SEARCH]))
+
+
+def test_only_named_methods_are_written_into_a_crowded_plot():
+    written = texts(fg.pareto(SCORES, named=["original"]))
+    assert "original" in written and "random labels" not in written
+
+
+def luminance(colour: str) -> float:
+    """The relative luminance of WCAG 2.2."""
+    shares = np.array(matplotlib.colors.to_rgb(colour))
+    linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def contrast(colour: str, paper: str = fg.PAPER) -> float:
+    light, dark = sorted((luminance(colour), luminance(paper)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_contrast_of_words_and_marks():
+    assert contrast("#000000") == pytest.approx(21)
+    assert min(map(contrast, (fg.INK, fg.CHANCE, fg.ORIGINAL))) >= 4.5  # words
+    assert min(map(contrast, (fg.FORGET, fg.RETAIN, fg.UNSEEN, fg.CORRECT, fg.WRONG, fg.RETRAIN))) >= 3  # marks
+
+
+def test_a_moving_picture_is_one_small_looping_image_with_a_description():
+    page = fg.moving_spheres({"mean": WAY, "hard <1>": WAY, "third": WAY}, WAY[0], "losses", frames=4).data
+    assert 'alt="losses: animation' in page and "hard &lt;1&gt;" in page and "<script" not in page
+    film = Image.open(io.BytesIO(base64.b64decode(page.split("base64,")[1].split('"')[0])))
+    assert film.format == "GIF" and film.n_frames >= 3 and film.info["loop"] == 0 and len(page) < 150_000

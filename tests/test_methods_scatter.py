@@ -97,3 +97,34 @@ def test_impossible_settings_are_one_sentence(tiny_recogniser, tiny_splits):
         run(tiny_recogniser, tiny_splits, waves=0)
     with pytest.raises(CourseError, match="needs retained photos"):
         run(tiny_recogniser, tiny_splits, retain_per_step=0)
+
+
+def test_a_long_list_of_people_gets_more_steps(tiny_recogniser, tiny_splits, monkeypatch):
+    assert len(run(tiny_recogniser, tiny_splits, steps=3).history) == 3
+    monkeypatch.setattr("utils.unlearning.scatter.PEOPLE", len(tiny_splits.forget) / 2)
+    assert len(run(tiny_recogniser, tiny_splits, steps=3).history) == 6
+
+
+def test_the_head_keeps_no_portrait_unless_told_to(tiny_recogniser, tiny_splits):
+    rows = torch.from_numpy(tiny_splits.class_of(tiny_splits.forget))
+    cleared = run(tiny_recogniser, tiny_splits, steps=3)
+    same = F.cosine_similarity(cleared.head.weight, cleared.model.meeting_point[None])
+    assert torch.allclose(same[rows], torch.ones(len(rows)), atol=1e-5)
+    assert (same > 0.999).sum() == len(rows)
+    kept = run(tiny_recogniser, tiny_splits, steps=3, clear_head=False)
+    assert torch.equal(kept.head.weight, tiny_recogniser.head.weight)
+
+
+def test_scrambling_disperses_what_is_left_without_the_meeting_point(tiny_recogniser, tiny_splits):
+    plain = run(tiny_recogniser, tiny_splits, steps=30)
+    harder = run(tiny_recogniser, tiny_splits, steps=30, scramble_weight=2.0)
+    photos = tiny_splits.photos("forget", "train")
+    photos = photos[tiny_splits.faces.labels[photos] == tiny_splits.forget[0]]
+
+    def left(outcome) -> float:
+        points = embed(outcome.model.backbone, tiny_splits.faces, photos)
+        rest = F.normalize(points - (points @ outcome.model.meeting_point)[:, None] * outcome.model.meeting_point)
+        return float((rest @ rest.T).mean())
+
+    assert left(harder) < left(plain) - 0.05
+    assert "scramble" in harder.history[0] and "scramble" not in plain.history[0]

@@ -271,3 +271,18 @@ def test_nbval_fails_a_broken_notebook_and_a_changed_output(tmp_path: Path):
     assert result.returncode == 1
     assert "2 failed, 4 passed" in result.stdout
     assert re.findall(r"^FAILED \W*(\w+)\.ipynb", result.stdout, re.MULTILINE) == ["broken", "changed"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_picture_is_described_for_those_who_cannot_see_it(path: Path):
+    notebook = nbformat.read(path, as_version=4)
+    outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
+    told = [
+        output.metadata.get("image/png", {}).get("alt", "")
+        for output in outputs
+        if "image/png" in output.get("data", {})
+    ]
+    pages = "".join(output.data["text/html"] for output in outputs if "text/html" in output.get("data", {}))
+    told += re.findall(r'<img[^>]*?alt="([^"]*)"', pages)
+    assert told and all(len(text) >= 20 for text in told), [text for text in told if len(text) < 20]
+    assert pages.count("<img") == len(re.findall(r"<img[^>]*?alt=", pages))

@@ -38,6 +38,11 @@ AROUND = {
     },
     "01": {"a": 1.1 * np.exp(0.4j)},
     "02": {"labels": np.array([3, 5, 3]), "people": [3], "emb": torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])},
+    "11": {
+        "mine": {"gallery": range(2)},
+        "splits": SimpleNamespace(gallery=range(400)),
+        "ranks": {"a": (1, 30.0), "b": (1, 4.0)},
+    },
     "03": {"relevant": np.array([True, False, True, False]), "gallery": range(4)},
 }
 

@@ -138,6 +138,13 @@ class Aligner:
                     answers[i] = self._choose(images[i], copies[i], faces)
         return answers
 
+    def every_face(self, image: Image.Image) -> list[AlignedFace]:
+        """Return all faces of one RGB photo, from left to right: for group photos. Introduced in notebook 11."""
+        copy = _detection_copy(image)
+        boxes, scores, points = self._detect([copy], FACE_SHARES[-1])[0]
+        sure = np.flatnonzero(scores >= self.min_confidence)
+        return [self._cut(image, copy, (boxes, scores, points), i, len(sure)) for i in sure[np.argsort(boxes[sure, 0])]]
+
     def _detect(self, copies: list[Image.Image], share: float) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Return boxes (k, 4), confidences (k,) and landmarks (k, 5, 2) per equal-sized image, k may be 0."""
         if min(copies[0].size) < SMALLEST_SIDE:
@@ -161,12 +168,16 @@ class Aligner:
         sure = np.flatnonzero(scores >= self.min_confidence)
         if not len(sure):
             return Refused("no face found")
-        scale = image.width / copy.width
         centres = (boxes[sure, :2] + boxes[sure, 2:]) / 2
         nearest = sure[np.argmin(np.linalg.norm(centres - np.array(copy.size) / 2, axis=1))]
-        landmarks = points[nearest] * scale
+        return self._cut(image, copy, faces, nearest, len(sure))
+
+    def _cut(self, image: Image.Image, copy: Image.Image, faces: tuple, chosen: int, n_faces: int) -> AlignedFace:
+        boxes, scores, points = faces
+        scale = image.width / copy.width
+        landmarks = points[chosen] * scale
         crop = warp_face(image, landmarks, self.image_size, self.margin)
-        return AlignedFace(crop, boxes[nearest] * scale, landmarks, float(scores[nearest]), len(sure))
+        return AlignedFace(crop, boxes[chosen] * scale, landmarks, float(scores[chosen]), n_faces)
 
 
 def _detection_copy(image: Image.Image) -> Image.Image:

@@ -55,6 +55,7 @@ from .heads import CosineHead, head_from_centroids
 from .retrieval import chance_level, held_out_photos, retrieval_scores
 from .settings import BUILD_DIR, CourseError, one_of, progress_bar, resolve_device
 from .splits import Splits, make_splits
+from .tables import text_table
 from .training import augment, embed, move
 from .unlearning import METHODS, unlearn
 
@@ -726,20 +727,29 @@ for _share in (0.1, 0.3):
 )
 @torch.no_grad()
 def averaged(case: AuditCase) -> dict:
-    """Take the mean of new and original weights and statistics (A9)."""
+    """Take the mean of new and original weights and statistics, what was added left on or taken off: the best (A9)."""
     model, old = case.copy_of_model(), case.original.model.state_dict()
-    mine = model.state_dict()
+    core = innermost(model)
+    mine = core.state_dict()
     if {k: v.shape for k, v in mine.items()} != {k: v.shape for k, v in old.items()}:
         return cannot("the weights do not match the original's one to one")
     for name, value in mine.items():
         if value.is_floating_point():
             value.copy_((value + old[name].to(value)) / 2)
-    return plain_search(case, model)
+    found = [plain_search(case, some) for some in ((model,) if model is core else (model, core))]
+    return max(found, key=lambda result: result["score"])
 
 
 def inside(model: FaceBackbone) -> FaceBackbone | None:
     """Return the complete face model that a wrapper holds, or None if the model is no wrapper. Notebook 10."""
     return next((child for child in model.children() if isinstance(child, FaceBackbone)), None)
+
+
+def innermost(model: FaceBackbone) -> FaceBackbone:
+    """Return the face model inside all wrappers, or the model itself."""
+    while (inner := inside(model)) is not None:
+        model = inner
+    return model
 
 
 @attack(
@@ -753,10 +763,7 @@ def taken_off(case: AuditCase) -> dict:
     """Search with the model inside a wrapper (A10)."""
     if inside(case.subject.model) is None:
         return cannot("nothing was added to the network")
-    model = case.copy_of_model()
-    while (inner := inside(model)) is not None:
-        model = inner
-    return plain_search(case, model)
+    return plain_search(case, innermost(case.copy_of_model()))
 
 
 @attack(
@@ -950,8 +957,7 @@ def audit_table(audits: dict[str, list[dict]]) -> str:
             mine = next((other for other in rows if other["attack"] == name), {})
             line.append(f"{percent([mine.get('score')])} ({percent([mine.get('recovered')])})")
         cells.append(line)
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in cells)
+    return text_table(cells)
 
 
 def make_parser() -> argparse.ArgumentParser:

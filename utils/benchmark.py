@@ -25,6 +25,7 @@ from .parallel import finished
 from .retrieval import Examination, examine
 from .settings import BUILD_DIR, PROFILES, REPO_ROOT, CourseError, atomic_path, one_of, progress_bar, resolve_device
 from .splits import Splits, make_splits
+from .tables import text_table
 from .training import Recogniser, TrainConfig, load_or_train
 from .unlearning import METHODS, Unlearned, make_config, profile_options, unlearn
 
@@ -430,11 +431,7 @@ def results_table(results: dict, markdown: bool = False, narrow: bool = False) -
     rows = [HEADER, *table_rows(results)]
     if narrow:
         rows = [row[2:-2] for row in rows]
-    if markdown:
-        rows.insert(1, ["---"] * len(rows[0]))
-        return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return text_table(rows, markdown)
 
 
 def percent(values: Sequence[float | None]) -> str:

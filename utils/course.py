@@ -39,7 +39,12 @@ from utils.settings import (
 
 NOTEBOOK_DIR = REPO_ROOT / "notebooks"
 README_PICTURE = REPO_ROOT / "data" / "figures" / "before_after.png"  # the cover of the first notebook
-INPUTS = ("utils/**/*.py", "data/*.json", "data/models/*")  # what a notebook's result depends on beside itself
+INPUTS = (
+    "utils/**/*.py",
+    "data/*.json",
+    "data/results/*.json",
+    "data/models/*",
+)  # what a notebook's result depends on beside itself
 CELL_TIMEOUT = {"quick": 1800, "full": 12 * 3600}  # seconds
 QUIET_KERNEL = ["--IPKernelApp.log_level=50"]
 FAILURES = (papermill.PapermillExecutionError, CellControlSignal, DeadKernelError)
@@ -349,7 +354,8 @@ def make_site(folder: Path = NOTEBOOK_DIR, build: Path = BUILD_DIR) -> Path:
         ran = path.stem in state and executed.exists()
         sources[path.stem] = executed if ran else path
         seconds[path.stem] = state[path.stem]["seconds"] if ran else None
-    return build_site(sources, build / "site", folder, seconds, results_text(build))
+    documents = sorted((folder.parent / "docs").glob("*.md"))
+    return build_site(sources, build / "site", folder, seconds, results_text(build), documents)
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:

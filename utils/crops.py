@@ -139,12 +139,12 @@ class CropStore:
 
     def _process(self, photos: list[Photo]) -> list[Outcome]:
         if not self.align:
-            return [_cropped(_read(photo), self.options.image_size) for photo in photos]
+            return [_cropped(read_or_reason(photo), self.options.image_size) for photo in photos]
         if self._aligner is None:
             self._aligner = alignment.Aligner(self.options.image_size, device=self.options.device)
         outcomes = []
         for start in range(0, len(photos), alignment.BATCH):
-            outcomes += self._align([_read(photo) for photo in photos[start : start + alignment.BATCH]])
+            outcomes += self._align([read_or_reason(photo) for photo in photos[start : start + alignment.BATCH]])
         return outcomes
 
     def _align(self, images: list[Image.Image | str]) -> list[Outcome]:
@@ -152,8 +152,8 @@ class CropStore:
         return [Outcome(None, image) if isinstance(image, str) else _aligned(next(faces)) for image in images]
 
 
-def _read(photo: Photo) -> Image.Image | str:
-    """Return the decoded photo, or in words why it cannot be."""
+def read_or_reason(photo: Photo) -> Image.Image | str:
+    """Return the decoded photo, or in words why it cannot be. Introduced in notebook 01."""
     try:
         return alignment.read_photo(photo.path)
     except Exception as error:  # broken bytes make Pillow's many decoders raise almost anything; all are reported

@@ -164,6 +164,11 @@ def load_synthetic(root: str | Path | None, options: LoadOptions) -> FaceDataset
 
 def index_folder(root: str | Path | None, options: LoadOptions) -> FaceIndex:
     """List any directory of identity folders, in any format and mode that Pillow opens."""
+    return index_folder_of(root)
+
+
+def index_folder_of(root: str | Path | None) -> FaceIndex:
+    """List a directory with one folder per person without opening a photo; raises CourseError. Notebook 11."""
     path = layouts.existing_root(root, "folder", layouts.LAYOUT)
     people = layouts.list_people(path)
     if not any(photos for _, photos in people):

@@ -225,6 +225,61 @@ def check_03_chance_r1(answer: Any, n_relevant: int, gallery_size: int) -> str:
     return check_value(answer, expected, hint, tolerance=0.01 * expected, name="chance R@1")
 
 
+# ------------------------------------------------------------------------------------------ notebook 04: the sphere
+
+
+def check_04_tangent(student: Callable | None) -> str:
+    """Check a function: (gradient (n, d), unit rows z (n, d)) torch -> what is left along the sphere. Notebook 04."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    draws = [
+        (torch.randn(n, d, generator=generator), torch.randn(n, d, generator=generator)) for n, d in ((3, 3), (5, 8))
+    ]
+    cases = [(gradient, torch.nn.functional.normalize(z)) for gradient, z in draws]
+    hint = "row by row, take away the part that points along z: the dot product of the two, times z."
+    return check_function(student, _tangent, cases, hint, name="tangent")
+
+
+def _tangent(gradient: Any, z: Any) -> Any:
+    return gradient - (gradient * z).sum(dim=1, keepdim=True) * z
+
+
+def check_04_simplex(points: Any) -> str:
+    """Check four or more unit rows whose cosines are all equal and as low as can be. Introduced in notebook 04.
+
+    The property is tested, not one solution.
+    """
+    name = "simplex"
+    if _is_blank(points):
+        return _report(name, NOT_ATTEMPTED, "")
+    z = _as_array(points)
+    if z is None or z.ndim != 2 or len(z) < 4 or not np.allclose(np.linalg.norm(z, axis=1), 1, atol=1e-3):
+        return _report(name, WRONG, "wanted are at least 4 rows of length 1. Hint: divide each row by its norm.")
+    cosines = (z @ z.T)[~np.eye(len(z), dtype=bool)]
+    best, worst = -1 / (len(z) - 1), float(cosines.max())
+    if worst <= best + 1e-3:
+        return _report(name, EXACT, f"every pair of the {len(z)} has a cosine of {worst:+.2f}.")
+    remark = f"the largest cosine is {worst:+.2f}, possible is {best:+.2f}."
+    return _report(
+        name, CLOSE if worst <= best + 0.1 else WRONG, f"{remark} Hint: let the rows sum to zero, all alike."
+    )
+
+
+def check_04_shared(answer: Any) -> str:
+    """Check the names of the losses that keep a cluster together, as a set or list. Introduced in notebook 04."""
+    name, right = "who keeps the cluster", {"redrawn labels", "one shared target"}
+    if _is_blank(answer):
+        return _report(name, NOT_ATTEMPTED, "")
+    if isinstance(answer, str) or not isinstance(answer, set | list | tuple):
+        return _report(name, WRONG, "wanted is a list of names, as they stand beside the film.")
+    given = {str(item) for item in answer}
+    if given == right:
+        return _report(name, EXACT, "")
+    hint = "for which losses does every photo, on average, hear the same request?"
+    return _report(name, CLOSE if given and given < right else WRONG, f"Hint: {hint}")
+
+
 # ------------------------------------------------------------------------------- notebook 05: relabelling and ascent
 
 
@@ -447,6 +502,77 @@ def check_08_best_possible(student: Any, n: int | None = None) -> str:
     return check_function(student, lambda count: -1 / (count - 1), cases, hint, name="best possible")
 
 
+def check_08_empty_place(student: Callable | None) -> str:
+    """Check a function: unit rows (n, d) torch float -> the unit vector (d,) along which they have least energy.
+
+    The energy is compared, not the vector, as its sign is free. Introduced in notebook 08.
+    """
+    name, hint = "empty place", "torch.linalg.eigh(points.T @ points) sorts its eigenvalues, the smallest first."
+    if _is_blank(student) or not callable(student):
+        return _report(name, NOT_ATTEMPTED if _is_blank(student) else WRONG, "")
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    for n, d in ((30, 3), (60, 8)):
+        points = torch.nn.functional.normalize(torch.randn(n, d, generator=generator) * torch.linspace(0.2, 2, d))
+        try:
+            answer = student(points)
+        except STUDENT_ERRORS as error:
+            return _report(name, WRONG, f"your function stopped with {type(error).__name__}: {_one_line(error)}.")
+        if _is_blank(answer):
+            return _report(name, NOT_ATTEMPTED, "")
+        found = _as_array(answer)
+        if found is None or found.shape != (d,) or abs(np.linalg.norm(found) - 1) > 1e-3:
+            return _report(name, WRONG, f"wanted is one vector of {d} numbers, of length 1. Hint: {hint}")
+        energy, least = np.square(points.numpy() @ found).sum(), float(torch.linalg.eigvalsh(points.T @ points)[0])
+        if energy > least + 0.01 * n:
+            close = energy <= least + 0.05 * n
+            return _report(name, CLOSE if close else WRONG, f"a quieter direction exists. Hint: {hint}")
+    return _report(name, EXACT, "")
+
+
+# --------------------------------------------------------------------------------------- notebook 09: the benchmark
+
+
+def check_09_front(student: Callable | None) -> str:
+    """Check a function: points (n, 3), lower is better -> bool (n,), True where no row dominates. Notebook 09."""
+    rng = np.random.default_rng(0)
+    cases = [(rng.integers(0, 4, (n, 3)).astype(float),) for n in (1, 2, 6, 12)]
+    cases.append((np.array([[0.0, 1, 1], [0, 1, 1], [1, 1, 1]]),))
+    hint = "row i dominates row j if it is nowhere higher and somewhere lower; equal rows do not dominate each other."
+    return check_function(student, _front, cases, hint, name="front")
+
+
+def _front(points: np.ndarray) -> np.ndarray:
+    beaten = [any((p <= q).all() and (p < q).any() for p in points) for q in points]
+    return ~np.array(beaten)
+
+
+def check_09_share_above(student: Callable | None) -> str:
+    """Check a function: (scores, limit) -> the share of scores above the limit. Introduced in notebook 09."""
+    cases = [([0.1, 0.2, 0.3, 0.4], 0.25), ([0.5], 0.1), ([0.0, 0.1], 0.1), ([0.3, 0.3], 0.9)]
+    hint = "compare each score with the limit; the mean of the comparisons is the share. Equal is not above."
+    return check_function(student, lambda scores, limit: np.mean(np.asarray(scores) > limit), cases, hint, name="share")
+
+
+def check_09_choice(answer: Any) -> str:
+    """Check the name of a method that fits the door of notebook 09: weights only, strangers kept, no retraining."""
+    from .unlearning import METHODS
+
+    name = "recommendation"
+    if _is_blank(answer):
+        return _report(name, NOT_ATTEMPTED, "")
+    if not isinstance(answer, str) or answer not in METHODS:
+        return _report(name, WRONG, "wanted is a method's name in quotes, as in the table's code.")
+    if answer == "dispersion_strangers":
+        return _report(name, EXACT, "it changes weights only, and strangers are what it holds.")
+    if answer in ("gather_scatter", "esc"):
+        return _report(name, CLOSE, "it hides well, but puts a part behind the network. Hint: weights only.")
+    if answer.startswith("dispersion"):
+        return _report(name, CLOSE, "it hides by weights alone. Hint: compare what unseen people keep.")
+    return _report(name, WRONG, "Hint: first look for who is hidden from a search, then at the unseen people.")
+
+
 # ------------------------------------------------------------------------------------------- notebook 10: the audit
 
 
@@ -495,3 +621,33 @@ def check_10_hidden_direction(points: Any) -> str:
         return _report(name, CLOSE, f"nearest pair {nearest:.2f}, lowest cosine to the template {least:.2f}.")
     hint = "give every photo a direction of its own, and add a little of one direction that all share."
     return _report(name, WRONG, f"nearest pair {nearest:.2f}, lowest to the template {least:.2f}. Hint: {hint}")
+
+
+# ---------------------------------------------------------------------------------------- notebook 11: your own photos
+
+
+def check_11_chance(answer: Any, mine: int, gallery: int) -> str:
+    """Check the chance that the first photo of a gallery in random order is yours. Introduced in notebook 11."""
+    hint = "so many of the gallery's photos are yours: what share of all is that?"
+    return check_value(answer, mine / gallery, hint, 1e-6, "chance")
+
+
+def check_11_verdicts(answer: Any, ranks: Sequence[float], patience: int = 10) -> str:
+    """Check for each rank whether somebody with some patience finds you, as booleans. Introduced in notebook 11."""
+    expected = [float(rank <= patience) for rank in ranks]
+    hint = f"found means that the rank after unlearning is {patience} or better."
+    return check_value(answer, expected, hint, 1e-6, "verdicts")
+
+
+def check_11_leftovers(answer: Any) -> str:
+    """Check the list of what still shows your face after notebook 11 has run with delete = True."""
+    name, right = "leftovers", {"outputs of this notebook", "your folder"}
+    if _is_blank(answer):
+        return _report(name, NOT_ATTEMPTED, "")
+    if isinstance(answer, str) or not isinstance(answer, set | list | tuple):
+        return _report(name, WRONG, "wanted is a list of names in quotes.")
+    given = {str(item) for item in answer}
+    if given == right:
+        return _report(name, EXACT, "")
+    hint = "what lay in memory only is gone; what was deleted is gone; what is a file, is not."
+    return _report(name, CLOSE if given and given < right else WRONG, f"Hint: {hint}")

@@ -6,8 +6,10 @@ with the call and the picture appears once; nothing has to be shown or closed.
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import NamedTuple
 
 import matplotlib
@@ -15,6 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from IPython import get_ipython
+from IPython.display import HTML
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure, SubFigure
@@ -30,13 +33,14 @@ from .training import embed
 # Okabe and Ito's palette: eight colours that people with any common colour vision tell apart.
 FORGET, RETAIN, UNSEEN = "#D55E00", "#0072B2", "#009E73"
 ORIGINAL, RETRAIN, ACCENT = "#3B3B3B", "#CC79A7", "#E69F00"
-CHANCE, INK, PAPER = "#7A7A7A", "#222222", "#FFFFFF"
+CHANCE, INK, PAPER = "#6B6B6B", "#222222", "#FFFFFF"
 CORRECT, WRONG = "#009E73", "#D55E00"
 CYCLE = (RETAIN, FORGET, UNSEEN, ACCENT, RETRAIN, "#56B4E9", ORIGINAL, "#F0E442")
 POOLS = {"forget": FORGET, "retain": RETAIN, "unseen": UNSEEN}
 HATCHES = {"forget": "", "retain": "//", "unseen": ".."}
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 HEAT = "cividis"
+MOST_SAID = 600  # characters of a figure's description
 PERCENT = FuncFormatter(lambda share, _: f"{100 * share:g}%")
 STYLE = {
     "figure.dpi": 110, "savefig.dpi": 110, "figure.facecolor": PAPER, "savefig.facecolor": PAPER,
@@ -68,14 +72,37 @@ def use_style() -> None:
         shell.display_formatter.formatters["image/png"].for_type(Figure, compact_png)
 
 
-def compact_png(figure: Figure) -> bytes:
-    """Return a figure as PNG bytes with a palette of 256 colours, a quarter of the usual size. Notebook 00."""
+def alt_text(figure: Figure) -> str:
+    """Return what a screen reader says of a figure: its titles, what its axes mean, its legend and written values.
+
+    Every figure of the notebooks carries it. Introduced in notebook 00.
+    """
+    said = [figure.get_suptitle(), *(part.get_suptitle() for part in figure.subfigs)]
+    pictures = sum(bool(ax.images) for ax in figure.axes)
+    said += [f"{pictures} pictures"] * (pictures > 0)
+    for ax in figure.axes:
+        said += [ax.get_title(where) for where in ("left", "center")]
+        axes = (("across", ax.get_xlabel()), ("up", ax.get_ylabel()))
+        said += [f"{name}: {label}" for name, label in axes if label]
+        legend = ax.get_legend_handles_labels()[1]
+        said += [f"shown: {', '.join(legend)}"] if legend else []
+        said += [text.get_text() for text in ax.texts]
+    lines = dict.fromkeys(" ".join(str(text).split()) for text in said)
+    text = ". ".join(line for line in lines if line)
+    return text if len(text) <= MOST_SAID else text[: MOST_SAID - 1] + "…"
+
+
+def compact_png(figure: Figure) -> tuple[bytes, dict]:
+    """Return a figure as PNG bytes with a palette of 256 colours, a quarter of the usual size, and its alt text.
+
+    Introduced in notebook 00.
+    """
     full, small = io.BytesIO(), io.BytesIO()
     figure.savefig(full, format="png", bbox_inches="tight", pad_inches=0.08)
     # No dithering: its speckles would cost more bytes than the shades they imitate.
     palette = Image.open(full).convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     palette.save(small, format="png", optimize=True)
-    return small.getvalue()
+    return small.getvalue(), {"alt": alt_text(figure)}
 
 
 # ---------------------------------------------------------------------------------------------------------- helpers
@@ -255,6 +282,36 @@ def before_after_search(before: Sequence[Search], after: Sequence[Search], title
     return search_strips(rows, title)
 
 
+def take_home(
+    before: Search, after: Search, ranks: Mapping[str, tuple[float, float]], gallery_size: int, title: str = ""
+) -> Figure:
+    """Show one person's page: a search before and after, and the rank of the first right photo by way of looking.
+
+    `ranks` holds (before, after) for every way. Introduced in notebook 11.
+    """
+    fig = _figure(1.5 * (len(before.results) + 1), 8.2)
+    top, middle, bottom = fig.subfigures(3, 1, height_ratios=(2.5, 2.5, 2.6))
+    for part, search, when in ((top, before, "before"), (middle, after, "after unlearning")):
+        _strip(part.subplots(1, len(search.results) + 1), search)
+        part.suptitle(when, x=0.01, ha="left", fontsize=12)
+    ax = bottom.subplots()
+    for place, (old, new) in enumerate(ranks.values()):
+        ax.plot([old, new], [-place, -place], color="#BBBBBB", linewidth=3, zorder=1)
+        ax.scatter([old], [-place], color=ORIGINAL, marker="s", s=60, zorder=3, label="before" if not place else None)
+        ax.scatter([new], [-place], color=FORGET, s=80, zorder=3, label="after" if not place else None)
+        ax.text(gallery_size * 1.15, -place, f"{old:.0f} → {new:.0f}", va="center", fontsize=10)
+    ax.set_yticks([-place for place in range(len(ranks))], list(ranks))
+    ax.set(xscale="log", xlim=(0.8, gallery_size), ylim=(0.6 - len(ranks), 0.6))
+    ticks = [rank for rank in (1, 10, 100, 1000, 10_000) if rank <= gallery_size]
+    ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel(f"rank of the first right photo, of {gallery_size:,} (1 = found at once)")
+    _grid(ax, "x")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, 1.25), ncols=2)
+    fig.suptitle(title, fontweight="bold")
+    return fig
+
+
 # ------------------------------------------------------------------------------------------- cosines and embeddings
 
 
@@ -365,6 +422,15 @@ def sphere_scatter(
     return fig
 
 
+def facing(points: ArrayLike) -> tuple[float, float]:
+    """Return the view (elevation, azimuth in degrees) from which points (n, 3) lie in front, a little to one side.
+
+    Introduced in notebook 04.
+    """
+    x, y, z = np.asarray(points, dtype=np.float64).mean(0)
+    return float(np.degrees(np.arctan2(z, np.hypot(x, y)))) - 15, float(np.degrees(np.arctan2(y, x))) + 30
+
+
 def _towards(view: tuple[float, float]) -> np.ndarray:
     """Return the unit vector that points from the ball to the viewer (elevation, azimuth in degrees)."""
     up, around = np.radians(view)
@@ -380,6 +446,104 @@ def _wireframe(ax: Axes, view: tuple[float, float]) -> None:
     ax.set(xlim=(-1, 1), ylim=(-1, 1), zlim=(-1, 1))
     ax.view_init(*view)
     ax.set_axis_off()
+
+
+def sphere_film(
+    journeys: Mapping[str, ArrayLike],
+    others: ArrayLike,
+    moments: Sequence[int],
+    notes: Mapping[str, str],
+    title: str = "",
+    view: tuple[float, float] = (18, 35),
+) -> Figure:
+    """Show points on their way over the ordinary sphere, a row per journey (steps, n, 3), a column per moment.
+
+    `others` (m, 3) are people who stay where they are; `notes` is what is written at the end of a row. Notebook 04.
+    """
+    fig = _figure(1.75 * len(moments) + 3.4, 1.75 * len(journeys) + 0.7)
+    axes = fig.subplots(len(journeys), len(moments), squeeze=False)
+    for row, (name, places) in zip(axes, journeys.items(), strict=True):
+        for ax, moment in zip(row, moments, strict=True):
+            _disc(ax, np.asarray(places)[moment], np.asarray(others), view)
+            if ax in axes[0]:
+                ax.set_title(f"step {moment}" if moment else "before", loc="center", fontsize=10)
+        row[0].text(-1.25, 0, name.replace(" ", "\n"), ha="right", va="center", fontsize=10, fontweight="bold")
+        row[-1].text(1.25, 0, notes.get(name, ""), va="center", fontsize=9.5)
+    fig.suptitle(title)
+    return fig
+
+
+def moving_spheres(
+    journeys: Mapping[str, ArrayLike],
+    others: ArrayLike,
+    title: str = "",
+    view: tuple[float, float] = (18, 35),
+    frames: int = 24,
+) -> HTML:
+    """Show several journeys (steps, n, 3) over the sphere as one small animated picture that needs no player.
+
+    It is an image of its own inside the page, and loops; `sphere_film` shows the same for print. Notebook 04.
+    """
+    columns = -(-len(journeys) // 2)
+    last = min(len(places) for places in journeys.values()) - 1
+    pictures = []
+    for moment in np.unique(np.linspace(0, last**0.5, frames).round(3) ** 2).round().astype(int):
+        fig = Figure(figsize=(1.75 * columns, 4.2), layout="constrained", dpi=80)
+        axes = list(fig.subplots(2, columns, squeeze=False).flat)
+        for ax, (name, places) in zip(axes, journeys.items(), strict=False):
+            _disc(ax, np.asarray(places)[moment], np.asarray(others), view)
+            ax.set_title(name, loc="center", fontsize=10)
+        for ax in axes[len(journeys) :]:
+            ax.axis("off")
+        fig.suptitle(f"{title} · step {moment}", fontsize=11)
+        page = io.BytesIO()
+        fig.savefig(page, format="png")
+        pictures.append(Image.open(page).convert("RGB"))
+    colours = pictures[-1].quantize(48, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    flat = [picture.quantize(palette=colours, dither=Image.Dither.NONE) for picture in pictures]
+    film = io.BytesIO()
+    timing = [120] * (len(flat) - 1) + [2500]
+    flat[0].save(film, format="GIF", save_all=True, append_images=flat[1:], duration=timing, loop=0, optimize=True)
+    data = base64.b64encode(film.getvalue()).decode()
+    told = escape(f"{title}: animation of one person's points on a sphere under {', '.join(journeys)}.")
+    return HTML(f'<img alt="{told}" src="data:image/gif;base64,{data}">')
+
+
+def _disc(ax: Axes, mine: np.ndarray, others: np.ndarray, view: tuple[float, float]) -> None:
+    """Draw the ball as seen from one side: a disc, with points behind it hollow."""
+    front = _towards(view)
+    right = np.array([-np.sin(np.radians(view[1])), np.cos(np.radians(view[1])), 0.0])
+    up = np.cross(front, right)
+    turn = np.linspace(0, 2 * np.pi, 90)
+    ax.fill(np.cos(turn), np.sin(turn), color="#F1F1F1", zorder=0)
+    for height in (-0.5, 0.0, 0.5):
+        ring = np.stack(
+            [np.cos(turn) * (1 - height**2) ** 0.5, np.sin(turn) * (1 - height**2) ** 0.5, 0 * turn + height]
+        )
+        seen = front @ ring > 0
+        ax.plot(*np.where(seen, [right @ ring, up @ ring], np.nan), color="#CCCCCC", linewidth=0.6, zorder=1)
+    for points, colour, marker, order in ((others, CHANCE, "s", 2), (mine, FORGET, "o", 4)):
+        seen = points @ front > 0
+        look = dict(s=20 if marker == "o" else 9, marker=marker, linewidths=0.9, edgecolors=colour)
+        ax.scatter(points[~seen] @ right, points[~seen] @ up, facecolors="none", zorder=order - 1, **look)
+        ax.scatter(points[seen] @ right, points[seen] @ up, color=colour, zorder=order, **look)
+    ax.set(aspect="equal", xlim=(-1.08, 1.08), ylim=(-1.08, 1.08), xticks=[], yticks=[], frame_on=False)
+
+
+def best_dispersal(
+    counts: Sequence[int], reached: Mapping[str, Sequence[float]], best: Sequence[float], title: str = ""
+) -> Figure:
+    """Show the nearest cosine that losses reach for n points, against the best possible. Introduced in notebook 04."""
+    fig = _figure(7.4, 3.9)
+    ax = fig.subplots()
+    ax.plot(counts, best, "_", color=INK, markersize=22, markeredgewidth=2.5, label="best possible, where known")
+    for i, (name, values) in enumerate(reached.items()):
+        ax.plot(counts, values, color=CYCLE[i + 1], marker=MARKERS[i], linewidth=1.2, label=name)
+    ax.set(xlabel="points of one person", ylabel="largest cosine of any two", xticks=list(counts))
+    _grid(ax)
+    ax.legend()
+    fig.suptitle(title)
+    return fig
 
 
 def circle_scatter(configurations: Mapping[str, ArrayLike], title: str = "") -> Figure:
@@ -696,15 +860,24 @@ def _paired_bars(ax: Axes, before: Mapping[str, float], after: Mapping[str, floa
     _grid(ax, "y")
 
 
-def pareto(results: Mapping[str, Mapping], metric: str = "map", title: str = "Held-out photos") -> Figure:
-    """Show forget against retain with unseen as colour, one point per method; best is lower right. Notebook 08."""
+def pareto(
+    results: Mapping[str, Mapping],
+    metric: str = "map",
+    title: str = "Held-out photos",
+    named: Sequence[str] | None = None,
+) -> Figure:
+    """Show forget against retain with unseen as colour, one point per method; best is lower right. Notebook 08.
+
+    With many methods `named` says which of them are written beside their points.
+    """
     forget, retain, unseen = (np.array([s[pool][metric] for s in results.values()]) for pool in POOLS)
     short = {"r1": "R@1", "r5": "R@5", "map": "mAP"}.get(metric, metric)
     fig = _figure(7.4, 4.8)
     ax = fig.subplots()
     look = dict(c=unseen, cmap=HEAT, vmin=min(unseen.min(), 0.5), vmax=max(unseen.max(), 0.9))
     dots = ax.scatter(retain, forget, s=130, edgecolors=INK, zorder=3, **look)
-    _spread_labels(ax, retain, forget, [name.replace("_", " ") for name in results])
+    shown = [i for i, name in enumerate(results) if named is None or name in named]
+    _spread_labels(ax, retain, forget, [name.replace("_", " ") for name in results], shown)
     chance = np.mean([scores["chance"][metric] for scores in results.values()])
     ax.axhline(chance, color=CHANCE, linestyle=":", linewidth=1.6)
     ax.text(0.01, chance, "chance", transform=ax.get_yaxis_transform(), color=CHANCE, va="bottom", fontsize=10)
@@ -719,13 +892,13 @@ def pareto(results: Mapping[str, Mapping], metric: str = "map", title: str = "He
     return fig
 
 
-def _spread_labels(ax: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str]) -> None:
-    """Write names beside points: to the side with more room, and apart where points crowd."""
+def _spread_labels(ax: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str], shown: Sequence[int]) -> None:
+    """Write the shown names beside their points: to the side with more room, and apart where points crowd."""
     ax.set_xlim(min(x.min(), 0.0) if x.min() < 0.5 else x.min() - 0.08, min(max(x.max() + 0.06, 0.2), 1.04))
     ax.set_ylim(-0.05, max(1.0, y.max() * 1.12))
     middle = sum(ax.get_xlim()) / 2
     used: list[tuple[float, float]] = []
-    for i in np.argsort(y):
+    for i in sorted(shown, key=lambda i: y[i]):
         height = y[i]
         near = [other for place, other in used if abs(x[i] - place) < 0.3 * np.ptp(ax.get_xlim())]
         while any(abs(height - other) < 0.05 for other in near):
@@ -800,6 +973,106 @@ def steps_diagram(steps: Sequence[tuple[str, str]], title: str = "") -> Figure:
             ax.annotate("", (i - 0.34, 0.62), (i - 0.66, 0.62), arrowprops=arrow)
     ax.set(xlim=(-0.55, len(steps) - 0.45), ylim=(-0.25, 0.95))
     ax.axis("off")
+    fig.suptitle(title)
+    return fig
+
+
+def ablation_dots(lines: Sequence[tuple[str, str, Sequence[Mapping]]], title: str = "") -> Figure:
+    """Show what each variant leaves findable and what it costs: a dot per seed, forget mAP and unseen mAP by line.
+
+    `lines` are (group, label, trials), as `ablation.ablation_lines` returns them. Introduced in notebook 08.
+    """
+    fig = _figure(9.6, 0.3 * len(lines) + 1.2)
+    axes = fig.subplots(1, 2, sharey=True)
+    start = lines[0][2][0]
+    groups = list(dict.fromkeys(group for group, _, _ in lines))
+    for ax, pool, better in zip(axes, ("forget", "unseen"), ("lower", "higher"), strict=True):
+        for place, (group, _, trials) in enumerate(lines):
+            scores = [trial[pool]["map"] for trial in trials]
+            look = dict(color=CYCLE[groups.index(group)], marker=MARKERS[groups.index(group)])
+            ax.hlines(-place, min(0, *scores), np.mean(scores), color="#DDDDDD", zorder=1)
+            ax.scatter(scores, [-place] * len(scores), s=48, edgecolors=PAPER, zorder=3, **look)
+        ax.axvline(start[pool]["map"], color=ORIGINAL, linestyle=":", linewidth=1.5)
+        ax.set(xlabel=f"{pool} mAP ({better} is better)", xlim=(-0.02, 1.04), ylim=(0.7 - len(lines), 0.7))
+        ax.xaxis.set_major_formatter(PERCENT)
+    for place, (group, _, _) in enumerate(lines):
+        if place and group != lines[place - 1][0]:
+            for ax in axes:
+                ax.axhline(0.5 - place, color=INK, linewidth=0.8)
+    axes[0].set_yticks([-place for place in range(len(lines))], [label for _, label, _ in lines], fontsize=9)
+    for group in groups:
+        look = dict(color=CYCLE[groups.index(group)], marker=MARKERS[groups.index(group)])
+        axes[0].scatter([], [], s=48, label=group, **look)
+    handles, texts = axes[0].get_legend_handles_labels()
+    fig.legend(handles, texts, loc="outside lower center", ncols=len(groups))
+    fig.suptitle(title)
+    return fig
+
+
+def cost_bars(costs: Mapping[str, float], unit: str, title: str = "", whole: str = "retrain") -> Figure:
+    """Show what each method costs as bars on a log axis, with its share of `whole`'s price. Notebook 09."""
+    names, prices = list(costs), np.array(list(costs.values()), dtype=np.float64)
+    least = prices[prices > 0].min() / 3
+    fig = _figure(8.0, 0.27 * len(names) + 1.2)
+    ax = fig.subplots()
+    colours = [RETRAIN if name == whole else RETAIN for name in names]
+    ax.barh(range(len(names)), np.maximum(prices, least) - least, left=least, color=colours, height=0.7)
+    for place, price in enumerate(prices):
+        share = f"  {price / costs[whole]:.1%} of {whole}" if whole in costs and names[place] != whole else ""
+        ax.text(max(price, least) * 1.06, place, f"{price:,.0f}{share}", va="center", fontsize=9)
+    ax.set(xscale="log", xlabel=unit, xlim=(least, prices.max() * 12), ylim=(len(names) - 0.4, -0.6))
+    ax.set_yticks(range(len(names)), [name.replace("_", " ") for name in names], fontsize=9)
+    _grid(ax, "x")
+    fig.suptitle(title)
+    return fig
+
+
+def size_lines(scores: Mapping[str, Mapping[int, Mapping[str, float]]], title: str = "") -> Figure:
+    """Show forget and unseen mAP by how many people are forgotten: {method: {people: {pool: mAP}}}. Notebook 09."""
+    fig = _figure(9.4, 4.0)
+    axes = fig.subplots(1, 2)
+    known = {"original": ORIGINAL, "retrain": RETRAIN}
+    others = [name for name in scores if name not in known]
+    colours = known | dict(zip(others, (RETAIN, UNSEEN, ACCENT, "#56B4E9", FORGET, INK), strict=False))
+    for ax, pool, better in zip(axes, ("forget", "unseen"), ("lower", "higher"), strict=True):
+        for i, (name, by_size) in enumerate(scores.items()):
+            colour = colours.get(name, CHANCE)
+            look = dict(color=colour, marker=MARKERS[i % len(MARKERS)], linewidth=1.8, label=name.replace("_", " "))
+            ax.plot(list(by_size), [by_size[size][pool] for size in by_size], **look)
+        sizes = sorted({size for by_size in scores.values() for size in by_size})
+        ax.set(xscale="log", xlabel="people forgotten", ylabel=f"{pool} mAP ({better} is better)", ylim=(0, 1.03))
+        ax.set_xticks(sizes, [str(size) for size in sizes])
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.yaxis.set_major_formatter(PERCENT)
+        _grid(ax)
+    handles, texts = axes[0].get_legend_handles_labels()
+    fig.legend(handles, texts, loc="outside lower center", ncols=4)
+    fig.suptitle(title)
+    return fig
+
+
+def request_lines(runs: Mapping[str, Sequence[Sequence[Mapping]]], title: str = "") -> Figure:
+    """Show how groups of people fare as requests follow one another: {method: one list of states per seed}.
+
+    A state holds the mAP of every group and of the unseen people; lines are means over seeds. Notebook 09.
+    """
+    fig = _figure(2.9 * len(runs) + 0.6, 3.8)
+    axes = fig.subplots(1, len(runs), sharey=True, squeeze=False)[0]
+    for ax, (name, seeds) in zip(axes, runs.items(), strict=True):
+        groups = np.mean([[state["groups"] for state in states] for states in seeds], axis=0)
+        unseen = np.mean([[state["unseen"] for state in states] for states in seeds], axis=0)
+        steps = np.arange(len(groups))
+        for group, heights in enumerate(groups.T):
+            look = dict(color=CYCLE[(1, 3, 4, 5)[group % 4]], marker=MARKERS[group % len(MARKERS)])
+            ax.plot(steps, heights, label=f"asked {('first', 'second', 'third', 'fourth')[group % 4]}", **look)
+        ax.plot(steps, unseen, ":", color=UNSEEN, label="unseen people")
+        ax.set(xlabel="requests answered", xticks=steps, ylim=(-0.02, 1.03))
+        ax.set_title(name.replace("_", " "), fontsize=10, loc="center")
+        ax.yaxis.set_major_formatter(PERCENT)
+        _grid(ax)
+    axes[0].set_ylabel("mAP, held-out queries")
+    handles, texts = axes[0].get_legend_handles_labels()
+    fig.legend(handles, texts, loc="outside lower center", ncols=len(texts))
     fig.suptitle(title)
     return fig
 

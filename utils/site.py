@@ -6,6 +6,7 @@ import base64
 import io
 import os
 import re
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from pygments.formatters import HtmlFormatter
 
 from utils.settings import atomic_path
 
+DOCS = "docs"  # the folder of pages beside the notebooks' own
 COVER_WIDTH = 480  # pixels of a picture in the contents table
 STYLE = """
 *{box-sizing:border-box}
@@ -217,8 +219,10 @@ def moved(href: str, folder: Path, site: Path) -> str:
     path, mark, anchor = href.partition("#")
     if not path or re.match(r"[a-z]+:|//", href):
         return href
-    if path.endswith(".ipynb") and "/" not in path:
-        return path.removesuffix(".ipynb") + ".html" + mark + anchor
+    target = Path(os.path.normpath(folder / path))
+    lesson = target.suffix == ".ipynb" and ("/" not in path or target.parent.name == "notebooks")
+    if lesson or (target.suffix == ".md" and target.parent.name == DOCS):
+        return target.stem + ".html" + mark + anchor
     return os.path.relpath(folder / path, site) + mark + anchor
 
 
@@ -257,11 +261,31 @@ def contents(entries: list[SimpleNamespace]) -> str:
     return f'<table class="contents">{head}<tbody>\n' + "\n".join(rows) + "\n</tbody></table>"
 
 
-def build_site(sources: dict[str, Path], site: Path, folder: Path, seconds: dict[str, float], extra: str = "") -> Path:
+def build_documents(documents: Sequence[Path], site: Path) -> dict[str, str]:
+    """Write one page per Markdown file into `site` and return the titles by page name."""
+    titles = {}
+    for path in documents:
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(path.read_text(encoding="utf-8"))])
+        titles[path.stem] = title_of(notebook, path.stem)
+        body = offline(body_of(notebook, path.parent), path.parent, site)
+        top = '<nav><span></span><a href="index.html">Contents</a><span></span></nav>'
+        write(site / f"{path.stem}.html", page(titles[path.stem], top + body))
+    return titles
+
+
+def build_site(
+    sources: dict[str, Path],
+    site: Path,
+    folder: Path,
+    seconds: dict[str, float],
+    extra: str = "",
+    documents: Sequence[Path] = (),
+) -> Path:
     """Write one page per notebook and index.html into `site`, drop pages of notebooks that are gone, return the index.
 
     `sources` maps a notebook's name to the file whose outputs are shown, `seconds` to what its run took, `folder`
-    is where the notebooks live, and `extra` is a plain-text table shown below the contents.
+    is where the notebooks live, `extra` is a plain-text table shown below the contents, and `documents` are Markdown
+    files that become pages of their own.
     """
     notebooks = {name: tidy(nbformat.read(path, as_version=4)) for name, path in sources.items()}
     titles = {name: title_of(notebook, name) for name, notebook in notebooks.items()}
@@ -276,9 +300,13 @@ def build_site(sources: dict[str, Path], site: Path, folder: Path, seconds: dict
         )
     heading = "<h1>Face identity unlearning: the course</h1>"
     results = f"<h2>Results of the last run</h2><pre>{escape(extra)}</pre>" if extra else ""
-    write(site / "index.html", page("Face identity unlearning: the course", heading + contents(entries) + results))
+    more = build_documents(documents, site)
+    links = " · ".join(f'<a href="{name}.html">{escape(title)}</a>' for name, title in more.items())
+    further = f"<p>Also: {links}</p>" if links else ""
+    index = heading + contents(entries) + further + results
+    write(site / "index.html", page("Face identity unlearning: the course", index))
     for old in site.glob("*.html"):
-        if old.stem != "index" and old.stem not in notebooks:
+        if old.stem != "index" and old.stem not in {*notebooks, *more}:
             old.unlink()
     return site / "index.html"
 

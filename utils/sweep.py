@@ -18,6 +18,7 @@ from .parallel import finished
 from .retrieval import evaluate
 from .settings import REPO_ROOT, CourseError, one_of, progress_bar
 from .splits import Splits, make_splits
+from .tables import text_table
 from .training import Recogniser, load_or_train
 from .unlearning import METHODS, unlearn
 
@@ -50,12 +51,12 @@ def dev_world() -> tuple[Splits, Recogniser]:
     return splits, load_or_train(splits, progress=False)
 
 
-def run_trial(name: str, options: dict) -> dict:
+def run_trial(name: str, options: dict, seed: int = 0) -> dict:
     """Unlearn the dev-forget people once and return the scores that the choice rests on, or why there are none."""
     splits, recogniser = dev_world()
     trial = {"method": name, "options": options, "code": code_version(name)}
     try:
-        outcome = unlearn(name, recogniser.model, recogniser.head, splits, progress=False, **options)
+        outcome = unlearn(name, recogniser.model, recogniser.head, splits, seed=seed, progress=False, **options)
     except CourseError as error:
         return trial | {"error": str(error)}
     scores = evaluate(outcome.model, splits, outcome.head)
@@ -147,8 +148,7 @@ def sweep_table(sweep: dict, names: Sequence[str] | None = None) -> str:
         pools = (trial.get(pool, {}) for pool in ("forget", "retain", "unseen"))
         scores = [f"{100 * pool[key]:.1f}" if pool else "–" for pool in pools for key in ("r1", "map")]
         rows.append(("*" if chosen else "", trial["method"], options, *scores, f"{trial.get('images_processed', 0):,}"))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return text_table(rows)
 
 
 def make_parser() -> argparse.ArgumentParser:

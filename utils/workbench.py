@@ -113,6 +113,11 @@ class Workbench:
         """Return the scores of some methods under the two references as text; what is missing runs. Notebook 05."""
         return results_table(run_benchmark(replace(self.plan, methods=names), self.results), narrow=True)
 
+    def results_of(self, *names: str) -> dict[str, dict]:
+        """Return the results rows of the references and some methods, by name; what is missing runs. Notebook 08."""
+        rows = run_benchmark(replace(self.plan, methods=names), self.results)["runs"]
+        return {row["method"]: row for row in rows}
+
 
 def open_workbench(
     dataset: str = "synthetic",

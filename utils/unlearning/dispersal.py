@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..dispersion import dispersion_loss
+from ..dispersion import DISPERSIONS, dispersion_loss
+from ..settings import one_of
 from .frame import Batch, Task, run_steps
 from .losses import Teacher, distillation
 from .registry import FULL, StepConfig, method
@@ -35,10 +36,18 @@ class HardConfig(DispersionConfig):
 
 @dataclass(frozen=True)
 class LogSumExpConfig(DispersionConfig):
-    """`beta` says how much the closest pairs count: near 0 all alike, very large only the closest."""
+    """`beta` says how much the closest pairs count: near 0 all alike, very large only the closest.
+
+    `kind` puts another loss of the family in the place of log-sum-exp; that one has no beta.
+    """
 
     learning_rate: float = 5e-3
     beta: float = 10.0
+    kind: str = "lse"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of(self.kind, DISPERSIONS, "dispersion")
 
 
 def disperse(task: Task, config: DispersionConfig, kind: str, **options: float) -> None:
@@ -80,4 +89,4 @@ def dispersion_hard(task: Task, config: HardConfig) -> None:
 )
 def dispersion(task: Task, config: LogSumExpConfig) -> None:
     """Minimise the log-sum-exp of same-identity cosines (D7) and distil the retained photos. Notebook 08."""
-    disperse(task, config, "lse", beta=config.beta)
+    disperse(task, config, config.kind, **({"beta": config.beta} if config.kind == "lse" else {}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..backbones import AddOn, FaceBackbone
+from ..dispersion import dispersion_loss
 from ..settings import CourseError
 from ..training import embed
 from .frame import Task
@@ -18,6 +19,8 @@ from .strangers import StrangersBatch, StrangersConfig, run_among_strangers, str
 
 LOWEST = 0.01  # share of gathered photos outside the gate before its margin, and of others that may be inside
 AWAY, AWAY_SHARPNESS = 0.2, 20.0  # whoever stays keeps this far from the meeting point
+PEOPLE = 10  # what the number of steps is meant for
+HARDENED = {"scramble_weight": 0.5, "photos_per_identity": 12}  # against whoever takes the layer off; notebook 10
 SAMPLE = 512  # retained photos, and strangers, that tell how ordinary embeddings are spread
 
 
@@ -25,6 +28,9 @@ SAMPLE = 512  # retained photos, and strangers, that tell how ordinary embedding
 class ScatterConfig(StrangersConfig):
     """`away_weight` keeps others from the meeting point; the rest describes the layer that scatters who is there.
 
+    `steps` are for ten people at most; with more to forget the run is longer in proportion.
+    `scramble_weight` above 0 disperses what is left of a person's photos without the meeting point, so that less can be
+    read when somebody takes the layer off; `clear_head` writes the meeting point over the head's rows of the forgotten.
     `gate_margin` is how far (a cosine) the gate opens below nearly all gathered photos, `sharpness` how suddenly.
     `chaos` says how fast the scattered place changes with the photo: near 0 look-alike photos stay together; `waves` is
     the width of the layer.
@@ -38,10 +44,12 @@ class ScatterConfig(StrangersConfig):
     retain_weight: float = 3.0
     stranger_weight: float = 3.0
     away_weight: float = 1.0
+    scramble_weight: float = 0.0
     gate_margin: float = 0.1
     sharpness: float = 50.0
     chaos: float = 40.0
     waves: int = 512
+    clear_head: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -133,9 +141,16 @@ def gather_scatter(task: Task, config: ScatterConfig) -> None:
     def gathered(batch: StrangersBatch) -> dict[str, Tensor]:
         near = torch.cat([batch.retain, batch.strangers]) @ meeting - AWAY
         away = F.softplus(AWAY_SHARPNESS * near).mean() / AWAY_SHARPNESS
-        return {"gather": (1.0 - batch.forget @ meeting).mean(), "away": config.away_weight * away}
+        closeness = batch.forget @ meeting
+        terms = {"gather": (1.0 - closeness).mean(), "away": config.away_weight * away}
+        if config.scramble_weight:
+            rest = F.normalize(batch.forget - closeness[:, None] * meeting)
+            spread = dispersion_loss("lse", rest, batch.forget_labels, beta=config.beta)
+            terms["scramble"] = config.scramble_weight * spread
+        return terms
 
-    run_among_strangers(task, config, task.kept_photos, gathered)
+    longer = max(1.0, len(task.splits.forget) / PEOPLE)
+    run_among_strangers(task, replace(config, steps=round(config.steps * longer)), task.kept_photos, gathered)
     kept = look(task, sample)
     layer = earlier.layer if earlier else Waves(spread_of(kept), config.chaos, config.waves, task.generator)
     strangers = embed(task.model, strangers_of(task, task.kept_photos, SAMPLE))
@@ -144,3 +159,6 @@ def gather_scatter(task: Task, config: ScatterConfig) -> None:
     gate = float(max(inside.quantile(LOWEST) - config.gate_margin, outside.quantile(1 - LOWEST)))
     gate = min(gate, float(earlier.gate)) if earlier else gate
     task.model = ScatterBackbone(task.model, meeting, gate, config.sharpness, layer)
+    if config.clear_head:
+        with torch.no_grad():
+            task.head.weight[task.forget_columns] = meeting.to(task.head.weight)

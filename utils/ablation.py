@@ -1,0 +1,158 @@
+"""What each part of the dispersion methods is worth, measured on the dev-forget people: `python -m utils.ablation`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from .benchmark import code_version, percent, without_nan, write_results
+from .dispersion import DISPERSIONS
+from .parallel import finished
+from .settings import REPO_ROOT, CourseError, progress_bar
+from .sweep import choose, run_trial
+from .tables import text_table
+
+SCHEMA = 1
+ABLATION_FILE = REPO_ROOT / "data" / "results" / "ablation.json"
+SEEDS = (0, 1)
+RATES = (1e-3, 2e-3, 5e-3)  # every loss of the family is given the same three learning rates
+POOLS = ("forget", "retain", "unseen")
+
+
+class Variant(NamedTuple):
+    """One line of the ablation: a method with some settings changed, and what the change is called."""
+
+    group: str
+    label: str
+    method: str
+    options: dict
+
+
+LOSSES, WEIGHTS, LAYER = "the loss", "dispersion among strangers", "gather and scatter"
+VARIANTS = (
+    Variant(LOSSES, "original model", "original", {}),
+    *(
+        Variant(LOSSES, kind, "dispersion", {"kind": kind, "learning_rate": rate})
+        for kind in DISPERSIONS
+        for rate in RATES
+    ),
+    Variant(WEIGHTS, "all parts", "dispersion_strangers", {}),
+    Variant(WEIGHTS, "without strangers", "dispersion_strangers", {"strangers_per_step": 0}),
+    Variant(WEIGHTS, "without shifted photos", "dispersion_strangers", {"shifted": 0.0}),
+    Variant(WEIGHTS, "6 photos a person, not 20", "dispersion_strangers", {"photos_per_identity": 6}),
+    Variant(WEIGHTS, "every layer moves", "dispersion_strangers", {"last_parts": 0}),
+    Variant(LAYER, "all parts", "gather_scatter", {}),
+    Variant(LAYER, "without strangers", "gather_scatter", {"strangers_per_step": 0}),
+    Variant(LAYER, "nobody told to stay away", "gather_scatter", {"away_weight": 0.0}),
+    Variant(LAYER, "without shifted photos", "gather_scatter", {"shifted": 0.0}),
+    Variant(LAYER, "a slow layer (chaos 5)", "gather_scatter", {"chaos": 5.0}),
+    Variant(LAYER, "every layer moves", "gather_scatter", {"last_parts": 0}),
+)
+
+
+def run_variant(variant: Variant, seed: int) -> dict:
+    """Run one variant on the dev-forget people and return its scores, with its place in the table."""
+    trial = run_trial(variant.method, variant.options, seed)
+    return {"group": variant.group, "label": variant.label, "seed": seed} | trial
+
+
+def key_of(variant: Variant, seed: int) -> dict:
+    """Return the fields by which a stored trial is known to be this variant's, made with today's code."""
+    return variant._asdict() | {"seed": seed, "code": code_version(variant.method)}
+
+
+def run_ablation(
+    out: Path,
+    *,
+    variants: Sequence[Variant] = VARIANTS,
+    seeds: Sequence[int] = SEEDS,
+    jobs: int = 1,
+    fresh: bool = False,
+    progress: bool = True,
+) -> list[dict]:
+    """Run the missing variants, `jobs` at a time, write `out` after each one, and return all trials in order.
+
+    Raises CourseError. Introduced in notebook 08.
+    """
+    stored = [] if fresh or not out.is_file() else read_ablation(out)
+    tasks = [(variant, seed) for variant in variants for seed in seeds]
+    done = [row for row in stored if any(key_of(*task).items() <= row.items() for task in tasks)]
+    missing = [task for task in tasks if not any(key_of(*task).items() <= row.items() for row in done)]
+    order = {(variant.group, variant.label): place for place, variant in enumerate(variants)}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    trials = finished(run_variant, missing, jobs)
+    for row in progress_bar(trials, desc="ablation", total=len(missing), enabled=progress):
+        done = sorted([*done, without_nan(row)], key=lambda row: (order[row["group"], row["label"]], row["seed"]))
+        write_results(out, {"schema": SCHEMA, "trials": done})
+    return done
+
+
+def read_ablation(path: Path = ABLATION_FILE) -> list[dict]:
+    """Read the trials of an ablation file; raises CourseError if it is absent, damaged or of another schema."""
+    try:
+        stored = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CourseError(f"There is no ablation at {path}; run: python -m utils.ablation --out {path}.") from error
+    except (OSError, ValueError) as error:
+        raise CourseError(f"{path} is not an ablation file ({error}); move it away or add --fresh.") from error
+    if not (isinstance(stored, dict) and stored.get("schema") == SCHEMA and isinstance(stored.get("trials"), list)):
+        raise CourseError(f"{path} is not an ablation file of schema {SCHEMA}; move it away or add --fresh.")
+    return stored["trials"]
+
+
+def ablation_lines(trials: Sequence[dict]) -> list[tuple[str, str, list[dict]]]:
+    """Return group, label and trials (one per seed) of every line.
+
+    A loss that was tried with several learning rates is shown with the one that the sweep's rule chooses on the first
+    seed. Introduced in notebook 08.
+    """
+    start = next(trial for trial in trials if trial["method"] == "original")
+    lines = []
+    for group, label in dict.fromkeys((trial["group"], trial["label"]) for trial in trials):
+        mine = [trial for trial in trials if (trial["group"], trial["label"]) == (group, label)]
+        best = choose([trial for trial in mine if trial["seed"] == mine[0]["seed"]], start)["options"]
+        lines.append((group, label, [trial for trial in mine if trial["options"] == best]))
+    return lines
+
+
+def ablation_table(trials: Sequence[dict], markdown: bool = False) -> str:
+    """Return the ablation as text: held-out photos, dev-forget people, percent, mean ± half range over the seeds.
+
+    Introduced in notebook 08.
+    """
+    rows = [["part", "variant", *(f"{pool} {score}" for pool in POOLS for score in ("R@1", "mAP"))]]
+    for group, label, mine in ablation_lines(trials):
+        scores = [percent([trial[pool][score] for trial in mine]) for pool in POOLS for score in ("r1", "map")]
+        rows.append([group, label, *scores])
+    return text_table(rows, markdown)
+
+
+def main(arguments: Iterable[str] | None = None) -> int:
+    """Run the command; returns 0, or 2 after one sentence on what was wrong with the input."""
+    parser = argparse.ArgumentParser(prog="python -m utils.ablation", description=__doc__)
+    add = parser.add_argument
+    add("--out", type=Path, default=ABLATION_FILE, metavar="FILE", help="where trials are kept (default: the course's)")
+    add("--jobs", type=int, default=1, metavar="N", help="trials at a time, one core each")
+    add("--fresh", action="store_true", help="forget earlier trials in that file instead of resuming")
+    add("--table", action="store_true", help="only print the table of an existing file")
+    add("--markdown", action="store_true", help="print the table as Markdown")
+    add("--quiet", action="store_true", help="no progress bar")
+    args = parser.parse_args(arguments)
+    try:
+        if args.table:
+            trials = read_ablation(args.out)
+        else:
+            trials = run_ablation(args.out, jobs=args.jobs, fresh=args.fresh, progress=not args.quiet)
+        print(ablation_table(trials, args.markdown))
+    except CourseError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""Several requests one after the other, the earlier people's photos gone: `python -m utils.sequence --help`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .benchmark import code_version, parse_methods, parse_numbers, percent, without_nan, write_results
+from .datasets import load_faces
+from .parallel import finished
+from .retrieval import examine
+from .settings import REPO_ROOT, CourseError, one_of, progress_bar
+from .splits import Splits, make_splits
+from .tables import text_table
+from .training import load_or_train
+from .unlearning import METHODS, unlearn
+
+SCHEMA = 1
+SEQUENCE_FILE = REPO_ROOT / "data" / "results" / "sequence.json"
+SIZES = (5, 5, 5)
+COMPARED = ("random_labels", "esc", "dispersion", "dispersion_strangers", "gather_scatter")
+
+
+def requests_of(splits: Splits, sizes: Sequence[int]) -> list[Splits]:
+    """Return one request after the other as splits: who asks now is the forget pool, who asked earlier has no photos.
+
+    The people are those of `splits.forget`, in a random order of its seed; raises CourseError if they do not suffice.
+    Introduced in notebook 09.
+    """
+    if min(sizes) < 1 or sum(sizes) != len(splits.forget):
+        raise CourseError(f"Requests of {list(sizes)} people do not add up to the {len(splits.forget)} to forget.")
+    people = np.random.default_rng(splits.seed).permutation(splits.forget).tolist()
+    labels, found = np.asarray(splits.faces.labels), []
+    for first, size in zip(np.cumsum([0, *sizes[:-1]]).tolist(), sizes, strict=True):
+        now, earlier = people[first : first + size], people[:first]
+        others = [person for person in people if person not in now]
+        left = splits.train[~np.isin(labels[splits.train], earlier)]
+        retain = tuple(sorted((*splits.retain, *others)))
+        found.append(replace(splits, forget=tuple(sorted(now)), retain=retain, train=left))
+    return found
+
+
+def run_requests(name: str, sizes: tuple[int, ...], seed: int) -> dict:
+    """Answer requests one after the other with one method; return the mAP of every group after every request."""
+    torch.set_num_threads(1)  # one process per core is faster than two threads in one
+    splits = make_splits(load_faces("synthetic", progress=False), n_forget=sum(sizes), seed=seed)
+    start = load_or_train(splits, progress=False)
+    requests = requests_of(splits, sizes)
+    model, head, after = start.model, start.head, []
+    for place in range(len(requests) + 1):
+        view = examine(model, splits, head)
+        found = view.retrieval("forget").per_identity()
+        groups = [np.mean([found[person]["map"] for person in request.forget]) for request in requests]
+        row = {"groups": [round(float(group), 4) for group in groups]}
+        after.append(row | {pool: round(view.retrieval(pool).map, 4) for pool in ("retain", "unseen")})
+        if place < len(requests):
+            outcome = unlearn(name, model, head, requests[place], seed=seed, progress=False)
+            model, head = outcome.model, outcome.head
+    return key_of(name, sizes, seed) | {"after": after}
+
+
+def key_of(name: str, sizes: Sequence[int], seed: int) -> dict:
+    """Return the fields by which a stored run is known to be this one, made with today's code."""
+    return {"method": name, "sizes": list(sizes), "seed": seed, "code": code_version(name)}
+
+
+def run_sequence(
+    names: Sequence[str],
+    out: Path,
+    *,
+    sizes: Sequence[int] = SIZES,
+    seeds: int = 3,
+    jobs: int = 1,
+    fresh: bool = False,
+    progress: bool = True,
+) -> list[dict]:
+    """Run what `out` does not hold yet, `jobs` runs at a time, write it after each one, and return the runs in order.
+
+    Raises CourseError. Introduced in notebook 09.
+    """
+    for name in names:
+        one_of(name, METHODS, "method")
+    stored = [] if fresh or not out.is_file() else read_sequence(out)
+    wanted = [(name, tuple(sizes), seed) for name in names for seed in range(seeds)]
+    done = [row for row in stored if any(key_of(*task).items() <= row.items() for task in wanted)]
+    missing = [task for task in wanted if not any(key_of(*task).items() <= row.items() for row in done)]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    bar = progress_bar(finished(run_requests, missing, jobs), desc="requests", total=len(missing), enabled=progress)
+    for row in bar:
+        done = sorted([*done, without_nan(row)], key=lambda row: (names.index(row["method"]), row["seed"]))
+        write_results(out, {"schema": SCHEMA, "runs": done})
+    return done
+
+
+def read_sequence(path: Path = SEQUENCE_FILE) -> list[dict]:
+    """Read the runs of a sequence file; raises CourseError if it is absent, damaged or of another schema."""
+    try:
+        stored = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CourseError(f"There are no requests at {path}; run: python -m utils.sequence --out {path}.") from error
+    except (OSError, ValueError) as error:
+        raise CourseError(f"{path} is not a sequence file ({error}); move it away or add --fresh.") from error
+    if not (isinstance(stored, dict) and stored.get("schema") == SCHEMA and isinstance(stored.get("runs"), list)):
+        raise CourseError(f"{path} is not a sequence file of schema {SCHEMA}; move it away or add --fresh.")
+    return stored["runs"]
+
+
+def sequence_table(runs: Sequence[dict], markdown: bool = False) -> str:
+    """Return mAP by group and request as text, in percent: held-out photos, mean ± half range over the seeds.
+
+    Introduced in notebook 09.
+    """
+    sizes = runs[0]["sizes"]
+    groups = [f"group {number} ({size})" for number, size in enumerate(sizes, 1)]
+    rows = [["method", "requests", *groups, "retain", "unseen"]]
+    for name in dict.fromkeys(run["method"] for run in runs):
+        mine = [run["after"] for run in runs if run["method"] == name]
+        for place in range(len(sizes) + 1):
+            steps = [after[place] for after in mine]
+            cells = [percent([step["groups"][group] for step in steps]) for group in range(len(sizes))]
+            cells += [percent([step[pool] for step in steps]) for pool in ("retain", "unseen")]
+            rows.append([METHODS[name].title if name in METHODS else name, str(place), *cells])
+    return text_table(rows, markdown)
+
+
+def main(arguments: Iterable[str] | None = None) -> int:
+    """Run the command; returns 0, or 2 after one sentence on what was wrong with the input."""
+    parser = argparse.ArgumentParser(prog="python -m utils.sequence", description=__doc__)
+    add = parser.add_argument
+    add("--methods", default=",".join(COMPARED), metavar="A,B", help=f"some of: {', '.join(METHODS)}")
+    add("--sizes", default=",".join(map(str, SIZES)), metavar="N,M", help="how many people ask, request by request")
+    add("--seeds", type=int, default=3, metavar="K", help="run K seeds, from 0 on")
+    add("--out", type=Path, default=SEQUENCE_FILE, metavar="FILE", help="where runs are kept (default: the course's)")
+    add("--jobs", type=int, default=1, metavar="N", help="runs at a time, one core each")
+    add("--fresh", action="store_true", help="forget earlier runs in that file instead of resuming")
+    add("--table", action="store_true", help="only print the table of an existing file")
+    add("--markdown", action="store_true", help="print the table as Markdown")
+    add("--quiet", action="store_true", help="no progress bar")
+    args = parser.parse_args(arguments)
+    try:
+        if args.table:
+            runs = read_sequence(args.out)
+        else:
+            options = {"jobs": args.jobs, "fresh": args.fresh, "progress": not args.quiet, "seeds": args.seeds}
+            runs = run_sequence(parse_methods(args.methods), args.out, sizes=parse_numbers(args.sizes), **options)
+        print(sequence_table(runs, args.markdown))
+    except CourseError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
