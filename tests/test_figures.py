@@ -329,3 +329,9 @@ def test_a_moving_picture_is_one_small_looping_image_with_a_description():
     assert 'alt="losses: animation' in page and "hard &lt;1&gt;" in page and "<script" not in page
     film = Image.open(io.BytesIO(base64.b64decode(page.split("base64,")[1].split('"')[0])))
     assert film.format == "GIF" and film.n_frames >= 3 and film.info["loop"] == 0 and len(page) < 150_000
+
+
+def test_the_view_that_faces_some_points_has_them_in_front():
+    for direction in ([0, 0, 1], [1, 0, 0], [-0.3, -0.9, -0.2], [0.5, -0.5, 0.7]):
+        points = unit(np.array(direction) + 0.05 * RNG.normal(size=(6, 3)))
+        assert (points @ fg._towards(fg.facing(points)) > 0.6).all()

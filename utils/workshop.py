@@ -79,9 +79,9 @@ cd /d "%~dp0"
 pause
 """
 GUIDE_STYLE = """<style>
-@page{size:A4;margin:12mm}
-@media print{body{max-width:none;padding:0;font-size:9.5pt;line-height:1.3}h1{font-size:15pt;margin:0 0 2mm}
- h2{font-size:11pt;margin:3mm 0 1mm}p,ol,table{margin:1mm 0}th,td{padding:.6mm 2mm}}
+@page{size:A4;margin:11mm}
+@media print{body{max-width:none;padding:0;font-size:9pt;line-height:1.25}h1{font-size:14pt;margin:0 0 1mm}
+ h2{font-size:10.5pt;margin:2mm 0 1mm}p,ol{margin:1mm 0}table{margin:1mm 0;font-size:8.5pt}th,td{padding:.4mm 2mm}}
 </style>"""
 GUIDE = """{style}<h1>Face identity unlearning: the page to keep beside you</h1>
 <p>A face model places photos on a sphere. One person's photos lie close together, so a search finds them.
