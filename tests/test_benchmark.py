@@ -221,3 +221,24 @@ def test_side_by_side_gives_the_same_rows_and_names_what_failed(tmp_path, own_ca
 def test_sizes_that_are_no_numbers_are_refused(tmp_path, capsys):
     assert main(["--forget", "1,many", "--out", str(tmp_path / "r.json")]) == 2
     assert "1,5,10" in capsys.readouterr().err
+
+
+def test_notebook_09_shows_the_named_file_else_a_finished_bench_else_the_courses_own(tmp_path):
+    build, stored = tmp_path / "build", tmp_path / "stored"
+    build.mkdir(), stored.mkdir()
+
+    def write(path, *runs):
+        benchmark.write_results(
+            path, {"schema": benchmark.SCHEMA, "runs": [{"method": m, "n_forget": n} for m, n in runs]}
+        )
+
+    write(stored / "synthetic_quick.json", ("esc", 10))
+    write(stored / "synthetic_sizes.json", ("esc", 5))
+    write(build / "results.json", ("original", 10), ("original", 5))
+    own = [{"method": "esc", "n_forget": 10}, {"method": "esc", "n_forget": 5}]
+    assert benchmark.results_at_hand(build=build, stored=stored) == own, "a bench that is not done is not shown"
+    assert len(benchmark.results_at_hand(str(build / "results.json"), build, stored)) == 2
+    write(build / "results.json", *((name, n) for name in benchmark.METHODS for n in (5, 10)))
+    assert len(benchmark.results_at_hand(build=build, stored=stored)) == 2 * len(benchmark.METHODS)
+    with pytest.raises(CourseError, match="There are no results at"):
+        benchmark.results_at_hand(str(tmp_path / "none.json"))
