@@ -78,7 +78,7 @@ def test_the_results_table_is_what_its_command_writes(capsys, monkeypatch):
 
     block = r"<!-- results: python -m (utils\.\w+) (.*?) -->\n(.*?)<!-- /results -->"
     blocks = re.findall(block, TEXT, re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 7
     for module, command, written in blocks:
         assert importlib.import_module(module).main(command.split()) == 0
         assert written.strip() == capsys.readouterr().out.strip() and "| --- |" in written
