@@ -49,7 +49,7 @@ def make_photos(folder: Path, faces: Path | None) -> list[Path]:
 
     folder.mkdir()
     if faces is not None:
-        some = [photo.path for _, photos in list_people(faces) for photo in photos[:2]][:128]
+        some = [photo.path for _, photos in list_people(faces).people for photo in photos[:2]][:128]
         images = [Image.open(path).convert("RGB") for path in some]
     else:
         pixels, _, _ = synthetic_faces(8, 1, 2, 1, image_size=128, progress=False)
@@ -114,6 +114,7 @@ def fill_cache(root: Path, cache: Path) -> None:
     """Pretend that every photo was aligned: an index and a pixel file with a hole in place of the crops."""
     import numpy as np
 
+    from utils import alignment
     from utils.crops import CropStore
     from utils.datasets import INDEXES, LoadOptions
 
@@ -122,8 +123,9 @@ def fill_cache(root: Path, cache: Path) -> None:
     photos = [photo for _, of_person in listed.people for photo in of_person]
     store = CropStore("celeba", listed.root, photos, options)
     store.folder.mkdir(parents=True)
-    index = {"fingerprint": store.fingerprint, "pixels": "pixels.npy", "kept": [photo.name for photo in photos]}
-    (store.folder / "index.json").write_text(json.dumps(index | {"skipped": [], "noted": []}))
+    results = [[name, f"{k:032x}", k, "", stamp] for k, (name, *stamp) in enumerate(store.stamps)]
+    index = {"recipe": alignment.RECIPE, "pixels": "pixels.npy", "rows": len(photos), "results": results}
+    (store.folder / "index.json").write_text(json.dumps(index))
     np.lib.format.open_memmap(store.folder / "pixels.npy", "w+", np.uint8, (len(photos), 3, 64, 64))
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 import shutil
+import sys
+import types
 import unicodedata
 from pathlib import Path
 
@@ -12,8 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
-from utils import alignment, crops
-from utils.datasets import DATASETS, FaceDataset, MappedPixels, Skipped, load_faces
+from utils import alignment, crops, layouts
+from utils.datasets import COPY, DATASETS, TWO_PEOPLE, FaceDataset, MappedPixels, Skipped, load_faces
 from utils.settings import CourseError
 
 
@@ -129,13 +133,13 @@ def test_every_format_and_mode_opens(tmp_path, open_folder):
     home.mkdir(parents=True)
     picture = drawing(1)
     for suffix in ("jpg", "JPEG", "png", "bmp", "gif", "tif", "webp", "ppm", "tga"):
-        picture.save(home / f"colour.{suffix}")
+        picture.save(home / f"colour.{suffix}", quality=91 if suffix == "JPEG" else 90)
     for mode, suffix in (("L", "jpg"), ("CMYK", "jpg"), ("RGBA", "png"), ("LA", "png"), ("P", "png"), ("1", "png")):
         picture.convert(mode).save(home / f"{mode}.{suffix}")
     grey = np.asarray(picture.convert("L"))
     Image.fromarray(grey.astype(np.uint16) * 257).save(home / "deep.png")
     Image.fromarray(grey.astype(np.float32) / 255).save(home / "float.tiff")
-    picture.save(home / "no suffix", format="PNG")
+    picture.save(home / "no suffix", format="PNG", compress_level=1)
     drawing(2, (31, 400)).save(home / "tall.png")
     faces = open_folder(tmp_path / "people")
     assert faces.skipped == () and len(faces) == 19
@@ -154,7 +158,7 @@ def test_spaces_and_accents_compare_equal_however_they_are_stored(tmp_path, open
     assert len(faces.photos_of(decomposed)) == len(faces.photos_of("Zoë Muñoz")) == 2
 
 
-def test_hidden_and_other_files_are_passed_over(people, open_folder):
+def test_every_file_that_is_no_photo_is_counted_with_a_reason(people, open_folder):
     (people / "Ada" / ".hidden.png").write_bytes(b"x")
     (people / "Ada" / "notes.txt").write_text("met at the fair")
     (people / "Ada" / "README").write_text("no suffix, no picture")
@@ -162,8 +166,241 @@ def test_hidden_and_other_files_are_passed_over(people, open_folder):
     (people / ".git").mkdir()
     (people / "__MACOSX").mkdir()
     (people / "list.csv").write_text("a,b")
+    (people / "Ada" / ".DS_Store").write_bytes(b"\0")
+    (people / ".Eve" / "x").mkdir(parents=True)
+    shutil.copy(people / "Ada" / "photo 0.png", people / ".Eve" / "x" / "photo.png")
+    drawing(3).save(people / "stray.png")
     faces = open_folder(people)
-    assert len(faces) == 5 and faces.skipped == () and faces.identities == ("Ada", "Bob")
+    assert len(faces) == 5 and faces.identities == ("Ada", "Bob")
+    system, hidden = "kept there by the system or a program, not a photo", "hidden, because a name begins with a dot"
+    assert {entry.photo: entry.reason for entry in faces.skipped} == {
+        "Ada/.hidden.png": hidden,
+        "Ada/.DS_Store": system,
+        "Ada/notes.txt": "not a photo",
+        "Ada/README": "not a photo",
+        "Ada/scan.pdf": "not a photo",
+        ".git": system,
+        "__MACOSX": system,
+        ".Eve/x/photo.png": hidden,
+        "list.csv": "not a photo",
+        "stray.png": "lies beside the people's folders, in nobody's",
+    }
+    assert "skipped by person: Ada 5, .Eve 1" in faces.report()
+
+
+def test_odd_names_and_inner_folders_are_photos_all_the_same(people, open_folder):
+    home = people / "Ada"
+    (home / "holiday" / "rome").mkdir(parents=True)
+    for k, name in enumerate(("subject01.happy", "a.jpg_large", "b.jpg.1", "pic.jpeg?w=200", "holiday/rome/x.png")):
+        drawing(900 + k).save(home / name, format="PNG")
+    (home / "empty.jpg_large").write_bytes(b"")
+    (home / "gone.png").symlink_to(home / "no such file")
+    (home / "itself.png").symlink_to(home / "itself.png")
+    (home / "holiday" / "back").symlink_to(home)
+    (home / "everybody").symlink_to(people)
+    os.mkfifo(home / "pipe.jpg")
+    faces = open_folder(people)
+    assert len(faces.photos_of("Ada")) == 8 and len(faces.photos_of("Bob")) == 2
+    assert "Ada/holiday/rome/x.png" in faces.photo_names
+    assert Skipped("Ada/holiday/rome/x.png", "lies in a folder within the person's folder") in faces.noted
+    assert {entry.photo: entry.reason for entry in faces.skipped} == {
+        "Ada/empty.jpg_large": "the file is empty",
+        "Ada/gone.png": "a link that leads nowhere",
+        "Ada/itself.png": "cannot be looked at: too many levels of symbolic links",
+        "Ada/holiday/back": "a link to a folder that was listed already",
+        "Ada/everybody": "a link to a folder that was listed already",
+        "Ada/pipe.jpg": "neither a file nor a folder",
+    }
+
+
+def test_known_endings_are_not_opened_while_listing(people, monkeypatch):
+    monkeypatch.setattr(layouts, "_why_unopened", lambda path: pytest.fail(f"{path} was opened"))
+    assert sum(len(photos) for _, photos in layouts.list_people(people).people) == 5
+
+
+def test_a_folder_that_cannot_be_read_is_named(people, open_folder, monkeypatch):
+    scan = os.scandir
+
+    def denied(path):
+        if str(path).endswith("Bob"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    faces = open_folder(people)
+    assert faces.identities == ("Ada",)
+    assert Skipped("Bob", "a folder that cannot be read: permission denied") in faces.skipped
+
+
+@pytest.mark.parametrize("twin", ["Zoë ", unicodedata.normalize("NFD", "Zoë"), "Zo\u200bë", "\ufeffZoë", "Zoë\u00a0"])
+def test_folders_whose_names_look_alike_are_one_person(tmp_path, open_folder, twin):
+    root = make_folder(tmp_path / "people", {"Zoë": 2, twin: 1, "Bob": 2})
+    faces = open_folder(root)
+    assert faces.identities == ("Bob", "Zoë") and faces.labels.tolist() == [0, 0, 1, 1, 1]
+    assert len(set(faces.photo_names)) == 5 and len(faces.photos_of(twin)) == 3
+    note = next(entry for entry in faces.noted if "taken for one person" in entry.reason)
+    assert ascii(twin) in note.photo and ascii("Zoë") in note.photo
+
+
+def test_names_that_differ_in_case_stay_apart_and_are_named(tmp_path, open_folder):
+    faces = open_folder(make_folder(tmp_path / "people", {"Ada": 1, "ada": 1}))
+    assert faces.identities == ("Ada", "ada")
+    assert faces.noted[-1].photo == "'Ada' and 'ada'" and "different people" in faces.noted[-1].reason
+
+
+def test_copies_are_one_photo_and_a_photo_of_two_people_is_named(people, open_folder):
+    shutil.copy(people / "Ada" / "photo 0.png", people / "Ada" / "photo 0 (1).png")
+    shutil.copy(people / "Ada" / "photo 1.png", people / "Bob" / "her.png")
+    faces = open_folder(people)
+    assert len(faces) == 6 and "Ada/photo 0.png" in faces.photo_names
+    copy, both = (
+        Skipped("Ada/photo 0 (1).png", COPY, "Ada/photo 0.png"),
+        Skipped("Bob/her.png", TWO_PEOPLE, "Ada/photo 1.png"),
+    )
+    assert faces.noted == (copy, both)
+    assert (
+        "noted 1: the same photo as another of that person, used once (Ada/photo 0 (1).png = Ada/photo 0.png)"
+        in faces.report()
+    )
+    assert torch.equal(*(faces[faces.photo_names.index(name)][0] for name in ("Bob/her.png", "Ada/photo 1.png")))
+
+
+# Identity by content -------------------------------------------------------------------------------------------------
+
+
+def same_looks(folder: Path, size: int = 20_000) -> Path:
+    """Give every photo of a folder the same size and date: names, sizes and dates tell nothing any more."""
+    for path in folder.rglob("*.png"):
+        path.write_bytes(path.read_bytes().ljust(size, b"\0"))
+        os.utime(path, ns=(10**18, 10**18))
+    return folder
+
+
+def test_two_folders_that_differ_in_content_only_share_nothing(tmp_path, open_folder):
+    first = same_looks(make_folder(tmp_path / "one" / "people", {"Ada": 2, "Bob": 2}))
+    second = same_looks(make_folder(tmp_path / "two" / "people", {"Zed": 0, "Ada": 2, "Bob": 2}))
+    faces = [open_folder(root) for root in (first, second)]
+    assert faces[0].photo_names == faces[1].photo_names
+    assert faces[0].fingerprint != faces[1].fingerprint and not torch.equal(faces[0][0][0], faces[1][0][0])
+    shutil.move(first, tmp_path / "away")
+    shutil.move(second, first)  # other people in the place of the first
+    moved = open_folder(first)
+    assert moved.fingerprint == faces[1].fingerprint and torch.equal(moved[0][0], faces[1][0][0])
+
+
+def test_a_photo_edited_in_place_is_noticed_though_size_and_date_are_as_before(people, open_folder):
+    same_looks(people)
+    before = open_folder(people)
+    drawing(555).save(people / "Ada" / "photo 1.png")
+    same_looks(people)
+    after = open_folder(people)
+    assert after.fingerprint != before.fingerprint
+    assert np.array_equal(after[1][0].numpy(), alignment.centre_crop(drawing(555), 64).transpose(2, 0, 1))
+
+
+def test_a_copied_or_touched_folder_is_the_same_data(people, open_folder, tmp_path, reads):
+    before = open_folder(people)
+    shutil.copytree(people, tmp_path / "elsewhere" / "copy")
+    assert open_folder(tmp_path / "elsewhere" / "copy").fingerprint == before.fingerprint
+    assert len(reads) == 10
+    for path in people.rglob("*.png"):
+        path.touch()
+    (people / "Ada" / "photo 2.png").rename(people / "Ada" / "photo 3.png")
+    again = open_folder(people)
+    assert len(reads) == 10 and torch.equal(again.images(range(5)), before.images(range(5)))
+    assert again.fingerprint != before.fingerprint and again.photo_names[2] == "Ada/photo 3.png"
+
+
+def test_a_data_set_made_by_hand_is_known_by_its_faces():
+    def made(value: int, name: str = "a") -> str:
+        return FaceDataset(
+            "x", torch.full((1, 3, 8, 8), value).byte(), np.zeros(1, int), ("A",), (name,), 8, "", "", 10
+        )
+
+    assert made(1).fingerprint == made(1).fingerprint
+    assert len({made(1).fingerprint, made(2).fingerprint, made(1, "b").fingerprint}) == 3
+
+
+# Trouble of the machine ----------------------------------------------------------------------------------------------
+
+TROUBLE = [
+    PermissionError(errno.EACCES, "Permission denied"),
+    OSError(errno.EIO, "Input/output error"),
+    OSError(errno.EMFILE, "Too many open files"),
+    InterruptedError(errno.EINTR, "Interrupted system call"),
+]
+
+
+@pytest.mark.parametrize("error", TROUBLE, ids=lambda error: error.strerror)
+@pytest.mark.parametrize("place", ["utils.alignment.read_photo", "utils.crops.sha256_of"])
+def test_what_the_machine_could_not_read_is_tried_again(people, open_folder, monkeypatch, error, place):
+    module, name = place.rsplit(".", 1)
+    real = getattr(sys.modules[module], name)
+
+    def fails(path):
+        if Path(path).name == "photo 1.png" and Path(path).parent.name == "Ada":
+            raise error
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, fails)
+        for _ in range(2):
+            faces = open_folder(people)
+            reason = f"not a readable image now: {error.strerror.lower()}"
+            assert len(faces) == 4 and faces.skipped == (Skipped("Ada/photo 1.png", reason),)
+    assert len(open_folder(people)) == 5 and open_folder(people).skipped == ()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        OSError("out of memory error when reading image file"),
+    ],
+)
+def test_exhausted_memory_blames_no_photo(people, open_folder, monkeypatch, error):
+    def fails(path):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(alignment, "read_photo", fails)
+        with pytest.raises(CourseError, match="memory ran out .*max_identities.*no photo is blamed"):
+            open_folder(people)
+    assert len(open_folder(people)) == 5
+
+
+def test_a_refusal_about_the_bytes_is_remembered(people, open_folder, reads):
+    (people / "Ada" / "broken.jpg").write_text("no picture")
+    for _ in range(2):
+        assert len(open_folder(people)) == 5
+    assert len(reads) == 6
+
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40)
+
+
+def test_a_heic_photo_under_another_name_is_named_and_read_once_that_is_possible(people, open_folder, monkeypatch):
+    for name in ("phone.jpg", "phone.dat"):
+        (people / "Ada" / name).write_bytes(HEIC + name.encode())
+    (people / "Bob" / "web.jpg").write_bytes(b"\0\0\0\x18ftypavif\0\0\0\0mif1avif" + bytes(40))
+    reasons = {entry.photo: entry.reason for entry in open_folder(people).skipped}
+    assert all("a HEIC photo: run 'pip install pillow-heif'" in reasons[f"Ada/phone.{end}"] for end in ("jpg", "dat"))
+    assert reasons["Bob/web.jpg"] == "not a readable image: broken or truncated"  # AVIF, which this Pillow knows
+    read = alignment.read_photo
+    monkeypatch.setattr(alignment, "read_photo", lambda path: drawing(8) if path.stem == "phone" else read(path))
+    assert len(open_folder(people)) == 7  # as after an installation
+
+
+def test_pillow_heif_is_registered_where_it_is_installed(monkeypatch):
+    called = []
+    package = types.SimpleNamespace(register_heif_opener=lambda: called.append(1))
+    monkeypatch.setitem(sys.modules, "pillow_heif", package)
+    alignment.register_heif.cache_clear()
+    try:
+        assert alignment.register_heif() and alignment.register_heif() and called == [1]
+    finally:
+        alignment.register_heif.cache_clear()
 
 
 # Broken input --------------------------------------------------------------------------------------------------------
@@ -188,7 +425,7 @@ def test_broken_photos_are_skipped_counted_and_named(people, open_folder):
         "Ada/cut.png": "not a readable image: broken or truncated",
         "Ada/empty.jpg": "not a readable image: the file is empty",
         "Ada/letter.jpg": "not a readable image: no known image format inside",
-        "Ada/phone.heic": "not a readable image: save it as JPEG or PNG",
+        "Ada/phone.heic": "not a readable image here: a HEIC photo: run 'pip install pillow-heif', or save it as JPEG",
         "Eve/only.jpg": "not a readable image: no known image format inside",
         "Eve": "no usable photo left",
         "Nobody": "the folder holds no photos",
@@ -262,7 +499,7 @@ def test_a_replaced_or_added_photo_is_noticed(people, open_folder, reads, tmp_pa
     open_folder(people)
     drawing(777).save(people / "Ada" / "photo 1.png")
     changed = open_folder(people)
-    assert len(reads) == 10
+    assert len(reads) == 6  # the others are known by their content
     assert np.array_equal(changed[1][0].numpy(), alignment.centre_crop(drawing(777), 64).transpose(2, 0, 1))
     drawing(778).save(people / "Bob" / "photo 9.png")
     assert len(open_folder(people)) == 6

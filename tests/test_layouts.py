@@ -81,7 +81,7 @@ def vggface2(tmp_path, face) -> Path:
 def olivetti_matrix() -> np.ndarray:
     """A stand-in for the original file's matrix, (4096, 400): photo k is a ramp across the columns, brighter with k."""
     ramp = np.tile(np.arange(64), (64, 1))
-    photos = np.stack([ramp + k // 4 for k in range(400)]).astype(np.uint8)
+    photos = np.stack([ramp + k // 4 + (ramp > 40 + k % 4) for k in range(400)]).astype(np.uint8)
     return photos.transpose(0, 2, 1).reshape(400, 4096).T  # the original stores columns first
 
 

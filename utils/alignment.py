@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import functools
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +27,42 @@ BACKDROP = (127, 127, 127)  # behind transparent pixels, and beyond the photo's 
 
 # Eyes, nose and mouth corners in a unit square: the common 112-pixel layout, which margin then pulls to the middle.
 LANDMARK_TEMPLATE = np.array([[0.342, 0.462], [0.657, 0.460], [0.500, 0.640], [0.371, 0.825], [0.631, 0.823]])
+
+
+NO_MEMORY = re.compile(r"out of memory|not enough memory|allocate memory|alloc_cpu|bad.?alloc|paging file", re.I)
+NO_DEVICE = re.compile(r"cuda|cudnn|cublas|\bmps\b|\bhip\b|driver", re.I)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """True for every way in which Python, Pillow and torch say that the memory ran out."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    return isinstance(error, RuntimeError | OSError) and NO_MEMORY.search(str(error)) is not None
+
+
+@contextlib.contextmanager
+def enough_memory() -> Iterator[None]:
+    """Turn exhausted memory, which is no photo's fault, into a CourseError."""
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not out_of_memory(error):
+            raise
+        raise CourseError(
+            "The memory ran out while photos were read: close other programs, choose a smaller image_size or fewer "
+            "people (max_identities), and open the data set again; it goes on where it stopped, and no photo is blamed."
+        ) from error
+
+
+@functools.cache
+def register_heif() -> bool:
+    """Let Pillow read HEIC photos where pillow-heif is installed, once; return whether it is."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +87,7 @@ class Refused:
 def read_photo(path: Path) -> Image.Image:
     """Decode a photo completely and return it upright as RGB, at most MAX_SIDE pixels per side; whatever Pillow
     raises for broken bytes passes through. Introduced in notebook 01."""
+    register_heif()
     with Image.open(path) as image:
         image.draft(None, (MAX_SIDE, MAX_SIDE))  # a large JPEG is decoded at a fraction of its size
         image.load()
@@ -128,6 +169,10 @@ class Aligner:
 
     def __call__(self, images: Sequence[Image.Image]) -> list[AlignedFace | Refused]:
         """Align RGB photos of any sizes, one answer per photo in the same order; equal sizes are searched together."""
+        with enough_memory():
+            return self._align(images)
+
+    def _align(self, images: Sequence[Image.Image]) -> list[AlignedFace | Refused]:
         answers: list[AlignedFace | Refused | None] = [None] * len(images)
         copies = [_detection_copy(image) for image in images]
         for share in FACE_SHARES:
@@ -140,10 +185,11 @@ class Aligner:
 
     def every_face(self, image: Image.Image) -> list[AlignedFace]:
         """Return all faces of one RGB photo, from left to right: for group photos. Introduced in notebook 11."""
-        copy = _detection_copy(image)
-        boxes, scores, points = self._detect([copy], FACE_SHARES[-1])[0]
-        sure = np.flatnonzero(scores >= self.min_confidence)
-        return [self._cut(image, copy, (boxes, scores, points), i, len(sure)) for i in sure[np.argsort(boxes[sure, 0])]]
+        with enough_memory():
+            copy = _detection_copy(image)
+            faces = boxes, scores, _ = self._detect([copy], FACE_SHARES[-1])[0]
+            sure = np.flatnonzero(scores >= self.min_confidence)
+            return [self._cut(image, copy, faces, i, len(sure)) for i in sure[np.argsort(boxes[sure, 0])]]
 
     def _detect(self, copies: list[Image.Image], share: float) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Return boxes (k, 4), confidences (k,) and landmarks (k, 5, 2) per equal-sized image, k may be 0."""
@@ -153,9 +199,17 @@ class Aligner:
         self.detector.min_face_size = min(max(SMALLEST_SIDE, share * max(copies[0].size)), min(copies[0].size))
         try:
             boxes, scores, points = self.detector.detect(copies, landmarks=True)
-        except (RuntimeError, ValueError, IndexError):
-            # MTCNN fails on degenerate boxes at the image's edge; alone, only the guilty photo is lost.
-            return [_nothing()] if len(copies) == 1 else [self._detect([copy], share)[0] for copy in copies]
+        except (RuntimeError, ValueError, IndexError, MemoryError) as error:
+            # MTCNN fails on degenerate boxes at the image's edge; alone, only the guilty photo is lost, and less memory
+            # is needed. What the machine lacks is nobody's fault and ends the run.
+            if len(copies) > 1:
+                return [self._detect([copy], share)[0] for copy in copies]
+            if out_of_memory(error):
+                raise
+            if isinstance(error, RuntimeError) and NO_DEVICE.search(str(error)):
+                why = str(error).splitlines()[0]
+                raise CourseError(f"The detector cannot run on this device ({why}): choose device='cpu'.") from error
+            return [_nothing()]
         return [
             _nothing() if b is None else tuple(np.asarray(array, dtype=np.float32) for array in (b, s, p))
             for b, s, p in zip(boxes, scores, points, strict=True)

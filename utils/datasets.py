@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import unicodedata
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,16 +14,20 @@ import torch
 from torch.utils.data import Dataset
 
 from utils import alignment, layouts, sources
-from utils.crops import CropStore, LoadOptions, MappedPixels, digest
-from utils.layouts import FaceIndex, People, Skipped
+from utils.crops import CropStore, LoadOptions, MappedPixels, Result, digest
+from utils.layouts import FaceIndex, Listing, People, Skipped, account
+from utils.lists import clear_name
 from utils.settings import CourseError, cache_dir, one_of, suggest, without_collector
+
+COPY = "the same photo as another of that person, used once"
+TWO_PEOPLE = "the same photo lies under two people, used for both"
 
 
 @dataclass(eq=False)
 class FaceDataset(Dataset):
     """Face crops of one size with an identity label each; pixels may stay on disk until asked for. `labels` is int64
-    (N,), `photo_names` are unique, `skipped` lists what was left out and `noted` what was kept with a remark.
-    Introduced in notebook 01."""
+    (N,), `photo_names` are unique, `skipped` lists what was left out, `noted` what was kept with a remark and the
+    copies of kept photos. Introduced in notebook 01."""
 
     name: str
     pixels: torch.Tensor | MappedPixels  # anything with a shape that indexing turns into uint8 (n, 3, S, S)
@@ -34,7 +38,7 @@ class FaceDataset(Dataset):
     source: str
     licence: str
     trained_min_photos: int
-    fingerprint: str = ""  # changes when the faces do: part of the name under which a trained model is kept
+    fingerprint: str = ""  # of the content: part of the name under which a trained model is kept
     skipped: tuple[Skipped, ...] = ()
     noted: tuple[Skipped, ...] = ()
 
@@ -45,6 +49,15 @@ class FaceDataset(Dataset):
                 f"'{self.name}' does not fit together: {len(self.labels)} labels, {len(self.photo_names)} photo names, "
                 f"pixels of shape {tuple(self.pixels.shape)} instead of {shape}."
             )
+        if not self.fingerprint:
+            self.fingerprint = self._content()
+
+    def _content(self) -> str:
+        """Return a hash of the faces and their labels: what was not opened from a known source is its content."""
+        seen = hashlib.sha256(digest([self.identities, self.photo_names, np.asarray(self.labels).tolist()]).encode())
+        for start in range(0, len(self), 1024):
+            seen.update(self.images(np.arange(start, min(start + 1024, len(self)))).cpu().contiguous().numpy())
+        return seen.hexdigest()[:16]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -62,24 +75,19 @@ class FaceDataset(Dataset):
     def photos_of(self, identity: int | str) -> np.ndarray:
         """Return the photo indices of one person, by label or by name; raises CourseError with the nearest names."""
         if isinstance(identity, str):
-            plain = unicodedata.normalize("NFC", identity)
+            plain = clear_name(identity)
             if plain not in self.identities:
                 raise CourseError(f"No identity '{identity}' in '{self.name}'.{suggest(identity, self.identities)}")
             identity = self.identities.index(plain)
-        if not 0 <= identity < len(self.identities):
+        if isinstance(identity, bool) or not 0 <= identity < len(self.identities):
             raise CourseError(f"No identity number {identity}; the numbers run from 0 to {len(self.identities) - 1}.")
         return np.flatnonzero(self.labels == identity)
 
     def report(self, names: int = 3) -> str:
         """Return a short account: people and photos used, and per reason how many were skipped or noted, with the
         first few names."""
-        lines = [f"{self.name}: {len(self)} photos of {len(self.identities)} people, {self.image_size} px crops."]
-        for title, entries in (("skipped", self.skipped), ("noted", self.noted)):
-            for reason, count in Counter(entry.reason for entry in entries).most_common():
-                first = [entry.photo for entry in entries if entry.reason == reason][:names]
-                more = ", ..." if count > len(first) else ""
-                lines.append(f"{title} {count}: {reason} ({', '.join(first)}{more})")
-        return "\n".join(lines)
+        line = f"{self.name}: {len(self)} photos of {len(self.identities)} people, {self.image_size} px crops."
+        return "\n".join([line, *account(self.skipped, self.noted, names)])
 
 
 def load_faces(
@@ -170,11 +178,10 @@ def index_folder(root: str | Path | None, options: LoadOptions) -> FaceIndex:
 def index_folder_of(root: str | Path | None) -> FaceIndex:
     """List a directory with one folder per person without opening a photo; raises CourseError. Notebook 11."""
     path = layouts.existing_root(root, "folder", layouts.LAYOUT)
-    people = layouts.list_people(path)
-    if not any(photos for _, photos in people):
+    if not layouts.has_people(path):
         raise CourseError(layouts.why_no_people(path, layouts.LAYOUT))
     source = f"Your own folder '{path.name}'."
-    return _index("folder", path, people, source, "As its owner decides; the crops stay here.")
+    return _index("folder", path, layouts.list_people(path), source, "As its owner decides; the crops stay here.")
 
 
 def index_lfw(root: str | Path | None, options: LoadOptions) -> FaceIndex:
@@ -189,10 +196,10 @@ def index_celeba(root: str | Path | None, options: LoadOptions) -> FaceIndex:
     """List CelebA: its people have numbers, no names."""
     path, where = sources.open_source("celeba", root, options.cache, options.progress)
     images = sources.celeba_images(path, options.cache, options.progress)
-    people, skipped = layouts.read_celeba(path, images, options.part)
+    listing = layouts.read_celeba(path, images, options.part)
     source = "CelebA (Liu et al., 2015): photos of celebrities from the web, with the official identity numbers."
     licence = "For non-commercial research only; no photo may be republished, sold or shown in a paper without need."
-    return _index("celeba", path, people, f"{source} {where}", licence, skipped)
+    return _index("celeba", path, listing, f"{source} {where}", licence)
 
 
 def index_vggface2(root: str | Path | None, options: LoadOptions) -> FaceIndex:
@@ -201,10 +208,10 @@ def index_vggface2(root: str | Path | None, options: LoadOptions) -> FaceIndex:
         told = "VGGFace2's training part (38 GB) is not downloaded: fetch it by hand and give root"
         raise CourseError(f"{told}; expected {layouts.VGGFACE2_LAYOUT}.")
     path, where = sources.open_source("vggface2", root, options.cache, options.progress)
-    people, skipped = layouts.read_vggface2(path, options.part)
+    listing = layouts.read_vggface2(path, options.part)
     source = "VGGFace2 (Cao et al., 2018): photos from an image search for 9,131 names; withdrawn by its authors."
     licence = "Its mirror says CC BY-NC 4.0; the photos' rights stay with their owners, who were never asked."
-    return _index("vggface2", path, people, f"{source} {where}", licence, skipped)
+    return _index("vggface2", path, listing, f"{source} {where}", licence)
 
 
 def index_olivetti(root: str | Path | None, options: LoadOptions) -> FaceIndex:
@@ -215,12 +222,10 @@ def index_olivetti(root: str | Path | None, options: LoadOptions) -> FaceIndex:
     return _index("olivetti", path, layouts.list_people(path), f"{source} {where}", licence)
 
 
-def _index(
-    name: str, root: Path, people: People, source: str, licence: str, skipped: Sequence[Skipped] = ()
-) -> FaceIndex:
-    empty = [Skipped(person, "the folder holds no photos") for person, photos in people if not photos]
-    people = [entry for entry in people if entry[1]]
-    return FaceIndex(name, root, people, source, licence, (*empty, *skipped))
+def _index(name: str, root: Path, listing: Listing, source: str, licence: str) -> FaceIndex:
+    empty = [Skipped(person, "the folder holds no photos") for person, photos in listing.people if not photos]
+    people = [entry for entry in listing.people if entry[1]]
+    return FaceIndex(name, root, people, source, licence, (*empty, *listing.skipped), tuple(listing.noted))
 
 
 # Data sets of photos: listed here, in seconds at any size, and cut out by `_load_photos`.
@@ -269,31 +274,54 @@ def _crops_of(index: FaceIndex, options: LoadOptions) -> FaceDataset:
     photos = [photo for _, of_person in people for photo in of_person]
     store = CropStore(index.name, index.root, photos, options)
     made = store.open()
-    owner = {photo.name: person for person, of_person in people for photo in of_person}
-    kept_people = {owner[kept] for kept in made["kept"]}
+    owner = [person for person, of_person in people for _ in of_person]
+    kept, copies = _without_copies(made.results, owner)
+    kept_people = {owner[k] for k in kept}
     identities = tuple(person for person, _ in people if person in kept_people)
     lost = [Skipped(person, "no usable photo left") for person, _ in people if person not in kept_people]
-    skipped = [Skipped(*entry) for entry in made["skipped"]]
+    skipped = [Skipped(result.name, result.remark) for result in made.results if result.row < 0]
     if not identities:
         reasons = Counter(entry.reason for entry in skipped).most_common(3)
         told = ", ".join(f"{count} x {reason}" for reason, count in reasons)
         hint = " Use align=False for photos that are face crops already." if store.align else ""
         raise CourseError(f"No usable photo in '{index.root}': {told}.{hint}")
     label = {person: k for k, person in enumerate(identities)}
+    remarks = [Skipped(made.results[k].name, made.results[k].remark) for k in kept if made.results[k].remark]
     return FaceDataset(
         name=index.name,
-        pixels=MappedPixels(store.folder / made["pixels"]),
-        labels=np.array([label[owner[kept]] for kept in made["kept"]], dtype=np.int64),
+        pixels=MappedPixels(made.pixels, [made.results[k].row for k in kept]),
+        labels=np.array([label[owner[k]] for k in kept], dtype=np.int64),
         identities=identities,
-        photo_names=tuple(made["kept"]),
+        photo_names=tuple(made.results[k].name for k in kept),
         image_size=options.image_size,
         source=index.source,
         licence=index.licence,
         trained_min_photos=10,
-        fingerprint=digest([alignment.RECIPE, store.align, [stamp[:2] for stamp in store.stamps]]),
+        fingerprint=digest([alignment.RECIPE, store.align, [(owner[k], *made.results[k][:2]) for k in kept]]),
         skipped=(*skipped, *lost, *index.skipped),
-        noted=tuple(Skipped(*entry) for entry in made["noted"]),
+        noted=(*remarks, *copies, *index.noted),
     )
+
+
+def _without_copies(results: Sequence[Result], owner: Sequence[str]) -> tuple[list[int], list[Skipped]]:
+    """Return which photos are kept, one of each content per person (that of the shortest name), and what to say of
+    the copies: left out if they are the same person's, kept but named if another's."""
+    usable = [k for k, result in enumerate(results) if result.row >= 0]
+    chosen: dict[tuple[str, str], int] = {}
+    for k in sorted(usable, key=lambda k: (len(results[k].name), k)):
+        chosen.setdefault((results[k].content, owner[k]), k)
+    first: dict[str, int] = {}
+    kept, said = [], []
+    for k in usable:
+        result, of_person = results[k], chosen[results[k].content, owner[k]]
+        if of_person != k:
+            said.append(Skipped(result.name, COPY, results[of_person].name))
+            continue
+        kept.append(k)
+        elsewhere = first.setdefault(result.content, k)
+        if elsewhere != k:
+            said.append(Skipped(result.name, TWO_PEOPLE, results[elsewhere].name))
+    return kept, said
 
 
 def _most_photographed(people: People, most: int | None) -> People:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import os
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from utils.pretrained import META_LINE
+from utils.lists import clear_name, name_key, read_meta, read_pairs
 from utils.settings import CourseError
 
 LAYOUT = "one folder per person, for example 'root/Ada Lovelace/first.jpg' and 'root/Alan Turing/party.png'"
@@ -30,15 +32,48 @@ CELEBA_PARTS = {"train": "0", "valid": "1", "test": "2"}
 VGGFACE2_PARTS = {"train": "1", "test": "0"}  # as the column Flag of identity_meta.csv has it
 # Pillow opens these too, but nobody keeps portraits in them (and some start other programs).
 NOT_PHOTOS = {"EPS", "WMF", "MPEG", "HDF5", "GRIB", "BUFR", "FITS"}
+UNSIGNED = {"TGA", "PCD", "IPTC"}  # formats that almost any bytes could be: believed only by their ending
 MAY_NEED_A_PLUGIN = {".heic", ".heif", ".avif", ".jxl", ".webp", ".jp2", ".dng", ".cr2", ".nef", ".arw", ".raw"}
+SYSTEM = re.compile(
+    r"\._.*|__MACOSX|@eaDir|\.(DS_Store|git|svn|ipynb_checkpoints|directory|nomedia|localized|picasa\.ini|Spotlight.*"
+    r"|Trash.*|thumbnails|fseventsd|venv|cache)|(eh)?Thumbs\.db|desktop\.ini|\$RECYCLE\.BIN|System Volume Information",
+    re.IGNORECASE,
+)
+NOT_A_PHOTO = "not a photo"
+OF_THE_SYSTEM = "kept there by the system or a program, not a photo"
+HIDDEN = "hidden, because a name begins with a dot"
+ASTRAY = "lies beside the people's folders, in nobody's"
+ONE_PERSON = "folders whose names look alike, taken for one person"
+NESTED = "lies in a folder within the person's folder"
+SHARED = "classes that the list gives one name, taken for different people"
+DEEPEST = 3  # levels below (or above) a root in which the right one is looked for
+MOST_FOLDERS = 500  # of them
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """A photo (or person) that was left out or needs a remark, and the reason."""
+    """A photo (or person) that was left out or needs a remark, the reason, and perhaps which other photo is meant."""
 
     photo: str
     reason: str
+    other: str = ""
+
+
+def account(skipped: Iterable[Skipped], noted: Iterable[Skipped], names: int = 3) -> list[str]:
+    """Return a line per reason, with the number and the first names, and one that says whose files were left out."""
+    lines = []
+    for title, entries in (("skipped", list(skipped)), ("noted", list(noted))):
+        by_reason: dict[str, list[Skipped]] = {}
+        for entry in entries:
+            by_reason.setdefault(entry.reason, []).append(entry)
+        for reason, group in sorted(by_reason.items(), key=lambda item: -len(item[1])):
+            first = [f"{entry.photo} = {entry.other}" if entry.other else entry.photo for entry in group[:names]]
+            lines.append(f"{title} {len(group)}: {reason} ({', '.join(first)}{', ...' if len(group) > names else ''})")
+        if title == "skipped" and lines:
+            whose = Counter(e.photo.split("/")[0] for e in entries if "/" in e.photo).most_common()
+            told = [f"{person} {count}" for person, count in whose[:names]] + ["..."] * (len(whose) > names)
+            lines += [f"skipped by person: {', '.join(told)}"] if whose else []
+    return lines
 
 
 class Photo(NamedTuple):
@@ -53,16 +88,25 @@ class Photo(NamedTuple):
         """The file's whole path."""
         return Path(self.folder, self.file)
 
-    def stamp(self) -> tuple[int, int]:
-        """Return size and time of the last change in nanoseconds, which differ once the file was replaced."""
+    def stamp(self) -> tuple[int, int, int, int]:
+        """Return size, times of the last change of content and of anything, and the file's number: another file under
+        this name differs in them, even if its size and date were made equal."""
         try:
             status = os.stat(f"{self.folder}{os.sep}{self.file}")
         except OSError:  # gone since it was listed: reading it will say so
-            return -1, 0
-        return status.st_size, status.st_mtime_ns
+            return -1, 0, 0, 0
+        return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 People = list[tuple[str, list[Photo]]]
+
+
+class Listing(NamedTuple):
+    """The people of a folder with their photos, the files that are none of these, and remarks."""
+
+    people: People
+    skipped: list[Skipped]
+    noted: list[Skipped]
 
 
 @dataclass(frozen=True)
@@ -76,6 +120,7 @@ class FaceIndex:
     source: str
     licence: str
     skipped: tuple[Skipped, ...] = ()
+    noted: tuple[Skipped, ...] = ()
 
     @property
     def n_photos(self) -> int:
@@ -83,66 +128,200 @@ class FaceIndex:
         return sum(len(photos) for _, photos in self.people)
 
     def report(self) -> str:
-        """Return the numbers of people and photos, and how many photos a person has, in one line."""
+        """Return the numbers of people and photos, how many photos a person has, and what was left out."""
         counts = sorted(len(photos) for _, photos in self.people)
         middle = counts[len(counts) // 2]
         spread = f"{counts[0]} to {counts[-1]} photos each, median {middle}"
-        return f"{self.name}: {self.n_photos:,} photos of {len(counts):,} people ({spread}). {self.source}"
+        line = f"{self.name}: {self.n_photos:,} photos of {len(counts):,} people ({spread}). {self.source}"
+        return "\n".join([line, *account(self.skipped, self.noted)])
 
 
 # One folder per person -----------------------------------------------------------------------------------------------
 
 
-def list_people(root: Path) -> People:
-    """List (person, photos) per sub-folder in alphabetical order; hidden files and files that do not look like photos
-    are passed over. Names are in Unicode's composed form, so that an accent compares equal everywhere."""
-    folders = sorted(entry.name for entry in visible(root) if entry.is_dir())
-    names = _composed(folders)
-    return [(name, photos_in(root / folder, name)) for name, folder in zip(names, folders, strict=True)]
+def list_people(root: Path) -> Listing:
+    """List (person, photos) per sub-folder in alphabetical order; whatever else lies there is named with a reason.
+    Folders whose names look the same are one person."""
+    folders, skipped, noted = {}, [], []
+    for entry in _sorted(root):
+        kind, name = _kind(entry), clear_name(entry.name)
+        if kind == "folder" and not _passed_over(entry, name, skipped):
+            folders.setdefault(name_key(entry.name), []).append(entry.name)
+        elif kind != "folder":
+            skipped.append(Skipped(name, _why_no_photo(entry, kind) or ASTRAY))
+    people = []
+    for same in sorted(folders.values(), key=lambda same: clear_name(same[0])):
+        person = clear_name(same[0])
+        found = [photos_in(root / folder, person, root) for folder in same]
+        photos = _unique([photo for listed, _ in found for photo in listed])
+        people.append((person, photos))
+        skipped += [entry for _, entries in found for entry in entries]
+        noted += [Skipped(photo.name, NESTED) for photo in photos if photo.name.count("/") > 1]
+        if len(same) > 1:
+            noted.append(Skipped(" and ".join(map(ascii, same)), ONE_PERSON))
+    return Listing(people, skipped, noted + alike([person for person, _ in people]))
 
 
-def photos_in(folder: Path, person: str) -> list[Photo]:
-    """List the photos of one folder in alphabetical order."""
-    files = sorted(entry.name for entry in visible(folder) if _looks_like_photo(entry))
-    home = str(folder)
-    return [Photo(home, file, f"{person}/{name}") for file, name in zip(files, _composed(files), strict=True)]
+def alike(people: list[str]) -> list[Skipped]:
+    """Name people whose names differ only in case or in the width of letters: they stay different people."""
+    groups: dict[str, list[str]] = {}
+    for person in people:
+        groups.setdefault(unicodedata.normalize("NFKC", person).casefold(), []).append(person)
+    reason = "names that differ in case or width only, taken for different people"
+    return [Skipped(" and ".join(map(repr, group)), reason) for group in groups.values() if len(group) > 1]
+
+
+def photos_in(folder: Path, person: str, root: Path | None = None) -> tuple[list[Photo], list[Skipped]]:
+    """List the photos of one folder and of those within it in alphabetical order, and what else lies there."""
+    photos, skipped = [], []
+    seen = {_identity(root)} if root else set()  # a link to the root would lead to everybody's photos
+    _walk(str(folder), person, photos, skipped, seen)
+    return photos, skipped
+
+
+def _walk(folder: str, name: str, photos: list[Photo], skipped: list[Skipped], seen: set) -> None:
+    try:
+        with os.scandir(folder) as entries:
+            inside = sorted(entries, key=lambda entry: entry.name)
+        here = _identity(folder)
+    except OSError as error:
+        skipped.append(Skipped(name, f"a folder that cannot be read: {error.strerror.lower()}"))
+        return
+    if here in seen:
+        skipped.append(Skipped(name, "a link to a folder that was listed already"))
+        return
+    seen.add(here)
+    for entry in inside:
+        kind, path_name = _kind(entry), f"{name}/{_printable(entry.name)}"
+        if kind == "folder":
+            if not _passed_over(entry, path_name, skipped):
+                _walk(entry.path, path_name, photos, skipped, seen)
+        elif reason := _why_no_photo(entry, kind):
+            skipped.append(Skipped(path_name, reason))
+        else:
+            photos.append(Photo(folder, entry.name, path_name))
+
+
+def _passed_over(entry: os.DirEntry, name: str, skipped: list[Skipped]) -> bool:
+    """True, and listed, for folders of the system (as one) and for hidden ones (file by file)."""
+    if SYSTEM.fullmatch(entry.name):
+        skipped.append(Skipped(name, OF_THE_SYSTEM))
+        return True
+    if not entry.name.startswith("."):
+        return False
+    for home, _, files in os.walk(entry.path):
+        within = _printable(os.path.relpath(home, entry.path)).removeprefix(".")
+        skipped += [Skipped("/".join(filter(None, (name, within, _printable(file)))), HIDDEN) for file in sorted(files)]
+    return True
+
+
+def _kind(entry: os.DirEntry) -> str:
+    """Return 'folder', 'file', or in words why an entry is neither."""
+    try:
+        if entry.is_dir():
+            return "folder"
+        if entry.is_file():
+            return "file"
+        return "a link that leads nowhere" if entry.is_symlink() else "neither a file nor a folder"
+    except OSError as error:  # a link to itself, or a place that may not be looked at
+        return f"cannot be looked at: {error.strerror.lower()}"
+
+
+def _why_no_photo(entry: os.DirEntry, kind: str) -> str:
+    """Say why an entry that is no folder is no photo, or nothing if it looks like one; known endings stay unopened."""
+    if SYSTEM.fullmatch(entry.name):
+        return OF_THE_SYSTEM
+    if entry.name.startswith("."):
+        return HIDDEN
+    if kind != "file":
+        return kind
+    return "" if _known_ending(os.path.splitext(entry.name)[1].lower()) else _why_unopened(entry.path)
+
+
+@functools.cache
+def _known_ending(suffix: str) -> bool:
+    image_format = Image.registered_extensions().get(suffix)
+    known = image_format in Image.OPEN and image_format not in NOT_PHOTOS
+    return known or suffix in MAY_NEED_A_PLUGIN  # listed as unreadable where Pillow cannot open them
+
+
+def _why_unopened(path: str) -> str:
+    """Open a file whose ending tells nothing: say why it is no photo, or nothing if Pillow finds an image inside."""
+    try:
+        if not os.stat(path).st_size:  # also the files of /proc, some of which wait for ever
+            return "the file is empty"
+        with open(path, "rb") as file:
+            head = file.read(32)
+            if image_kind(head):
+                return ""
+            Image.init()
+            with Image.open(file, formats=[known for known in Image.OPEN if known not in NOT_PHOTOS | UNSIGNED]):
+                return ""
+    except Image.DecompressionBombError:
+        return ""  # an image: reading it will say that it is too large
+    except UnidentifiedImageError:
+        return NOT_A_PHOTO
+    except MemoryError:
+        raise
+    except OSError as error:
+        return f"cannot be read: {error.strerror.lower()}" if error.errno else NOT_A_PHOTO
+    except Exception:  # bytes that merely begin like an image make Pillow's many readers raise almost anything
+        return NOT_A_PHOTO
+
+
+def image_kind(head: bytes) -> str:
+    """Return the kind of photo that a file's first 32 bytes announce, where Pillow may need help with it, or ''."""
+    if head[4:8] == b"ftyp":
+        brands = {head[8:12], *(head[k : k + 4] for k in range(16, 32, 4))}
+        if brands & {b"avif", b"avis"}:
+            return "AVIF"
+        return "HEIC" if brands & {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"} else ""
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WebP"
+    if head.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
+        return "JPEG XL"
+    return "JPEG 2000" if head.startswith((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")) else ""
 
 
 def visible(folder: Path) -> list[os.DirEntry]:
     """Return a folder's entries without the hidden ones; raises CourseError if it cannot be read."""
+    return [e for e in _entries(folder) if not e.name.startswith(".") and not SYSTEM.fullmatch(e.name)]
+
+
+def _entries(folder: Path) -> list[os.DirEntry]:
     try:
         with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
+            return list(entries)
     except OSError as error:
         raise CourseError(f"The folder '{folder}' cannot be read ({error.strerror}); check its permissions.") from error
 
 
-def _composed(names: list[str]) -> list[str]:
-    if all(map(str.isascii, names)):
-        return names
-    printable = [os.fsencode(name).decode("utf-8", "replace") for name in names]
-    composed = [unicodedata.normalize("NFC", name) for name in printable]
-    return composed if len(set(composed)) == len(names) else names
+def _sorted(folder: Path) -> list[os.DirEntry]:
+    return sorted(_entries(folder), key=lambda entry: entry.name)
 
 
-def _looks_like_photo(entry: os.DirEntry) -> bool:
-    if not entry.is_file():
-        return False
-    suffix = os.path.splitext(entry.name)[1].lower()
-    if suffix in MAY_NEED_A_PLUGIN:  # certainly photos: listed as unreadable where Pillow cannot open them
-        return True
-    image_format = Image.registered_extensions().get(suffix)
-    if image_format is not None:
-        return image_format in Image.OPEN and image_format not in NOT_PHOTOS
-    return not suffix and _opens(entry.path)
+def _identity(folder: str | Path) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
 
 
-def _opens(path: str) -> bool:
-    try:
-        with Image.open(path):
-            return True
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return False
+def _printable(name: str) -> str:
+    if name.isascii():
+        return name
+    return unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", "backslashreplace"))
+
+
+def _unique(photos: list[Photo]) -> list[Photo]:
+    """Number the photos whose printable names are equal, so that every name is met once."""
+    taken: set[str] = set()
+    for k, photo in enumerate(photos):
+        name, n = photo.name, 1
+        while name in taken:
+            n += 1
+            name = f"{photo.name} ({n})"
+        taken.add(name)
+        photos[k] = photo._replace(name=name)
+    return photos
 
 
 def existing_root(root: str | Path | None, name: str, layout: str) -> Path:
@@ -157,32 +336,74 @@ def existing_root(root: str | Path | None, name: str, layout: str) -> Path:
     return path
 
 
+def has_people(root: Path) -> bool:
+    """True if at least one sub-folder holds photos itself, not only in folders within it."""
+    return any(map(_holds_photos, _folders(root)))
+
+
+def _holds_photos(folder: Path) -> bool:
+    try:
+        return any(_kind(entry) == "file" and not _why_no_photo(entry, "file") for entry in _sorted(folder))
+    except CourseError:  # unreadable
+        return False
+
+
 def why_no_people(root: Path, layout: str) -> str:
-    """Say in one sentence why a folder gave nobody."""
-    if any(_looks_like_photo(entry) for entry in visible(root)):
+    """Say in one sentence why no sub-folder of a folder holds photos itself."""
+    entries = visible(root)
+    if _holds_photos(root):
         return f"'{root}' holds photos directly, so nobody is named; expected {layout}."
-    folders = _folders(root)
-    for folder in folders:
-        if any(photos for _, photos in list_people(folder)):
-            return f"'{root}' is one level too high: try '{folder}'; expected {layout}."
-    found = "no photos in its sub-folders" if folders else "nothing" if not visible(root) else "no sub-folders"
+    for path, level in folders_below(root):
+        if has_people(path):
+            person = f"(if '{path.name}' is a person, keep a photo in that folder itself)"
+            return f"'{root}' is {levels(level)} too high: try '{path}' {person}; expected {layout}."
+    found = "no photos in its sub-folders" if _folders(root) else "no sub-folders" if entries else "nothing"
     return f"'{root}' holds {found}; expected {layout}."
 
 
+def levels(n: int) -> str:
+    """Return 'one level' or 'two levels'."""
+    return f"{('no', 'one', 'two', 'three')[n]} level{'s' * (n != 1)}"
+
+
+def folders_below(root: Path) -> Iterator[tuple[Path, int]]:
+    """Yield the first folders below one, the nearest levels first, each with its level; links are not followed."""
+    level, count = [Path(root)], 0
+    for depth in range(1, DEEPEST + 1):
+        level = [path for folder in level[:MOST_FOLDERS] for path in _folders(folder)]
+        for path in level:
+            count += 1
+            if count > MOST_FOLDERS:
+                return
+            yield path, depth
+
+
+def folders_above(given: Path) -> Iterator[tuple[Path, int]]:
+    """Yield the folders that one lies in, the nearest first, each with its distance."""
+    for distance, path in enumerate(list(given.parents)[:DEEPEST], start=1):
+        yield path, distance
+
+
 def _folders(root: Path) -> list[Path]:
-    return sorted(Path(entry.path) for entry in visible(root) if entry.is_dir())
+    try:
+        return sorted(Path(entry.path) for entry in visible(root) if _kind(entry) == "folder")
+    except CourseError:  # unreadable: nothing can be found there
+        return []
 
 
 # Labeled Faces in the Wild -------------------------------------------------------------------------------------------
 
 
 def find_lfw(given: Path) -> Path:
-    """Return LFW's folder at the given one, or one level below or above it; raises CourseError."""
+    """Return LFW's folder at the given one, or a few levels below or one above it; raises CourseError."""
     above = [given.parent] if any(given.glob(f"{glob.escape(given.name)}_*.*")) else []
-    for path in (given, *_folders(given), *above):
+    for path in (given, *above):
         if _is_lfw(path):
             return path
-    if any(photos for _, photos in list_people(given)):
+    for path, _ in folders_below(given):
+        if _is_lfw(path):
+            return path
+    if has_people(given):
         raise CourseError(
             f"The photos in '{given}' are not named after their folders, as LFW's are; expected {LFW_LAYOUT}. "
             "Any other folder of people opens as the data set 'folder'."
@@ -200,15 +421,25 @@ def _is_lfw(root: Path) -> bool:
 
 def find_celeba(given: Path) -> Path:
     """Return the given folder if CelebA's identity file lies in it; raises CourseError with a better place if known."""
+    if given.name not in ("Anno", "Eval") and _celeba_file(given, "identity_CelebA.txt"):
+        return given
+    if better := _better_place(given, lambda path: _celeba_file(path, "identity_CelebA.txt") is not None):
+        raise CourseError(f"'{given}' is {better}; expected {CELEBA_LAYOUT}.")
     if _celeba_file(given, "identity_CelebA.txt"):
         return given
-    for path, what in ((given.parent, "deep"), (given.parent.parent, "deep"), *((p, "high") for p in _folders(given))):
-        if _celeba_file(path, "identity_CelebA.txt"):
-            raise CourseError(f"'{given}' is one level too {what}: try '{path}'; expected {CELEBA_LAYOUT}.")
     raise CourseError(
         f"There is no identity_CelebA.txt in '{given}', so nobody is named (it is in the folder Anno of the "
         f"official download); expected {CELEBA_LAYOUT}."
     )
+
+
+def _better_place(given: Path, fits: Callable[[Path], bool]) -> str:
+    """Return 'one level too deep: try ...' (or too high) for the nearest folder that fits, or nothing."""
+    for way, places in (("deep", folders_above(given)), ("high", folders_below(given))):
+        for path, distance in places:
+            if fits(path):
+                return f"{levels(distance)} too {way}: try '{path}'"
+    return ""
 
 
 def celeba_images(root: Path) -> Path | None:
@@ -220,17 +451,20 @@ def celeba_images(root: Path) -> Path | None:
     return None
 
 
-def read_celeba(root: Path, images: Path, part: str | None = None) -> tuple[People, list[Skipped]]:
+def read_celeba(root: Path, images: Path, part: str | None = None) -> Listing:
     """List CelebA's people, named 'celeb-' and the official number, of one official part or of all; raises
     CourseError for lists that are malformed, contradict each other, or name photos that are not there."""
-    identities = _read_pairs(_celeba_file(root, "identity_CelebA.txt"), "a photo and a person's number", CELEBA_LAYOUT)
-    present = {entry.name for entry in visible(images) if entry.name.endswith((".jpg", ".png"))}
+    identities = read_pairs(_celeba_file(root, "identity_CelebA.txt"), "a photo and a person's number", CELEBA_LAYOUT)
+    present = {entry.name for entry in _entries(images)}
     if absent := identities.keys() - present:
         raise CourseError(
             f"{len(absent):,} of {len(identities):,} photos that identity_CelebA.txt lists are not in '{images}' "
             f"(first: {min(absent)}); unpack the whole of img_align_celeba.zip; expected {CELEBA_LAYOUT}."
         )
-    skipped = [Skipped(file, "not listed in identity_CelebA.txt") for file in sorted(present - identities.keys())]
+    skipped = [
+        Skipped(file, OF_THE_SYSTEM if SYSTEM.fullmatch(file) else "not listed in identity_CelebA.txt")
+        for file in sorted(present - identities.keys())
+    ]
     chosen = _celeba_part(root, identities, part)
     by_person: dict[int, list[str]] = {}
     for file in sorted(chosen):
@@ -239,7 +473,7 @@ def read_celeba(root: Path, images: Path, part: str | None = None) -> tuple[Peop
     for number in sorted(by_person):
         person = f"celeb-{number}"
         people.append((person, [Photo(home, file, f"{person}/{file}") for file in by_person[number]]))
-    return people, skipped
+    return Listing(people, skipped, [])
 
 
 def _celeba_part(root: Path, identities: dict[str, str], part: str | None) -> list[str]:
@@ -249,7 +483,7 @@ def _celeba_part(root: Path, identities: dict[str, str], part: str | None) -> li
         if part:
             raise CourseError(f"There is no list_eval_partition.txt in '{root}'; expected {CELEBA_LAYOUT}.")
         return list(identities)
-    parts = _read_pairs(path, "a photo and 0, 1 or 2", CELEBA_LAYOUT)
+    parts = read_pairs(path, "a photo and 0, 1 or 2", CELEBA_LAYOUT)
     strangers = parts.keys() ^ identities.keys()
     strangers |= {file for file, number in parts.items() if number not in CELEBA_PARTS.values()}
     if strangers:
@@ -261,23 +495,9 @@ def _celeba_part(root: Path, identities: dict[str, str], part: str | None) -> li
 
 
 def _celeba_file(root: Path, name: str) -> Path | None:
-    places = (root / name, root / "Anno" / name, root / "Eval" / name)
+    names = (name, f"{Path(name).stem}.csv")  # as some mirrors and every spreadsheet call them
+    places = (root / folder / file for file in names for folder in ("", "Anno", "Eval"))
     return next((path for path in places if path.is_file()), None)
-
-
-def _read_pairs(path: Path, what: str, layout: str) -> dict[str, str]:
-    """Read a text file with a name and a number per line; raises CourseError with the first bad line."""
-    pairs: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-        fields = line.split()
-        if len(fields) == 2 and fields[1].isdigit() and pairs.setdefault(fields[0], fields[1]) == fields[1]:
-            continue
-        if fields:
-            why = "contradicts an earlier line" if len(fields) == 2 and fields[0] in pairs else f"is not {what}"
-            raise CourseError(f"Line {number} of '{path}' ('{line[:60]}') {why}; expected {layout}.")
-    if not pairs:
-        raise CourseError(f"'{path}' is empty; expected {layout}.")
-    return pairs
 
 
 # VGGFace2 ------------------------------------------------------------------------------------------------------------
@@ -287,34 +507,41 @@ def find_vggface2(given: Path) -> Path:
     """Return the given folder if VGGFace2's train or test folder lies in it; raises CourseError with a better place."""
     if _vggface2_parts(given):
         return given
-    above = ((given.parent, "one level too deep"), (given.parent.parent, "two levels too deep"))
-    for path, what in (*above, *((path, "one level too high") for path in _folders(given))):
-        if _vggface2_parts(path):
-            raise CourseError(f"'{given}' is {what}: try '{path}'; expected {VGGFACE2_LAYOUT}.")
+    if better := _better_place(given, lambda path: bool(_vggface2_parts(path))):
+        raise CourseError(f"'{given}' is {better}; expected {VGGFACE2_LAYOUT}.")
     raise CourseError(f"'{given}' has neither train nor test with folders like n000001; expected {VGGFACE2_LAYOUT}.")
 
 
-def read_vggface2(root: Path, part: str | None = None, meta: Path | None = None) -> tuple[People, list[Skipped]]:
+def read_vggface2(root: Path, part: str | None = None, meta: Path | None = None) -> Listing:
     """List VGGFace2's people under their official names, of one official part or of both; raises CourseError if
     identity_meta.csv is absent, malformed, or puts a person into the other part."""
     meta = meta or next((p for p in (root / "identity_meta.csv", root / "meta/identity_meta.csv") if p.is_file()), None)
     if meta is None:
         raise CourseError(f"There is no identity_meta.csv in '{root}'; expected {VGGFACE2_LAYOUT}.")
-    names, flags = _read_meta(meta)
+    names, flags, shared = _read_meta(meta)
     there = _vggface2_parts(root)
     if part and part not in there:
         raise CourseError(f"There is no folder '{part}' in '{root}'; expected {VGGFACE2_LAYOUT}.")
-    people, skipped = [], []
-    for folder in (folder for name in ([part] if part else there) for folder in _folders(root / name)):
-        if flags.get(folder.name) == VGGFACE2_PARTS[folder.parent.name]:
-            people.append((names[folder.name], photos_in(folder, folder.name)))
+    people, skipped, here = [], [], set()
+    for entry in (entry for name in ([part] if part else there) for entry in _sorted(root / name)):
+        folder, kind, name = Path(entry.path), _kind(entry), f"{Path(entry.path).parent.name}/{clear_name(entry.name)}"
+        if kind != "folder":
+            skipped.append(Skipped(name, _why_no_photo(entry, kind) or ASTRAY))
+        elif _passed_over(entry, name, skipped):
+            continue
+        elif flags.get(folder.name) == VGGFACE2_PARTS[folder.parent.name]:
+            photos, others = photos_in(folder, folder.name, root)
+            people.append((names[folder.name], photos))
+            skipped += others
+            here.add(folder.name)
         elif re.fullmatch(r"n\d{6}", folder.name):
             listed = folder.name in flags
             told = f"puts {folder.name} into the other part" if listed else f"does not list {folder.name}"
             raise CourseError(f"'{meta}' {told}, but it lies in '{folder.parent}'; expected {VGGFACE2_LAYOUT}.")
         else:
-            skipped.append(Skipped(f"{folder.parent.name}/{folder.name}", "not a folder like n000001"))
-    return people, skipped
+            skipped.append(Skipped(name, "not a folder like n000001"))
+    noted = [Skipped(" and ".join(ids), SHARED, name) for name, ids in shared if here & set(ids)]
+    return Listing(people, skipped, noted)
 
 
 def _vggface2_parts(root: Path) -> list[str]:
@@ -322,14 +549,14 @@ def _vggface2_parts(root: Path) -> list[str]:
     return [part for part in parts if any(re.fullmatch(r"n\d{6}", entry.name) for entry in visible(root / part))]
 
 
-def _read_meta(path: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Return name and flag per class id; a name that two people share is followed by the id."""
-    names, flags = {}, {}
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-        if match := META_LINE.match(line):
-            class_id, name, flag = match.groups()
-            names[class_id], flags[class_id] = unicodedata.normalize("NFC", name), flag
-        elif line.strip() and not line.lstrip("\ufeff").startswith("Class_ID"):
-            raise CourseError(f"Line {number} of '{path}' ('{line[:60]}') is malformed; expected {VGGFACE2_LAYOUT}.")
-    shared = {name for name, count in Counter(names.values()).items() if count > 1}
-    return {key: f"{name} ({key})" if name in shared or not name else name for key, name in names.items()}, flags
+def _read_meta(path: Path) -> tuple[dict[str, str], dict[str, str], list[tuple[str, list[str]]]]:
+    """Return name and flag per class id, and who shares a name: there the name is followed by the id."""
+    rows = read_meta(path, VGGFACE2_LAYOUT)
+    names, flags = {key: name for key, name, _ in rows}, {key: flag for key, _, flag in rows}
+    same: dict[str, list[str]] = {}
+    for key, name in names.items():
+        same.setdefault(name_key(name), []).append(key)
+    shared = [(names[ids[0]], ids) for ids in same.values() if len(ids) > 1]
+    doubled = {key for _, ids in shared for key in ids}
+    told = {key: f"{name} ({key})" if key in doubled or not name else name for key, name in names.items()}
+    return told, flags, shared

@@ -13,6 +13,7 @@ from pickle import UnpicklingError
 import torch
 
 from .downloads import RemoteFile, checksum_of, fetch
+from .lists import meta_row, read_lines, read_meta, without_quotes
 from .settings import CourseError, cache_dir, one_of
 
 RELEASE = "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9"
@@ -94,7 +95,6 @@ def tensor_fault(path: Path, n_classes: int) -> str:
 # ------------------------------------------------------------------------------------------------------- label lists
 
 LABEL_LISTS = "VGGFace2's identity_meta.csv, or a text file with one name per line in the order of the classes"
-META_LINE = re.compile(r'\s*(n\d{6})\s*,\s*"?(.*?)"?\s*,\s*\d+\s*,\s*([01])\s*,')  # id, name, photos, 1 if trained on
 
 
 @dataclass(frozen=True)
@@ -132,16 +132,12 @@ def read_training_people(path: str | Path, pretrained: str = "vggface2") -> Trai
     Raises CourseError unless it lists as many people as the model has classes. Introduced in notebook 01.
     """
     path, wanted = Path(path), FACENET_WEIGHTS[one_of(pretrained, FACENET_WEIGHTS, "pretrained weights")].n_classes
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CourseError(f"The label list {path} cannot be read ({error}); wanted is {LABEL_LISTS}.") from error
-    rows = [match.groups() for line in lines if (match := META_LINE.match(line))]
-    if rows:
-        trained = [(class_id, name) for class_id, name, flag in sorted(rows) if flag == "1"]
+    lines = read_lines(path)
+    if any(map(meta_row, lines)):
+        trained = [(class_id, name) for class_id, name, flag in sorted(read_meta(path, LABEL_LISTS)) if flag == "1"]
         people = TrainingPeople(tuple(name for _, name in trained), tuple(class_id for class_id, _ in trained))
     else:
-        people = TrainingPeople(tuple(line.strip() for line in lines if line.strip()))
+        people = TrainingPeople(tuple(filter(None, map(without_quotes, lines))))
     if len(people.names) != wanted:
         raise CourseError(
             f"{path} lists {len(people.names):,} people, but the '{pretrained}' model has {wanted:,} classes; "

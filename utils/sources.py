@@ -17,6 +17,7 @@ from utils import layouts
 from utils.archives import Limits, is_archive, unpack
 from utils.crops import digest
 from utils.downloads import DownloadError, RemoteFile, fetch, require_room
+from utils.layouts import Photo
 from utils.settings import CourseError, atomic_path, progress_bar
 
 HUB = "https://huggingface.co/datasets"
@@ -156,7 +157,8 @@ def _local(name: str, given: Path, home: Path, progress: bool) -> tuple[Path, st
     else:
         try:
             path, where = _found(name, given, f"Read from your folder '{given.name}'.")
-            return path, where if path == given else f"{where} Found one level from the root that was given."
+            far = abs(len(path.parts) - len(given.parts))
+            return path, f"{where} Found {layouts.levels(far)} from the root that was given." if far else where
         except CourseError:
             files = next((found for pattern in BY_HAND[name] if (found := sorted(given.glob(pattern)))), [])
             if not files:
@@ -173,8 +175,9 @@ def _found(name: str, folder: Path, where: str) -> tuple[Path, str]:
 
 
 def _find_olivetti(given: Path) -> Path:
-    if any(photos for _, photos in layouts.list_people(given)):
-        return given
+    for path in (given, *(path for path, _ in layouts.folders_below(given))):
+        if layouts.has_people(path):
+            return path
     raise CourseError(f"There are no Olivetti faces in '{given}'; expected {OLIVETTI_LAYOUT}.")
 
 
@@ -187,7 +190,7 @@ FIND: dict[str, Callable[[Path], Path]] = {
 
 
 def _stamp(files: Sequence[Path]) -> str:
-    return digest([[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files])
+    return digest([[str(path), *Photo(str(path.parent), path.name, "").stamp()] for path in files])
 
 
 # Downloads and archives ----------------------------------------------------------------------------------------------
