@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from utils.alignment import (
@@ -198,6 +199,43 @@ def test_of_several_faces_the_central_one_is_kept(aligner, portraits):
     answer = aligner([row.resize((1500, 500))])[0]
     assert answer.n_faces == 3
     assert 500 < answer.box[[0, 2]].mean() < 1000  # coordinates are those of the photo, not of the detector's copy
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (MemoryError(), "memory ran out"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "memory ran out"),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+            "memory ran out",
+        ),
+        (RuntimeError("CUDA error: unspecified launch failure\nmore"), r"cannot run .*launch failure\): choose device"),
+    ],
+)
+def test_trouble_of_the_machine_is_no_face_less_photo(aligner, monkeypatch, error, told):
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr(aligner.detector, "detect", fails)
+    for call in (
+        lambda: aligner([Image.new("RGB", (90, 90))] * 2),
+        lambda: aligner.every_face(Image.new("RGB", (90, 90))),
+    ):
+        with pytest.raises(CourseError, match=told):
+            call()
+
+
+def test_a_batch_too_large_for_the_memory_is_searched_one_by_one(aligner, monkeypatch):
+    detect = aligner.detector.detect
+
+    def small(images, landmarks):
+        if len(images) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return detect(images, landmarks=landmarks)
+
+    monkeypatch.setattr(aligner.detector, "detect", small)
+    assert [answer.reason for answer in aligner([Image.new("RGB", (90, 90))] * 2)] == ["no face found"] * 2
 
 
 def test_one_photo_on_which_the_detector_fails_is_the_only_one_lost(aligner, portraits, monkeypatch):

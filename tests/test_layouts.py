@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import re
 import shutil
 import sys
 import tarfile
@@ -300,6 +303,58 @@ def test_two_people_of_one_name_stay_two(vggface2, open_set):
         "A_Fine_Frenzy (n000002)",
         "A_Fine_Frenzy (n000003)",
     )
+
+
+def test_classes_of_one_name_are_named(vggface2, open_set):
+    meta = vggface2 / "identity_meta.csv"
+    meta.write_text(meta.read_text().replace("A._A._Gill,_Jr.", "A_Fine_Frenzy\u200b"))
+    faces = open_set("vggface2", vggface2, part="train")
+    assert faces.identities == ("A_Fine_Frenzy (n000002)", "A_Fine_Frenzy (n000003)")
+    assert faces.noted[0].photo == "n000002 and n000003" and faces.noted[0].other == "A_Fine_Frenzy"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+def test_lists_saved_by_a_spreadsheet_open_the_same_people(vggface2, celeba, open_set, encoding):
+    plain = open_set("vggface2", vggface2).identities, open_set("celeba", celeba).identities
+    meta = vggface2 / "identity_meta.csv"
+    rows = [re.split(", ", line.strip(","), maxsplit=4) for line in meta.read_text().splitlines()]
+    text = io.StringIO()
+    csv.writer(text, delimiter=";").writerows([[row[0], *(" " + cell for cell in row[1:])] for row in rows])
+    meta.write_bytes(text.getvalue().encode(encoding))
+    for name, heading in (("identity_CelebA", "image_id;identity"), ("list_eval_partition", "4\r\nimage_id;partition")):
+        lines = [line.replace(" ", ";") for line in (celeba / f"{name}.txt").read_text().splitlines()]
+        (celeba / f"{name}.txt").unlink()
+        (celeba / f"{name}.csv").write_bytes("\r\n".join([heading, *lines]).encode(encoding))
+    assert (open_set("vggface2", vggface2).identities, open_set("celeba", celeba).identities) == plain
+    assert open_set("celeba", celeba, part="test").identities == ("celeb-311",)
+
+
+def test_what_lies_beside_vggface2s_photos_is_counted(vggface2, open_set, face):
+    face(3, vggface2 / "train" / "stray.jpg")
+    face(4, vggface2 / "train" / "n000002" / "more" / "x.jpg_large.jpg")
+    (vggface2 / "train" / "n000002" / "readme.txt").write_text("hello")
+    faces = open_set("vggface2", vggface2)
+    assert photos(faces)["n000002/more/x.jpg_large.jpg"] == "A_Fine_Frenzy"
+    assert {entry.photo: entry.reason for entry in faces.skipped} == {
+        "train/stray.jpg": "lies beside the people's folders, in nobody's",
+        "n000002/readme.txt": "not a photo",
+    }
+
+
+def test_a_root_two_levels_off_is_found_or_named(tmp_path, lfw, celeba, vggface2, open_set):
+    home = tmp_path / "elsewhere" / "unpacked"
+    home.mkdir(parents=True)
+    shutil.move(lfw, home)
+    faces = open_set("lfw", home.parent)
+    assert len(faces) == 4 and "Found two levels from the root" in faces.source
+    with pytest.raises(CourseError, match=f"two levels too high: try '{home / lfw.name}'"):
+        open_set("folder", home.parent)
+    for name, root in (("celeba", celeba), ("vggface2", vggface2)):
+        home = tmp_path / f"{name} of mine" / "a"
+        home.mkdir(parents=True)
+        shutil.move(root, home / "b")
+        with pytest.raises(CourseError, match=f"two levels too high: try '{home / 'b'}'"):
+            open_set(name, home.parent)
 
 
 # Olivetti ------------------------------------------------------------------------------------------------------------

@@ -181,6 +181,14 @@ n000002, "A_Fine_Frenzy",315,1, f,
 n000003, "Smith,_Jr.",205,1, m
 """
 
+# what a spreadsheet makes of it: the blank before a quote makes the quote part of the cell
+META_CSV = '''Class_ID, Name, Sample_Num, Flag, Gender
+n000001," ""14th_Dalai_Lama""",424,0, m,
+n000004," ""Ada_Löve-Lace""",205,1, f,
+n000002," ""A_Fine_Frenzy""",315,1, f,
+n000003," ""Smith,_Jr.""",205,1, m,
+'''
+
 
 @pytest.fixture
 def three_classes(monkeypatch):
@@ -208,6 +216,42 @@ def test_plain_text_lists_one_name_a_line_and_the_count_must_fit(tmp_path, three
         read_training_people(tmp_path / "absent.csv")
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(CourseError, match="cannot be read"):
+        read_training_people(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_label_list_opens_in_every_usual_encoding(tmp_path, three_classes, encoding, end):
+    path = tmp_path / "identity_meta.csv"
+    for text in (META, "A Fine Frenzy\nSmith, Jr.\nAda Löve-Lace\n"):
+        path.write_bytes(text.replace("\n", end).encode(encoding))
+        people = read_training_people(path)
+        assert [people.class_of(name) for name in ("A_Fine_Frenzy", "Smith Jr", "Ada_Löve_Lace")] == [0, 1, 2]
+
+
+SPREADSHEETS = {
+    "saved as csv": META_CSV,
+    "semicolons": META_CSV.replace(",", ";").replace("Smith;_", "Smith,_"),
+    "a comma in a name split its cell": META_CSV.replace('" ""Smith,_Jr."""', '" ""Smith","_Jr."""'),
+    "one cell a row": "".join('"' + line.replace('"', '""') + '"\n' for line in META.splitlines()),
+    "tabs": META_CSV.replace(",", "\t").replace("Smith\t_", "Smith,_"),
+    "decimals": META_CSV.replace("205", "205.0").replace(",1,", ",1.0,"),
+    "announced": "sep=,\n" + META_CSV,
+    "blanks": META.replace(",", " , ").replace("Smith , _", "Smith,_"),
+}
+
+
+@pytest.mark.parametrize("text", SPREADSHEETS.values(), ids=SPREADSHEETS)
+def test_a_label_list_saved_by_a_spreadsheet_names_the_same_people(tmp_path, three_classes, text):
+    path = tmp_path / "identity_meta.csv"
+    path.write_text(text, encoding="utf-8")
+    assert read_training_people(path).names == ("A_Fine_Frenzy", "Smith,_Jr.", "Ada_Löve-Lace")
+
+
+def test_a_malformed_row_of_a_label_list_is_named(tmp_path, three_classes):
+    path = tmp_path / "identity_meta.csv"
+    path.write_text(META.replace("315,1", "many"), encoding="utf-8")
+    with pytest.raises(CourseError, match="Line 4 of .* is malformed"):
         read_training_people(path)
 
 
