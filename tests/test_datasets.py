@@ -213,6 +213,16 @@ def test_odd_names_and_inner_folders_are_photos_all_the_same(people, open_folder
     }
 
 
+def test_a_whole_disk_given_as_root_is_refused_soon(people, open_folder, monkeypatch):
+    monkeypatch.setattr(layouts, "MOST_STRANGERS", 20)
+    for k in range(31):
+        (people / "Ada" / f"{k}.txt").write_text("x")
+        if k == 20:
+            assert len(open_folder(people)) == 5  # three photos: up to thirty others are borne
+    with pytest.raises(CourseError, match="'Ada' holds over 20 files that are no photos .*no folder of people"):
+        open_folder(people)
+
+
 def test_known_endings_are_not_opened_while_listing(people, monkeypatch):
     monkeypatch.setattr(layouts, "_why_unopened", lambda path: pytest.fail(f"{path} was opened"))
     assert sum(len(photos) for _, photos in layouts.list_people(people).people) == 5

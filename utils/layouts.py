@@ -48,6 +48,7 @@ NESTED = "lies in a folder within the person's folder"
 SHARED = "classes that the list gives one name, taken for different people"
 DEEPEST = 3  # levels below (or above) a root in which the right one is looked for
 MOST_FOLDERS = 500  # of them
+MOST_STRANGERS = 10_000  # files that are no photos in one person's folder, unless a tenth as many are: a wrong root
 
 
 @dataclass(frozen=True)
@@ -200,6 +201,10 @@ def _walk(folder: str, name: str, photos: list[Photo], skipped: list[Skipped], s
             skipped.append(Skipped(path_name, reason))
         else:
             photos.append(Photo(folder, entry.name, path_name))
+    if len(skipped) > max(MOST_STRANGERS, 10 * len(photos)):
+        person, example = name.split("/")[0], skipped[-1].photo
+        told = f"'{person}' holds over {MOST_STRANGERS:,} files that are no photos (such as '{example}')"
+        raise CourseError(f"{told}, so this is no folder of people; expected {LAYOUT}.")
 
 
 def _passed_over(entry: os.DirEntry, name: str, skipped: list[Skipped]) -> bool:
