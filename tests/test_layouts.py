@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import shutil
 import sys
@@ -558,6 +559,18 @@ def test_no_room_is_said_before_photos_are_read(lfw, open_set, monkeypatch):
     monkeypatch.setattr("utils.alignment.read_photo", lambda _: pytest.fail("a photo was read"))
     with pytest.raises(CourseError, match="GB are needed"):
         open_set("lfw", lfw)
+
+
+def test_another_archive_under_the_same_name_size_and_date_is_unpacked_anew(tmp_path, lfw, face, open_set):
+    archive = tmp_path / "lfw.tgz"
+    contents = []
+    for k in (30, 60):
+        face(k, lfw / "Ada_Lovelace" / "Ada_Lovelace_0001.jpg")
+        archive.write_bytes(tar(tmp_path / "made.tgz", lfw).read_bytes().ljust(100_000, b"\0"))
+        os.utime(archive, ns=(10**18, 10**18))
+        faces = open_set("lfw", archive)
+        contents.append((faces.fingerprint, faces[0][0]))
+    assert contents[0][0] != contents[1][0] and not contents[0][1].equal(contents[1][1])
 
 
 def test_every_source_says_where_it_comes_from_and_invents_no_checksum():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import glob
 import os
@@ -334,7 +335,7 @@ def existing_root(root: str | Path | None, name: str, layout: str) -> Path:
     if root is None:
         raise CourseError(f"The data set '{name}' needs root, the folder it lies in; expected {layout}.")
     path = Path(root).expanduser().resolve()
-    if not path.exists():
+    if not os.path.exists(path):  # also where the way to it is barred
         raise CourseError(f"There is no folder '{path}'; expected {layout}.")
     if not path.is_dir():
         raise CourseError(f"'{path}' is a file, not a folder; expected {layout}.")
@@ -442,8 +443,9 @@ def _better_place(given: Path, fits: Callable[[Path], bool]) -> str:
     """Return 'one level too deep: try ...' (or too high) for the nearest folder that fits, or nothing."""
     for way, places in (("deep", folders_above(given)), ("high", folders_below(given))):
         for path, distance in places:
-            if fits(path):
-                return f"{levels(distance)} too {way}: try '{path}'"
+            with contextlib.suppress(OSError, CourseError):  # a folder that may not be looked into
+                if fits(path):
+                    return f"{levels(distance)} too {way}: try '{path}'"
     return ""
 
 

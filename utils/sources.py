@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections import Counter
@@ -150,7 +151,7 @@ def celeba_images(root: Path, cache: Path, progress: bool) -> Path:
 
 def _local(name: str, given: Path, home: Path, progress: bool) -> tuple[Path, str]:
     """Open a root: a folder in the official layout, one archive, or a folder with the archives as downloaded."""
-    if not given.exists():
+    if not os.path.exists(given):  # also where the way to it is barred
         raise CourseError(f"There is no folder '{given}'; expected {EXPECTED[name]}.")
     if given.is_file():
         files = [given]
