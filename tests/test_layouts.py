@@ -20,6 +20,7 @@ from PIL import Image
 
 from utils import downloads, sources
 from utils.datasets import FaceDataset, index_faces, load_faces
+from utils.lists import clear_name, name_key
 from utils.settings import CourseError
 
 
@@ -356,6 +357,13 @@ def test_a_root_two_levels_off_is_found_or_named(tmp_path, lfw, celeba, vggface2
         shutil.move(root, home / "b")
         with pytest.raises(CourseError, match=f"two levels too high: try '{home / 'b'}'"):
             open_set(name, home.parent)
+
+
+def test_a_name_is_what_one_sees_of_it():
+    same = ("Zoë  M.", " Zoë M.\u200b", "Zoe\u0308\u00a0M.", "\ufeffZoë\tM. ")
+    assert {clear_name(name) for name in same} == {"Zoë M."}
+    assert clear_name("\u200b") == "\\u200b" and clear_name("A\udcff") == "A\\xff"
+    assert clear_name("می\u200cخواهم") == "می\u200cخواهم" and name_key("می\u200cخواهم") == name_key("میخواهم")
 
 
 # Olivetti ------------------------------------------------------------------------------------------------------------

@@ -75,7 +75,7 @@ class FaceDataset(Dataset):
     def photos_of(self, identity: int | str) -> np.ndarray:
         """Return the photo indices of one person, by label or by name; raises CourseError with the nearest names."""
         if isinstance(identity, str):
-            plain = clear_name(identity)
+            plain = identity if identity in self.identities else clear_name(identity)
             if plain not in self.identities:
                 raise CourseError(f"No identity '{identity}' in '{self.name}'.{suggest(identity, self.identities)}")
             identity = self.identities.index(plain)

@@ -68,7 +68,7 @@ def clear_name(text: str) -> str:
     printable = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     composed = unicodedata.normalize("NFC", printable)
     seen = "".join(c for c in composed if c in JOINERS or c.isspace() or unicodedata.category(c) not in ("Cf", "Cc"))
-    return unicodedata.normalize("NFC", " ".join(seen.split()).strip(JOINERS + " ")) or printable
+    return unicodedata.normalize("NFC", " ".join(seen.split()).strip(JOINERS + " ")) or ascii(printable)[1:-1]
 
 
 def name_key(text: str) -> str:
