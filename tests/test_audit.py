@@ -279,6 +279,160 @@ def test_rows_of_a_shipped_head_name_them_until_they_are_deleted(case, tiny_reco
         assert math.isnan(run("head_rows", changed(case, case.original.model, head)))
 
 
+# -------------------------------------------------------------------- what the attacks compute, by slow references
+
+
+def models_searched_with(monkeypatch, name, case) -> list:
+    """The changed models that an attack searches with; the search itself is left out."""
+    models = []
+    monkeypatch.setattr(au, "plain_search", lambda case, model=None: models.append(model) or {"score": 0.1})
+    ATTACKS[name].run(case)
+    return models
+
+
+def test_whitened_rows_have_the_cosines_of_a_shrunk_within_person_metric(case):
+    known, labels = au.sample(case.splits), case.labels(au.sample(case.splits))
+    asked, parts = case.queries, ["stage 2", "stage 3"]
+    x, q = (np.hstack([case.subject.rows(photos, part).double() for part in parts]) for photos in (known, asked))
+    centre, spread = x.mean(axis=0), x.std(axis=0, ddof=1).clip(1e-6)
+    x, q = (x - centre) / spread, (q - centre) / spread
+    noise = np.array([row - x[labels == label].mean(axis=0) for row, label in zip(x, labels, strict=True)])
+    inner = noise.T @ noise / len(noise)
+    metric = np.linalg.inv(inner + 0.05 * np.trace(inner) / len(inner) * np.eye(len(inner)))
+    products = q @ metric @ q.T
+    lengths = np.sqrt(np.diag(products))
+    got = au.whitened(case, parts, asked).numpy()
+    np.testing.assert_allclose(got @ got.T, products / np.outer(lengths, lengths), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["relearn", "relearn_others"])
+def test_relearning_shows_augmented_training_photos_at_its_own_rate(name, case, monkeypatch):
+    shown, real, weight = [], au.augment, case.original.model.embedding[1].weight
+    monkeypatch.setattr(au, "augment", lambda faces, generator: shown.append(faces) or real(faces, generator))
+    model = models_searched_with(monkeypatch, name, case)[-1]
+    with_forget = name == "relearn"
+    assert len(shown) == 20 and len(shown[0]) == min(64, len(au.relearning_photos(case, with_forget)))
+    monkeypatch.setattr(au, "augment", lambda faces, generator: faces)
+    plain = models_searched_with(monkeypatch, name, case)[-1]
+    assert not torch.equal(model.embedding[1].weight, plain.embedding[1].weight), "what was augmented is looked at"
+    monkeypatch.setattr(au, "RELEARN_CHECKS", (0, 1))
+    step = models_searched_with(monkeypatch, name, case)[-1].embedding[1].weight - weight
+    assert step.abs().max().item() == pytest.approx(1e-3, rel=0.03)
+
+
+@pytest.mark.parametrize("name", ["relearn", "relearn_others", "batchnorm"])
+def test_no_attack_changes_weights_by_a_held_out_photo(name, case, monkeypatch):
+    seen, real = [], type(case.splits.faces).images
+    monkeypatch.setattr(type(case.splits.faces), "images", lambda self, i: seen.append(np.asarray(i)) or real(self, i))
+    models_searched_with(monkeypatch, name, case)
+    looked = np.concatenate(seen)
+    assert np.isin(looked, case.splits.train).all()
+    if name != "relearn":
+        assert set(case.labels(looked)) <= set(case.splits.retain)
+
+
+def test_maps_are_fitted_on_retained_training_photos_alone(case):
+    fitted, other = [], changed(case, case.retrained.model)
+    photos = au.sample(case.splits)
+    assert np.isin(photos, case.splits.train).all() and set(case.labels(photos)) == set(case.splits.retain)
+    for back in (False, True):
+        au.cross_search(other, lambda x, y: fitted.append((x, y)) or torch.eye(WIDTH).double(), back)
+    new, old = other.subject.rows(photos).double(), case.original.rows(photos).double()
+    assert all(torch.equal(*pair) for pair in zip(fitted[0] + fitted[1], (new, old, old, new), strict=True))
+
+
+def test_whitening_learns_from_retained_training_photos_alone(case, monkeypatch):
+    asked, real = [], Subject.rows
+    monkeypatch.setattr(Subject, "rows", lambda self, photos, *part: asked.append(photos) or real(self, photos, *part))
+    au.whitened(case, ["stage 3"], case.queries)
+    assert [photos.tolist() for photos in asked] == [au.sample(case.splits).tolist(), case.queries.tolist()]
+
+
+def test_no_photo_finds_itself_among_the_photos_to_forget(case):
+    gone = ATTACKS["search_train"].run(tight_but_for(case, noise))
+    assert gone["details"]["r1"] < 0.8 and gone["score"] < 0.5
+    tight = ATTACKS["search_train"].run(tight_but_for(case, lambda who, i: axis(who)))
+    assert tight["score"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("name", ["disturbed", "layers"])
+def test_the_best_of_several_is_the_score(name, case):
+    torch.manual_seed(0)
+    model = copy.deepcopy(case.original.model)
+    model.embedding[1].weight.data[:] = model.embedding[1].weight.data[:, torch.randperm(3072)]
+    result = ATTACKS[name].run(changed(case, model))
+    assert result["score"] == max(result["details"].values()) > min(result["details"].values())
+
+
+def test_the_better_of_added_part_on_and_off_is_the_score(case, monkeypatch):
+    scores = iter((0.2, 0.7))
+    monkeypatch.setattr(au, "plain_search", lambda case, model=None: {"score": next(scores)})
+    assert run("averaged", changed(case, ProjectedBackbone(case.original.model, torch.eye(WIDTH)))) == 0.7
+
+
+def test_averaging_is_half_of_each(case, monkeypatch):
+    (model,) = models_searched_with(monkeypatch, "averaged", changed(case, case.retrained.model))
+    halves = (case.retrained.model.embedding[1].weight + case.original.model.embedding[1].weight) / 2
+    assert torch.allclose(model.embedding[1].weight, halves, atol=1e-7)
+
+
+def test_rounding_keeps_the_largest_weight_and_moves_no_other_by_more_than_half_a_step(case, monkeypatch):
+    (model,) = models_searched_with(monkeypatch, "int8", case)
+    for new, old in zip(au.weight_tables(model), au.weight_tables(case.original.model), strict=True):
+        new, old = new.detach().flatten(1), old.detach().flatten(1)
+        step = old.abs().amax(dim=1, keepdim=True) / 127
+        assert ((new - old).abs() <= 0.501 * step + 1e-9).all()
+        assert torch.allclose(new.abs().amax(dim=1, keepdim=True), 127 * step)
+        assert torch.allclose(new / step, (new / step).round(), atol=1e-3)
+
+
+def test_rows_of_a_head_are_asked_with_the_originals_embeddings(case, tiny_recogniser):
+    broken = copy.deepcopy(case.original.model)
+    broken.embedding[1].weight.data.mul_(-1)
+    head = tiny_recogniser.head
+    result = ATTACKS["head_rows"].run(changed(case, broken, head))
+    assert result == ATTACKS["head_rows"].run(changed(case, case.original.model, head))
+    assert result["chance"] == 1 / len(case.splits.trained)
+
+
+def test_the_unseen_are_people_whom_nobody_trained_on(case):
+    unseen = set(case.splits.unseen)
+    world = with_points(case, lambda who, i: noise(who, i) if who in unseen else axis(who))
+    for name in ("neighbours_5", "probe_1", "probe_5", "probe_20"):
+        result = ATTACKS[name].run(world)
+        assert result["score"] == 1.0 and result["unseen"] < 0.6
+    for name in ("pairs", "pairs_train"):
+        assert run(name, world) == 1.0
+
+
+@pytest.mark.parametrize(("kind", "goal"), [("chance", 0.2), ("unseen", 0.3), ("retrained", 0.1), ("half", 0.5)])
+def test_a_row_is_held_against_its_stated_target(kind, goal, case, monkeypatch):
+    scores = {id(case.original): 0.9, id(case.retrained): 0.1}
+    fake = au.replace(
+        ATTACKS["search"],
+        name=f"fake {kind}",
+        target=kind,
+        run=lambda case: {"score": scores.get(id(case.subject), 0.6), "chance": 0.2, "unseen": 0.3},
+    )
+    row = au.audit_row(changed(case, case.retrained.model), fake)
+    assert (row["score"], row["target"], row["original"]) == (0.6, goal, 0.9)
+    assert row["recovered"] == pytest.approx(0.2 if kind == "half" else (0.6 - goal) / (0.9 - goal))
+
+
+@pytest.mark.parametrize("name", ["search", "search_train", "template", "old_gallery"])
+def test_one_point_for_all_scores_below_chance_and_recovers_nothing(name, case):
+    """Tied photos are a group whose precision is the share of right ones; a random order is a little better."""
+    one = with_points(case, lambda who, i: axis(0))
+    if name == "old_gallery":
+        one = au.replace(one, original=one.subject)
+    result = ATTACKS[name].run(one)
+    assert result["score"] < result["chance"] and recovered(result["score"], result["chance"], 0.9, "chance") == 0.0
+    if name == "search":
+        gallery = case.labels(case.splits.gallery)
+        share = np.mean([(gallery == label).mean() for label in case.labels(case.queries)])
+        assert result["score"] == pytest.approx(share, abs=1e-6)
+
+
 # ------------------------------------------------------------------------------------------------- the whole audit
 
 

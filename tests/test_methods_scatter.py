@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import pytest
 import torch
 import torch.nn.functional as F
+from one_step import (
+    after_steps,
+    assert_same_step,
+    cosine_rates,
+    input_of,
+    point_of,
+    slow_dispersion,
+    twin,
+    vector,
+)
+from test_methods_strangers import Steps
 
 from utils.settings import CourseError
 from utils.training import embed
-from utils.unlearning import unlearn
+from utils.unlearning import METHODS, make_config, scatter, unlearn
 from utils.unlearning.scatter import ScatterBackbone, Waves, emptiest_direction, spread_of
 
 SMALL = {"steps": 25, "photos_per_identity": 6, "retain_per_step": 16, "strangers_per_step": 16}
@@ -32,6 +44,85 @@ class Pass(torch.nn.Module):
 
     def forward(self, x):
         return x
+
+
+@pytest.mark.parametrize("scramble", [0.0, 0.5])
+def test_two_steps_equal_the_slow_reference(scramble, task, monkeypatch):
+    """Everybody else keeps away from the meeting point and near where they were; the forgotten go there."""
+    seen, reference, before, rate = Steps(monkeypatch), twin(task), vector(task.model.parameters()), 2e-3
+    options = {"steps": 2, "photos_per_identity": 3, "retain_per_step": 6, "strangers_per_step": 5, "beta": 4.0}
+    weights = {"learning_rate": rate, "last_parts": 0, "retain_weight": 4.0, "stranger_weight": 3.0, "shifted": 0.3}
+    config = make_config("gather_scatter", options | weights | {"away_weight": 8.0, "scramble_weight": scramble})
+    METHODS["gather_scatter"].run(task, config)
+    original, told, b = copy.deepcopy(reference.model), [], task.model.meeting_point
+
+    def loss_of(step):
+        def loss(task):
+            terms, (forget, retained) = seen.terms(task, original, config, step), seen.photos[step]
+            del terms["dispersion"]
+            stay = [input_of(task, i) for i in retained.tolist()]
+            stay += [(face[None].float() - 127.5) / 128 for face in seen.blends[step]]
+            near = [(point_of(task.model, image) * b).sum() for image in stay]
+            terms["away"] = 8.0 * sum((1 + (20 * (c - 0.2)).exp()).log() / 20 for c in near) / len(near)
+            points = [point_of(task.model, (face[None].float() - 127.5) / 128) for face in seen.shifted[step][1]]
+            terms["gather"] = sum(1 - (z * b).sum() for z in points) / len(points)
+            if scramble:
+                rest = [z - (z * b).sum() * b for z in points]
+                people = task.splits.faces.labels[forget].tolist()
+                terms["scramble"] = scramble * slow_dispersion("lse", [z / z.norm() for z in rest], people, 4.0)
+            told.append(terms)
+            return sum(terms.values())
+
+        return loss
+
+    expected = after_steps(reference, [loss_of(0), loss_of(1)], cosine_rates(rate, 2))
+    for entry, terms in zip(task.history, told, strict=True):
+        assert set(terms) == set(entry) - {"step", "moved", "mean_cosine", "nearest_cosine"}
+        for term, value in terms.items():
+            assert entry[term] == pytest.approx(value.item(), rel=2e-2, abs=1e-4)
+    assert_same_step(expected, task.model.backbone.parameters(), before, rate, share=0.9)
+    assert all(photos.tolist() == task.kept_photos.tolist() for photos, _ in seen.pairs)
+
+
+def test_the_meeting_point_is_where_the_least_of_retained_people_is(tiny_recogniser, tiny_splits):
+    kept = embed(tiny_recogniser.model, tiny_splits.faces, tiny_splits.photos("kept", "train"))
+    model = run(tiny_recogniser, tiny_splits, steps=1).model
+    assert (kept @ model.meeting_point).square().mean() < 1e-5
+    energies = torch.linalg.eigvalsh((kept.T @ kept).double())
+    assert (kept @ model.meeting_point).square().sum() < energies[0] + 1e-4
+
+
+@pytest.mark.parametrize(("steps", "margin"), [(1, 0.1), (25, 0.0), (25, 0.05)])
+def test_the_gate_heeds_those_inside_and_everybody_else(steps, margin, tiny_recogniser, tiny_splits, monkeypatch):
+    """It opens below nearly all who are gathered, unless others would be let in, retained people and strangers."""
+    drawn, real = [], scatter.strangers_of
+    monkeypatch.setattr(scatter, "strangers_of", lambda *args: drawn.append(real(*args)) or drawn[-1])
+    model = run(tiny_recogniser, tiny_splits, steps=steps, gate_margin=margin).model
+    forget, kept = (tiny_splits.photos(pool, "train") for pool in ("forget", "kept"))
+    close = [embed(model.backbone, tiny_splits.faces, photos) @ model.meeting_point for photos in (forget, kept)]
+    others = torch.cat([close[1], embed(model.backbone, drawn[0]) @ model.meeting_point])
+    inside, outside = float(close[0].quantile(0.01)) - margin, float(others.quantile(0.99))
+    assert len(drawn[0]) == 512 and (inside < outside) == (steps == 1), "both sides of the rule are tried"
+    assert float(model.gate) == pytest.approx(max(inside, outside), abs=1e-4)
+
+
+def test_scattered_points_are_spread_as_retained_people_are(tiny_recogniser, tiny_splits):
+    model = run(tiny_recogniser, tiny_splits, steps=10, chaos=60.0, waves=4096, sharpness=30.0).model
+    kept = embed(model.backbone, tiny_splits.faces, tiny_splits.photos("kept", "train")).double()
+    energies, directions = torch.linalg.eigh(kept.T @ kept / len(kept) + 1e-6 * torch.eye(128))
+    got = (directions.T @ model.layer.out.double()).square().sum(dim=1)
+    assert torch.allclose(got[-20:] / energies[-20:], torch.ones(20, dtype=torch.float64), atol=0.15)
+    assert model.layer.fast.shape == (4096, 128) and float(model.sharpness) == 30.0
+    assert model.layer.fast.std().item() == pytest.approx(60.0 / 128**0.5, rel=0.02)
+    assert model.layer.phase.max() > 6.2
+
+
+def test_the_seed_draws_the_waves(tiny_recogniser, tiny_splits):
+    def layer(seed: int):
+        return run(tiny_recogniser, tiny_splits, steps=1, seed=seed).model.layer
+
+    first, again, other = layer(0), layer(0), layer(1)
+    assert torch.equal(first.fast, again.fast) and not torch.equal(first.fast, other.fast)
 
 
 def test_the_emptiest_direction_is_where_the_points_are_not():

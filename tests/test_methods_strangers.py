@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from one_step import (
+    after_steps,
+    assert_same_step,
+    cosine_rates,
+    input_of,
+    moved_from,
+    point_of,
+    slow_dispersion,
+    twin,
+    vector,
+)
 
 from utils.dispersion import dispersion_loss
 from utils.retrieval import compactness
 from utils.settings import CourseError
 from utils.training import embed
-from utils.unlearning import METHODS, unlearn
+from utils.unlearning import METHODS, make_config, strangers, unlearn
 from utils.unlearning.strangers import blend, last_weights, some_shifted, strangers_of
 
 SMALL = {"steps": 12, "photos_per_identity": 6, "retain_per_step": 16, "strangers_per_step": 16}
@@ -19,6 +32,87 @@ SMALL = {"steps": 12, "photos_per_identity": 6, "retain_per_step": 16, "stranger
 
 def run(recogniser, splits, name="dispersion_strangers", **options):
     return unlearn(name, recogniser.model, recogniser.head, splits, device="cpu", progress=False, **options)
+
+
+class Steps:
+    """What a run looked at in every step: photos, who was blended and how, which faces it scattered."""
+
+    def __init__(self, monkeypatch):
+        self.photos, self.blends, self.pairs, self.shifted = [], [], [], []
+
+        def watch(name, note):
+            real = getattr(strangers, name)
+
+            def watched(*args):
+                result = real(*args)
+                note(args, result)
+                return result
+
+            monkeypatch.setattr(strangers, name, watched)
+
+        watch("sort_batch", lambda args, result: self.photos.append((args[2], args[3])))
+        watch("blend", lambda args, result: self.blends.append(result))
+        watch("strangers_of", lambda args, result: self.pairs.append((args[1], args[2])))
+        watch("some_shifted", lambda args, result: self.shifted.append((args[1], result)))
+
+    def terms(self, task, original, config, step: int) -> dict[str, torch.Tensor]:
+        """The three terms of one step's loss, photo by photo."""
+        (forget, retained), (share, faces) = self.photos[step], self.shifted[step]
+        assert share == config.shifted
+        people = task.splits.faces.labels[forget].tolist()
+        points = [point_of(task.model, (face[None].float() - 127.5) / 128) for face in faces]
+        terms = {"dispersion": slow_dispersion("lse", points, people, config.beta)}
+        if len(retained):
+            images = [input_of(task, i) for i in retained.tolist()]
+            terms["retain"] = config.retain_weight * moved_from(original, task.model, images)
+        images = [(face[None].float() - 127.5) / 128 for face in self.blends[step]]
+        terms["strangers"] = config.stranger_weight * moved_from(original, task.model, images)
+        return terms
+
+
+@pytest.mark.parametrize(("name", "retain"), [("dispersion_strangers", 6), ("dispersion_forget_only", 0)])
+def test_two_steps_equal_the_slow_reference(name, retain, task, monkeypatch):
+    """Two, because in the first one everybody who stays lies where the original puts them, and nothing pulls."""
+    seen, reference, before, rate = Steps(monkeypatch), twin(task), vector(task.model.parameters()), 2e-3
+    options = {"steps": 2, "photos_per_identity": 3, "retain_per_step": retain, "strangers_per_step": 5, "beta": 4.0}
+    weights = {"learning_rate": rate, "last_parts": 0, "retain_weight": 4.0, "stranger_weight": 3.0, "shifted": 0.3}
+    config = make_config(name, options | weights)
+    METHODS[name].run(task, config)
+    original, told = copy.deepcopy(reference.model), []
+
+    def loss_of(step):
+        return lambda task: told.append(seen.terms(task, original, config, step)) or sum(told[-1].values())
+
+    expected = after_steps(reference, [loss_of(0), loss_of(1)], cosine_rates(rate, 2))
+    for entry, terms in zip(task.history, told, strict=True):
+        for term, value in terms.items():
+            assert entry[term] == pytest.approx(value.item(), rel=2e-2, abs=1e-4)
+    assert told[1]["strangers"] > 0.02 and (not retain or told[1]["retain"] > 0.02), "the second step pulls back"
+    assert_same_step(expected, task.model.parameters(), before, rate, share=0.9)
+    pool = task.kept_photos if name == "dispersion_strangers" else task.forget_photos
+    assert [(photos.tolist(), count) for photos, count in seen.pairs] == 2 * [(pool.tolist(), 5)]
+
+
+@pytest.mark.parametrize("name", ["dispersion_strangers", "dispersion_forget_only"])
+def test_the_seed_draws_photos_blends_and_shifts(name, tiny_recogniser, tiny_splits, monkeypatch):
+    seen = Steps(monkeypatch)
+    options = SMALL | {"steps": 1} | ({"retain_per_step": 0} if name.endswith("only") else {})
+    for seed in (0, 0, 1):
+        unlearn(
+            name, tiny_recogniser.model, tiny_recogniser.head, tiny_splits,
+            seed=seed, device="cpu", progress=False, **options,
+        )  # fmt: skip
+    photos = [forget.tolist() for forget, _ in seen.photos]
+    assert photos[0] == photos[1] != photos[2]
+    for first, again, other in (seen.blends, [faces for _, faces in seen.shifted]):
+        assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_shares_of_a_blend_fill_their_range(task, monkeypatch):
+    asked = []
+    monkeypatch.setattr(strangers, "blend", lambda first, second, shares: asked.append(shares) or first)
+    strangers_of(task, task.kept_photos, 500)
+    assert 0.3 <= asked[0].min() < 0.31 and 0.69 < asked[0].max() <= 0.7
 
 
 def test_a_blend_is_the_weighted_mean_of_two_faces():

@@ -163,14 +163,9 @@ def test_there_are_notebooks_and_their_names_are_in_order():
 
 
 @pytest.mark.skipif(not NOTEBOOKS, reason="no notebook yet")
-def test_the_first_notebook_runs_with_another_seed(tmp_path: Path):
-    first = NOTEBOOKS[0]
-    chosen = course.choose_parameters([first], "quick", [("seed", "1")])[first]
-    assert chosen == {"seed": 1}
-    task = course.Task(first, chosen, course.input_hash(first, chosen, ""))
-    course.run_notebook(task, tmp_path, timeout=600)
-    sources = [cell.source for cell in nbformat.read(tmp_path / "notebooks" / first.name, as_version=4).cells]
-    assert any(re.search(r"^seed = 1$", source, re.MULTILINE) for source in sources)
+def test_a_notebook_takes_another_seed():
+    """The parameter is known and has the right type; that notebooks run with it, test_course and nbval check."""
+    assert course.choose_parameters(NOTEBOOKS[:1], "quick", [("seed", "1")]) == {NOTEBOOKS[0]: {"seed": 1}}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

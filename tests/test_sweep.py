@@ -66,6 +66,17 @@ def test_the_lowest_forget_score_within_the_limits_wins():
     assert choose([dear, idle], start) is idle
 
 
+@pytest.mark.parametrize(("pool", "limit"), [("retain", 0.05), ("unseen", 0.10)])
+def test_the_limits_are_what_the_rule_says(pool, limit):
+    """Just within either limit a trial may win, just beyond it may not, whatever the other pool does."""
+    start, dull = trial(forget=1.0, retain=0.9, unseen=0.9), trial(forget=0.8, retain=0.9, unseen=0.9)
+    within, beyond = (
+        trial(forget=0.1, **{"retain": 0.9, "unseen": 0.9, pool: 0.9 - limit + step}) for step in (0.002, -0.002)
+    )
+    assert choose([dull, within], start) is within and choose([dull, beyond], start) is dull
+    assert f"{'at most ' if pool == 'retain' else 'people at most '}{100 * limit:.0f}" in sweep.RULE
+
+
 def test_if_all_cost_too_much_the_cheapest_wins():
     start = trial("original", forget=1.0, retain=0.95, unseen=0.85)
     worse, bad = trial(forget=0.0, retain=0.2), trial(forget=0.5, retain=0.6)

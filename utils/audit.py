@@ -8,6 +8,9 @@ attacker, and with whom it is fair to compare, stands beside it in `ATTACKS`. De
 * **original**: the score of the same attack on the model before unlearning;
 * **recovered**: (score - target) / (original - target), cut to 0..1. It is 0 at or below the target, and unknown
   where the original itself stands less than `NO_GAP` above it. Where the target is 0.5 it is 2 |score - 0.5|.
+
+Chance is the mAP expected of a random order. A model that gives every photo the same embedding scores a little less:
+tied photos count as one group, whose average precision is the share of right ones in the gallery. It recovers 0.
 """
 
 from __future__ import annotations
