@@ -305,7 +305,7 @@ def build_site(
     further = f"<p>Also: {links}</p>" if links else ""
     index = heading + contents(entries) + further + results
     write(site / "index.html", page("Face identity unlearning: the course", index))
-    record = site / ".pages"  # the names of the pages made here: no other page is ours to remove
+    record = site.with_name(f".{site.name}-pages")  # the names of the pages made here: no other page is ours to remove
     earlier = record.read_text(encoding="utf-8").split() if record.is_file() else []
     names = {*notebooks, *more}
     for old in {Path(name).name for name in earlier} - names - {"index"}:
