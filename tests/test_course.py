@@ -236,6 +236,7 @@ def pages(places) -> dict[str, str]:
         nbformat.write(notebook, path)
     (build / "site").mkdir(parents=True)
     (build / "site/99_gone.html").write_text("old")
+    (build / ".site-pages").write_text("99_gone", encoding="utf-8")  # only a page recorded as made here is removed
     (folder.parent / "docs").mkdir()
     words = "# Some words\n\n<a id='word'></a>**Word.** See [it](../notebooks/00_a.ipynb) and [data](../data/x.md)."
     (folder.parent / "docs/words.md").write_text(words)

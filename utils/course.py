@@ -32,9 +32,11 @@ from utils.settings import (
     CourseError,
     atomic_path,
     check_environment,
+    printable_output,
     progress_bar,
     sha256_of,
     suggest,
+    writable_folder,
 )
 
 NOTEBOOK_DIR = REPO_ROOT / "notebooks"
@@ -241,6 +243,15 @@ def shown(path: Path) -> str:
     return str(path.relative_to(REPO_ROOT) if path.is_relative_to(REPO_ROOT) else path)
 
 
+def apart(build: Path, folder: Path) -> Path:
+    """Return the build folder, tried by writing; CourseError if the runs would land on or around their sources."""
+    build, folder = Path(build).expanduser().resolve(), Path(folder).resolve()
+    runs = (build / "notebooks").resolve()
+    if build.is_relative_to(folder) or runs.is_relative_to(folder) or folder.is_relative_to(runs):
+        raise CourseError(f"--build {build} would write over the notebooks in {folder}; choose another folder.")
+    return writable_folder(build)
+
+
 def run_course(
     folder: Path = NOTEBOOK_DIR,
     build: Path = BUILD_DIR,
@@ -252,6 +263,7 @@ def run_course(
     timeout: float | None = None,
 ) -> dict:
     """Execute the notebooks that have not run on these very inputs and return the record of all; CourseError."""
+    build = apart(build, folder)
     paths = find_notebooks(folder, only)
     chosen, code = choose_parameters(paths, profile, parameters), code_hash()
     tasks = [Task(path, chosen[path], input_hash(path, chosen[path], code)) for path in paths]
@@ -387,7 +399,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def perform(arguments: argparse.Namespace) -> None:
     """Do what the command line asks; CourseError."""
-    folder, build = arguments.notebooks.resolve(), arguments.build.resolve()
+    folder, build = arguments.notebooks.expanduser().resolve(), arguments.build
     if arguments.check:
         print("\n".join(f"{name:16} {version}" for name, version in check_environment().items()))
         return
@@ -399,6 +411,7 @@ def perform(arguments: argparse.Namespace) -> None:
             raise CourseError("--in-place stores the notebooks as their defaults run them; leave out -p and --profile.")
         refresh_in_place(folder, only=arguments.only, timeout=arguments.timeout)
         return
+    build = apart(build, folder)
     if not arguments.site_only:
         options = {name: getattr(arguments, name) for name in ("profile", "only", "parameters", "fresh", "timeout")}
         run_course(folder, build, **options)
@@ -409,6 +422,7 @@ def perform(arguments: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 only if every notebook ran."""
+    printable_output()
     try:
         perform(parse_arguments(argv))
     except CourseError as error:

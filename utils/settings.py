@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import gc
 import hashlib
 import importlib.metadata
@@ -35,7 +36,7 @@ class CourseError(ValueError):
 
 def cache_dir() -> Path:
     """Return the folder for everything that can be made again (environment variable FACE_COURSE_CACHE moves it)."""
-    return Path(os.environ.get("FACE_COURSE_CACHE") or REPO_ROOT / "data" / "cache")
+    return Path(os.environ.get("FACE_COURSE_CACHE") or REPO_ROOT / "data" / "cache").expanduser()
 
 
 @dataclass(frozen=True)
@@ -106,20 +107,67 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def writable_file(path: str | Path) -> Path:
+    """Return the file that `path` means (~ and links followed), checked before the work; CourseError if unwritable."""
+    target = regular_target(path)
+    writable_folder(target.parent)
+    if target.exists():
+        try:
+            open(target, "ab").close()
+        except OSError as error:
+            raise CourseError(f"{target} cannot be written ({error.strerror}); choose another file.") from error
+    return target
+
+
+def regular_target(path: str | Path) -> Path:
+    """Follow ~ and links to the file itself; CourseError if a folder, device, pipe or socket stands there."""
+    try:
+        target = Path(path).expanduser().resolve()
+        wrong = target.exists() and not target.is_file()
+    except (OSError, RuntimeError) as error:
+        raise CourseError(f"{path} cannot be reached ({error}); choose another file.") from error
+    if wrong:
+        raise CourseError(f"{target} is not a regular file; choose another file to write to.")
+    return target
+
+
+def writable_folder(path: str | Path) -> Path:
+    """Return the folder that `path` means, made if need be and tried with a real file; CourseError if unwritable."""
+    try:
+        folder = Path(path).expanduser().resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):  # root is refused nothing by os.access: only writing tells
+            return folder
+    except (OSError, RuntimeError) as error:
+        raise CourseError(f"The folder {path} cannot be written ({error}); choose another.") from error
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary neighbour of `path` that replaces it on success and disappears on failure."""
-    path = Path(path)
+    """Yield a temporary neighbour of `path` (links followed) that replaces it on success, and vanishes on failure."""
+    path = regular_target(path)
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, mode)
         temporary.replace(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        raise CourseError(f"{path} could not be written ({error.strerror}); make room or choose another.") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def printable_output() -> None:
+    """Let a stream that lacks a character (cp1252, ascii) print its escape in place of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 @contextlib.contextmanager

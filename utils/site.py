@@ -305,9 +305,12 @@ def build_site(
     further = f"<p>Also: {links}</p>" if links else ""
     index = heading + contents(entries) + further + results
     write(site / "index.html", page("Face identity unlearning: the course", index))
-    for old in site.glob("*.html"):
-        if old.stem != "index" and old.stem not in {*notebooks, *more}:
-            old.unlink()
+    record = site.with_name(f".{site.name}-pages")  # the names of the pages made here: no other page is ours to remove
+    earlier = record.read_text(encoding="utf-8").split() if record.is_file() else []
+    names = {*notebooks, *more}
+    for old in {Path(name).name for name in earlier} - names - {"index"}:
+        (site / f"{old}.html").unlink(missing_ok=True)
+    write(record, "\n".join(sorted(names)))
     return site / "index.html"
 
 
