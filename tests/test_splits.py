@@ -112,10 +112,39 @@ def test_names_numbers_and_comma_lists_mean_the_same_people():
     options = {"n_dev": 2, "unseen_fraction": 0.0}
     by_name = make_splits(faces, forget_ids=["Cléo", "Ada"], **options)
     assert by_name.forget == (0, 2)
-    for same in ("Ada, Cléo", "0,2", [0, 2], [np.int64(2), "Ada"], ["Cle\u0301o", "Ada", "Ada"]):
+    for same in ("Ada, Cléo", "#0,#2", [0, 2], [np.int64(2), "Ada"], ["Cle\u0301o", "Ada", " Ada "], "Ada,#2,"):
         assert make_splits(faces, forget_ids=same, **options).forget == (0, 2)
     assert not set(by_name.dev_forget) & {0, 2}
-    assert len(make_splits(faces, forget_ids="", n_forget=3, **options).forget) == 3
+    assert len(make_splits(faces, forget_ids=None, n_forget=3, **options).forget) == 3
+
+
+@pytest.mark.parametrize("nobody", ["", ",", "  ", " , ,", [], (), [""], np.array([])])
+def test_a_request_that_names_nobody_is_no_request_for_anybody(nobody):
+    with pytest.raises(CourseError, match="names nobody"):
+        make_splits(fake_faces(*[12] * 12), forget_ids=nobody, n_dev=2)
+
+
+@pytest.mark.parametrize("neither", [True, [True], np.bool_(True), [np.True_], 7.0, [1.0], [None], b"P01"])
+def test_what_is_neither_a_name_nor_a_label_is_refused(neither):
+    with pytest.raises(CourseError, match="a name as text, or a label as a whole number"):
+        make_splits(fake_faces(*[12] * 12), forget_ids=neither, n_dev=2)
+
+
+def test_a_number_in_text_is_a_name_and_a_label_has_a_sign_of_its_own():
+    faces = fake_faces(*[12] * 12, names=tuple(str(12 - i) for i in range(12)))
+    assert [faces.identities[label] for label in resolve_identities(faces, "7")] == ["7"]
+    assert resolve_identities(faces, "#7") == [7] == resolve_identities(faces, 7)
+    with pytest.raises(CourseError, match=r"No identity '0' .*'#0'"):
+        resolve_identities(faces, "0")
+    with pytest.raises(CourseError, match="numbers run from 0 to 11"):
+        resolve_identities(faces, "#12")
+
+
+def test_a_name_that_reads_as_another_persons_label_is_refused():
+    faces = fake_faces(12, 12, 12, names=("#1", "Ada", "#9"))
+    with pytest.raises(CourseError, match="'#1' is a person's name and the label of Ada"):
+        resolve_identities(faces, "#1")
+    assert resolve_identities(faces, "#9") == [2]
 
 
 def test_a_name_that_is_a_number_or_holds_a_comma_is_still_a_name():

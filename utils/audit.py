@@ -899,7 +899,7 @@ def run_audit(
     faces = load_faces(plan.dataset, plan.root or None, image_size=face_size(plan), **options)
     wanted = []
     for seed in range(plan.seed, plan.seed + plan.seeds):
-        splits = make_splits(faces, n_forget=plan.forget, forget_ids=plan.forget_ids or None, seed=seed)
+        splits = make_splits(faces, n_forget=plan.forget, forget_ids=plan.forget_ids, seed=seed)
         splits = splits.swap_dev() if plan.dev else splits
         case = None
         for name in progress_bar(plan.methods, desc=f"audits, seed {seed}", enabled=progress):

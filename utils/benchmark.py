@@ -50,7 +50,7 @@ class Plan:
     train_epochs: int = 0
     methods: tuple[str, ...] = ("original", "retrain", "random_labels", "gradient_ascent", "dispersion")
     forget: int = 10
-    forget_ids: str = ""
+    forget_ids: str | None = None  # None: drawn by the seed
     seed: int = 0
     seeds: int = 1
     dev: bool = False
@@ -152,7 +152,7 @@ def open_splits(plan: Plan, seed: int, opened: dict, progress: bool) -> Splits:
     if source not in opened:
         options = {"image_size": size, "device": plan.device, "progress": progress, "max_identities": people}
         opened[source] = load_faces(plan.dataset, plan.root or None, **options)
-    splits = make_splits(opened[source], n_forget=plan.forget, forget_ids=plan.forget_ids or None, seed=seed)
+    splits = make_splits(opened[source], n_forget=plan.forget, forget_ids=plan.forget_ids, seed=seed)
     return splits.swap_dev() if plan.dev else splits
 
 
@@ -500,7 +500,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--methods", default=",".join(plan.methods), metavar="A,B", help=f"'all', or some of: {', '.join(METHODS)}")
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--forget", default=str(plan.forget), metavar="N,M", help="forget so many people, drawn by seed")
-    group.add_argument("--forget-ids", default="", metavar="NAME,NAME", help="forget these people")
+    group.add_argument("--forget-ids", metavar="NAME,NAME", help="forget these people (a label is written #7)")
     add("--seed", type=int, default=plan.seed, metavar="S", help="the first seed")
     add("--seeds", type=int, default=plan.seeds, metavar="K", help="run K seeds, from the first one on")
     add("--dev", action="store_true", help="forget the dev-forget people instead: for choosing settings")

@@ -81,11 +81,38 @@ def chunks(n_queries: int, n_gallery: int, chunk_size: int | None) -> Iterator[s
 
 
 def as_labels(labels: Array | Sequence, n: int, what: str) -> np.ndarray:
-    """Return one label per row as an array, or raise CourseError."""
-    labels = labels.cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)
+    """Return one label or id per row as integers (int64) or text, or raise CourseError: nothing else can be compared.
+
+    Lists, tuples, tensors, NumPy arrays and pandas columns are taken; whole numbers kept as floats become integers.
+    """
+    if isinstance(labels, torch.Tensor):
+        labels = labels.detach().cpu().numpy()
+    if not (isinstance(labels, np.ndarray) and labels.dtype.kind in "iuU"):
+        labels = np.asarray(labels, dtype=object)  # as objects, for NumPy would turn [1, "a"] into text
     if labels.shape != (n,):
         raise CourseError(f"There are {n} {what} embeddings but labels or ids of shape {labels.shape}; give one each.")
-    return labels
+    if labels.dtype.kind in "iuU":
+        return labels.astype(np.int64) if labels.dtype.kind in "iu" else labels
+    kinds = {_kind(label) for label in labels.tolist()}
+    if len(kinds) > 1 or kinds & {"other"}:
+        found = ", ".join(sorted({type(label).__name__ for label in labels.tolist()}))
+        raise CourseError(f"The {what} labels or ids are of type {found}; give whole numbers only, or text only.")
+    return labels.astype(np.int64 if kinds <= {"numbers"} else str)
+
+
+def _kind(label: object) -> str:
+    """Return 'text', 'numbers' (whole ones), or 'other' for what is neither: True, NaN, None, bytes, 1.5."""
+    if isinstance(label, str):
+        return "text"
+    whole = isinstance(label, int | np.integer) and not isinstance(label, bool)
+    return "numbers" if whole or (isinstance(label, float | np.floating) and float(label).is_integer()) else "other"
+
+
+def require_same_kind(one: np.ndarray, other: np.ndarray, what: str) -> None:
+    """Raise CourseError if text is compared with numbers: '7' and 7 never agree, and nothing would be found."""
+    kinds = ["text" if labels.dtype.kind == "U" else "numbers" for labels in (one, other)]
+    if len(one) and len(other) and kinds[0] != kinds[1]:
+        raise CourseError(f"The {what} are {kinds[0]} on the query side and {kinds[1]} in the gallery; use one kind.")
 
 
 def require_same_width(queries: torch.Tensor, gallery: torch.Tensor) -> None:

@@ -4,7 +4,8 @@ Every score here rests on two decisions, besides those of utils.cosines, made on
 
 * **Ties are never luck.** A collapsed model gives every photo the same embedding; a sort would then put a correct photo
   first by accident. Photos with the same cosine share one place: average precision groups them (as scikit-learn does),
-  and R@k and the first rank are expected values over a random order within the tie. Collapse scores as chance.
+  and R@k and the first rank are expected values over a random order within the tie. A collapsed model thus has the R@k
+  of chance, and as mAP the share of right photos in the gallery, which lies below the mAP of a random order.
 * **No photo finds itself.** A query that is also in the gallery is taken out of it, by photo id.
 """
 
@@ -19,7 +20,16 @@ import faiss
 import numpy as np
 import torch
 
-from .cosines import Array, as_labels, chunks, cosine_matrix, mean_or_nan, require_same_width, unit_rows
+from .cosines import (
+    Array,
+    as_labels,
+    chunks,
+    cosine_matrix,
+    mean_or_nan,
+    require_same_kind,
+    require_same_width,
+    unit_rows,
+)
 from .settings import CourseError, one_of, resolve_device
 from .verification import (
     Compactness,
@@ -122,15 +132,18 @@ class Gallery:
                 f"Queries have {rows.shape[1]} dimensions and the gallery {self.index.d}; embed both with one model."
             )
         spare = int(query_ids is not None)
+        _check_ks([k])
         if not 1 <= k <= len(self) - spare:
             raise CourseError(f"k is {k}; with {len(self)} photos in the gallery it must be 1 to {len(self) - spare}.")
-        cosines, indices = self.index.search(rows, k + spare)
+        cosines, indices = self.index.search(rows, int(k) + spare)
         if query_ids is None:
             return cosines, indices
         if self.photo_ids is None:
             raise CourseError("query_ids need a gallery that knows its photos; build it with photo_ids.")
         # A stable sort on "is this the query's own photo" moves that photo to the end and keeps the order of the rest.
-        own = self.photo_ids[indices] == as_labels(query_ids, len(rows), "query")[:, None]
+        wanted = as_labels(query_ids, len(rows), "query")
+        require_same_kind(wanted, self.photo_ids, "photo ids")
+        own = self.photo_ids[indices] == wanted[:, None]
         order = np.argsort(own, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(cosines, order, axis=1), np.take_along_axis(indices, order, axis=1)
 
@@ -256,7 +269,7 @@ def retrieval_scores(
 
 def _check_ks(ks: Sequence[int]) -> Sequence[int]:
     """Return the cut-offs if each is a whole number of at least 1."""
-    if not all(isinstance(k, int | np.integer) and k >= 1 for k in ks):
+    if not all(isinstance(k, int | np.integer) and not isinstance(k, bool) and k >= 1 for k in ks):
         raise CourseError(f"ks is {tuple(ks)}; each k counts photos and must be a whole number of at least 1.")
     return ks
 
@@ -272,6 +285,7 @@ class _Task(NamedTuple):
 
     @classmethod
     def make(cls, query_labels, gallery_labels, query_ids, gallery_ids) -> _Task:
+        require_same_kind(query_labels, gallery_labels, "labels")
         order = np.argsort(gallery_labels, kind="stable")
         ordered = gallery_labels[order]
         start, stop = (np.searchsorted(ordered, query_labels, side) for side in ("left", "right"))
@@ -291,6 +305,7 @@ def _own_rows(n_queries: int, n_gallery: int, query_ids, gallery_ids) -> np.ndar
     if query_ids is None:
         return np.full(n_queries, -1)
     wanted, present = as_labels(query_ids, n_queries, "query"), as_labels(gallery_ids, n_gallery, "gallery")
+    require_same_kind(wanted, present, "photo ids")
     by_id = np.argsort(present, kind="stable")
     known = present[by_id]
     if (known[1:] == known[:-1]).any():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-import unicodedata
+import operator
+import re
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from utils.lists import name_key
 from utils.settings import CourseError, one_of, suggest
 
 if TYPE_CHECKING:
@@ -110,9 +112,9 @@ def make_splits(
     unseen_fraction: float = 0.25,
     trained_min_photos: int | None = None,
 ) -> Splits:
-    """Deal the people of a data set into pools and their photos into train, query and gallery; `forget_ids` (names,
-    label numbers or one comma-separated string) replaces the random draw; raises CourseError when the people or
-    photos do not suffice. Introduced in notebook 03."""
+    """Deal the people of a data set into pools and their photos into train, query and gallery; `forget_ids` (names or
+    labels, see `resolve_identities`) replaces the random draw; raises CourseError when the people or photos do not
+    suffice. Introduced in notebook 03."""
     minimum = faces.trained_min_photos if trained_min_photos is None else trained_min_photos
     _check_sizes(n_forget, n_dev, unseen_fraction, minimum)
     counts = np.bincount(np.asarray(faces.labels), minlength=len(faces.identities))
@@ -139,33 +141,43 @@ def make_splits(
 
 
 def resolve_identities(faces: FaceDataset, wanted: Sequence[str | int] | str | int | None) -> list[int]:
-    """Turn names, label numbers or a comma-separated string into distinct labels in the order given; a name wins over
-    a number; raises CourseError with the nearest names for a person who is not there."""
-    names = {_plain(name): label for label, name in enumerate(faces.identities)}
+    """Turn a request into distinct labels in the order given: None asks for nobody by name, text is a name and nothing
+    else ('Ada,Grace' two names), a label is written '#7' or given as a whole number; raises CourseError for an empty
+    request, for what is neither, and with the nearest names for a person who is not there."""
     if wanted is None:
         return []
+    names = {name_key(name): label for label, name in enumerate(faces.identities)}
     if isinstance(wanted, str):
-        wanted = [wanted] if _plain(wanted) in names else [part for part in wanted.split(",") if part.strip()]
-    elif isinstance(wanted, int | np.integer):
+        wanted = [wanted] if name_key(wanted) in names else wanted.split(",")
+    elif not isinstance(wanted, Iterable) or isinstance(wanted, bytes) or getattr(wanted, "ndim", 1) == 0:
         wanted = [wanted]
-    return list(dict.fromkeys(_resolve_one(item, names, faces) for item in wanted))
+    items = [item for item in wanted if not (isinstance(item, str) and not item.strip())]
+    if not items:
+        raise CourseError("The request names nobody: name the people to forget, or leave it out to have them drawn.")
+    return list(dict.fromkeys(_resolve_one(item, names, faces) for item in items))
 
 
 def _resolve_one(item: str | int, names: dict[str, int], faces: FaceDataset) -> int:
-    if isinstance(item, str) and _plain(item) in names:
-        return names[_plain(item)]
-    is_number = isinstance(item, int | np.integer) or str(item).strip().isdecimal()
-    if is_number and 0 <= int(item) < len(faces.identities):
-        return int(item)
-    if is_number:
-        last = len(faces.identities) - 1
-        raise CourseError(f"No identity number {item} in '{faces.name}'; the numbers run from 0 to {last}.")
-    raise CourseError(f"No identity '{item}' in '{faces.name}'.{suggest(str(item), faces.identities)}")
-
-
-def _plain(name: str) -> str:
-    # An accent may be stored as one character or as two, depending on the operating system.
-    return unicodedata.normalize("NFC", name.strip())
+    """Return one person's label; what reads as a name and as a label of two people is refused, not guessed."""
+    numbered = re.fullmatch(r"#(\d+)", item.strip()) if isinstance(item, str) else None
+    label = int(numbered[1]) if numbered else None
+    if isinstance(item, str) and name_key(item) in names:
+        if label is not None and label < len(faces.identities) and label != names[name_key(item)]:
+            raise CourseError(f"'{item}' is a person's name and the label of {faces.identities[label]}: rename one.")
+        return names[name_key(item)]
+    if isinstance(item, str) and label is None:
+        number = item.strip()
+        hint = f" The person with the label {number} is '#{number}'." if number.isdecimal() else ""
+        raise CourseError(f"No identity '{item}' in '{faces.name}'.{suggest(item, faces.identities)}{hint}")
+    if label is None:
+        if isinstance(item, bool | np.bool_) or not hasattr(item, "__index__"):
+            raise CourseError(f"{item!r} names nobody: give a name as text, or a label as a whole number.")
+        label = operator.index(item)
+    if not 0 <= label < len(faces.identities):
+        raise CourseError(
+            f"No identity number {label} in '{faces.name}'; the numbers run from 0 to {len(faces.identities) - 1}."
+        )
+    return label
 
 
 def _check_sizes(n_forget: int, n_dev: int, unseen_fraction: float, minimum: int) -> None:
