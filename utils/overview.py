@@ -77,9 +77,9 @@ def measure(build: Path = BUILD_DIR, path: Path = MINUTES_FILE) -> dict[str, flo
 
 
 def minutes_text(notebook: nbformat.NotebookNode, seconds: float | None) -> str:
-    """Return a notebook's minutes in words: those of reading, and those of running if they were measured."""
-    run = "not measured here" if seconds is None else f"{max(1, round(seconds / 60))} min"
-    return f"reading {max(1, round(reading_minutes(notebook)))} min, running {run}"
+    """Return a notebook's minutes: those of reading, and those of running if they were measured."""
+    run = "not measured here" if seconds is None else f"{max(1, round(seconds / 60))}"
+    return f"reading {max(1, round(reading_minutes(notebook)))}, running {run}"
 
 
 def contents(folder: Path | None = None) -> str:
