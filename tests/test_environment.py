@@ -133,7 +133,7 @@ def test_utils_imports_torch_before_anything_else():
 
 
 def test_guards_named_in_environment_md_exist():
-    named = re.findall(r"`(tests/\w+\.py)::(\w+)`", read("environment.md"))
+    named = re.findall(r"`(tests/\w+\.py)::(\w+)`", read("docs/environment.md"))
     assert len(named) >= 5
     for file, function in named:
         assert f"def {function}(" in read(file), f"{file}::{function}"

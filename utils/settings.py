@@ -25,6 +25,7 @@ REPO_ROOT = Path(__file__).resolve().parent.parent
 MODEL_DIR = REPO_ROOT / "data" / "models"
 BUILD_DIR = REPO_ROOT / "build"
 PROFILES = ("quick", "full")
+REPOSITORY, PUBLISHED = "face-identity-unlearning/course", False  # the course's address on GitHub: nowhere else
 FULL_MINUTES: dict[
     str, int
 ] = {}  # a GPU's name -> minutes of 'make run PROFILE=full' on it; nothing is entered unmeasured

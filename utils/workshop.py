@@ -27,7 +27,6 @@ FILES = (
     "CONTRIBUTING.md",
     "LICENSE",
     "CITATION.cff",
-    "environment.md",
     "environment.yml",
     "requirements.txt",
     "constraints.txt",
