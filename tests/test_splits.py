@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+import torch
 
 from utils.settings import CourseError
 from utils.splits import PARTS, Splits, make_splits, part_sizes, resolve_identities
@@ -124,7 +125,10 @@ def test_a_request_that_names_nobody_is_no_request_for_anybody(nobody):
         make_splits(fake_faces(*[12] * 12), forget_ids=nobody, n_dev=2)
 
 
-@pytest.mark.parametrize("neither", [True, [True], np.bool_(True), [np.True_], 7.0, [1.0], [None], b"P01"])
+@pytest.mark.parametrize(
+    "neither",
+    [True, [True], np.bool_(True), [np.True_], np.array(7.0), [torch.tensor(True)], 7.0, [1.0], [None], b"P01"],
+)
 def test_what_is_neither_a_name_nor_a_label_is_refused(neither):
     with pytest.raises(CourseError, match="a name as text, or a label as a whole number"):
         make_splits(fake_faces(*[12] * 12), forget_ids=neither, n_dev=2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 import re
 import zlib
 from collections.abc import Iterable, Sequence
@@ -170,9 +169,10 @@ def _resolve_one(item: str | int, names: dict[str, int], faces: FaceDataset) -> 
         hint = f" The person with the label {number} is '#{number}'." if number.isdecimal() else ""
         raise CourseError(f"No identity '{item}' in '{faces.name}'.{suggest(item, faces.identities)}{hint}")
     if label is None:
-        if isinstance(item, bool | np.bool_) or not hasattr(item, "__index__"):
+        item = item.item() if getattr(item, "ndim", None) == 0 else item  # of a tensor or an array of one number
+        if isinstance(item, bool) or not isinstance(item, int):
             raise CourseError(f"{item!r} names nobody: give a name as text, or a label as a whole number.")
-        label = operator.index(item)
+        label = item
     if not 0 <= label < len(faces.identities):
         raise CourseError(
             f"No identity number {label} in '{faces.name}'; the numbers run from 0 to {len(faces.identities) - 1}."
