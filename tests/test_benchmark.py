@@ -18,8 +18,8 @@ from utils.benchmark import (
     results_table,
     run_benchmark,
     run_plans,
-    write_results,
 )
+from utils.results import write_results
 from utils.settings import CourseError
 from utils.splits import make_splits
 
@@ -160,12 +160,6 @@ def test_settings_are_chosen_on_the_dev_people(tiny_world, tmp_path):
     assert not set(people[0]) & set(people[1])
 
 
-def test_the_code_of_a_method_is_its_own_file_and_what_that_imports():
-    files = {path.stem for path in benchmark.method_files("utils.unlearning.labels")}
-    assert {"labels", "frame", "registry", "losses"} == files
-    assert benchmark.code_version("random_labels") != benchmark.code_version("gradient_ascent")
-
-
 def test_a_single_run_is_noted_where_the_benchmark_finds_it(tiny_world, tiny_faces, tmp_path, monkeypatch):
     plan, out = tiny_plan(methods=("dispersion",)), tmp_path / "r.json"
     splits = make_splits(tiny_faces, n_forget=2)
@@ -184,14 +178,11 @@ def test_a_narrow_table_leaves_out_data_and_price(tiny_world, tmp_path):
     assert lines[0].startswith("method") and "seconds" not in lines[0] and len(lines) == 3
 
 
-def test_a_change_of_code_replaces_the_old_run(tiny_world, tmp_path, monkeypatch):
-    out = tmp_path / "r.json"
-    run_benchmark(tiny_plan(methods=("original",)), out, progress=False)
-    monkeypatch.setattr(benchmark, "code_version", lambda name: "another")
-    again = run_benchmark(tiny_plan(methods=("original",)), out, progress=False)
-    assert (
-        [run["code"] for run in read_results(out)["runs"]] == ["another"] * 2 == [run["code"] for run in again["runs"]]
-    )
+def test_fresh_runs_again_what_the_plan_names_and_leaves_the_rest(tiny_world, tmp_path):
+    out, plans = tmp_path / "r.json", [tiny_plan(methods=("original",), forget=number) for number in (1, 2)]
+    run_plans(plans, out, progress=False)
+    run_plans(plans[:1], out, fresh=True, progress=False)
+    assert sorted(run["n_forget"] for run in read_results(out)["runs"]) == [1, 1, 2, 2]
 
 
 def test_several_sizes_run_in_one_go_and_say_who_is_found(tiny_world, tmp_path):
@@ -228,9 +219,7 @@ def test_notebook_09_shows_the_named_file_else_a_finished_bench_else_the_courses
     build.mkdir(), stored.mkdir()
 
     def write(path, *runs):
-        benchmark.write_results(
-            path, {"schema": benchmark.SCHEMA, "runs": [{"method": m, "n_forget": n} for m, n in runs]}
-        )
+        write_results(path, {"schema": benchmark.SCHEMA, "runs": [{"method": m, "n_forget": n} for m, n in runs]})
 
     write(stored / "synthetic_quick.json", ("esc", 10))
     write(stored / "synthetic_sizes.json", ("esc", 5))

@@ -47,7 +47,7 @@ def test_what_is_at_hand_is_not_repeated(tmp_path, monkeypatch):
 
 
 def test_a_broken_file_or_method_is_one_sentence(tmp_path, capsys):
-    with pytest.raises(CourseError, match="There are no requests at"):
+    with pytest.raises(CourseError, match="There are no results at"):
         read_sequence(tmp_path / "none.json")
     (tmp_path / "bad.json").write_text("[]")
     assert main(["--table", "--out", str(tmp_path / "bad.json")]) == 2

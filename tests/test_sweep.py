@@ -17,7 +17,7 @@ from utils.unlearning import METHODS, make_config
 def trial(method="finetune", forget=0.5, retain=0.9, unseen=0.8, **options) -> dict:
     scores = {"forget": forget, "retain": retain, "unseen": unseen}
     pools = {pool: {"map": value, "r1": value} for pool, value in scores.items()}
-    return {"method": method, "options": options, "code": "now"} | pools
+    return {"method": method, "options": options} | pools
 
 
 # ------------------------------------------------------------------------------------------------------ the budget
@@ -85,7 +85,7 @@ def test_if_all_cost_too_much_the_cheapest_wins():
 
 def test_failed_trials_are_never_chosen():
     start, good = trial("original"), trial(forget=0.9)
-    failed = {"method": "finetune", "options": {}, "code": "now", "error": "The run diverged at step 1."}
+    failed = {"method": "finetune", "options": {}, "error": "The run diverged at step 1."}
     assert choose([failed, good], start) is good
     with pytest.raises(CourseError, match="Every trial of 'finetune' failed: The run diverged"):
         choose([failed], start)
@@ -104,7 +104,6 @@ def fake_runs(monkeypatch):
         return trial(name, forget=options.get("learning_rate", 1.0), **options) | {"images_processed": 1}
 
     monkeypatch.setattr(sweep, "run_trial", run)
-    monkeypatch.setattr(sweep, "code_version", lambda name: "now")
     return calls
 
 
@@ -118,13 +117,20 @@ def test_a_sweep_resumes_and_chooses(fake_runs, tmp_path):
     assert len(fake_runs) == 1 + 2 * TRIALS
 
 
-def test_changed_code_is_tried_again_and_other_methods_stay(fake_runs, tmp_path, monkeypatch):
+def test_fresh_tries_the_named_methods_again_and_others_stay(fake_runs, tmp_path):
     out = tmp_path / "sweep.json"
     run_sweep(["finetune", "random_labels"], out, progress=False)
-    monkeypatch.setattr(sweep, "code_version", lambda name: "now" if name == "original" else "later")
-    result = run_sweep(["finetune"], out, progress=False)
-    assert len(fake_runs) == 1 + 3 * TRIALS
+    result = run_sweep(["finetune"], out, fresh=True, progress=False)
+    assert len(fake_runs) == 2 + 3 * TRIALS
     assert set(result["chosen"]) == {"finetune", "random_labels"}
+
+
+def test_every_committed_trial_counts_as_done(monkeypatch, tmp_path):
+    monkeypatch.setattr(sweep, "run_trial", lambda name, options: pytest.fail(f"{name} is tried again"))
+    out = tmp_path / "sweep.json"
+    out.write_bytes(sweep.SWEEP_FILE.read_bytes())
+    run_sweep([name for name in sweep.tuned_methods()], out, progress=False)
+    assert out.read_bytes() == sweep.SWEEP_FILE.read_bytes()
 
 
 def test_a_trial_forgets_dev_people_only(monkeypatch, tiny_splits, tiny_recogniser):
@@ -145,7 +151,11 @@ def test_the_dev_people_of_the_sweep_are_never_reported_ones(default_splits):
 
 @pytest.mark.parametrize(
     "arguments, told",
-    [(["--methods", "original"], "method with a grid"), (["--jobs", "0"], "at least 1"), (["--table"], "no sweep at")],
+    [
+        (["--methods", "original"], "method with a grid"),
+        (["--jobs", "0"], "at least 1"),
+        (["--table"], "no results at"),
+    ],
 )
 def test_bad_input_is_one_sentence_and_leaves_nothing(arguments, told, tmp_path, capsys):
     out = tmp_path / "sweep.json"

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from .benchmark import code_version, percent, without_nan, write_results
+from .benchmark import percent
 from .dispersion import DISPERSIONS
 from .parallel import finished
-from .settings import REPO_ROOT, CourseError, progress_bar
+from .results import ResultStore
+from .settings import BUILD_DIR, REPO_ROOT, CourseError, progress_bar
 from .sweep import choose, run_trial
 from .tables import text_table
 
@@ -61,8 +61,8 @@ def run_variant(variant: Variant, seed: int) -> dict:
 
 
 def key_of(variant: Variant, seed: int) -> dict:
-    """Return the fields by which a stored trial is known to be this variant's, made with today's code."""
-    return variant._asdict() | {"seed": seed, "code": code_version(variant.method)}
+    """Return the fields by which a stored trial is known to be this variant's."""
+    return variant._asdict() | {"seed": seed}
 
 
 def run_ablation(
@@ -78,30 +78,25 @@ def run_ablation(
 
     Raises CourseError. Introduced in notebook 08.
     """
-    stored = [] if fresh or not out.is_file() else read_ablation(out)
+    store = ablation_store(out).checked()
     tasks = [(variant, seed) for variant in variants for seed in seeds]
-    done = [row for row in stored if any(key_of(*task).items() <= row.items() for task in tasks)]
-    missing = [task for task in tasks if not any(key_of(*task).items() <= row.items() for row in done)]
-    order = {(variant.group, variant.label): place for place, variant in enumerate(variants)}
-    out.parent.mkdir(parents=True, exist_ok=True)
+    stored = [] if fresh else store.rows()
+    missing = [task for task in tasks if not any(key_of(*task).items() <= row.items() for row in stored)]
     trials = finished(run_variant, missing, jobs)
     for row in progress_bar(trials, desc="ablation", total=len(missing), enabled=progress):
-        done = sorted([*done, without_nan(row)], key=lambda row: (order[row["group"], row["label"]], row["seed"]))
-        write_results(out, {"schema": SCHEMA, "trials": done})
-    return done
+        store.add(row, {key: row[key] for key in (*Variant._fields, "seed")})
+    stored = store.rows()
+    return [row for task in tasks for row in stored if key_of(*task).items() <= row.items()]
+
+
+def ablation_store(path: Path) -> ResultStore:
+    """Return the store of the ablation's trials."""
+    return ResultStore(path, "trials", SCHEMA, "python -m utils.ablation")
 
 
 def read_ablation(path: Path = ABLATION_FILE) -> list[dict]:
     """Read the trials of an ablation file; raises CourseError if it is absent, damaged or of another schema."""
-    try:
-        stored = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CourseError(f"There is no ablation at {path}; run: python -m utils.ablation --out {path}.") from error
-    except (OSError, ValueError) as error:
-        raise CourseError(f"{path} is not an ablation file ({error}); move it away or add --fresh.") from error
-    if not (isinstance(stored, dict) and stored.get("schema") == SCHEMA and isinstance(stored.get("trials"), list)):
-        raise CourseError(f"{path} is not an ablation file of schema {SCHEMA}; move it away or add --fresh.")
-    return stored["trials"]
+    return ablation_store(path).read()["trials"]
 
 
 def ablation_lines(trials: Sequence[dict]) -> list[tuple[str, str, list[dict]]]:
@@ -135,9 +130,9 @@ def main(arguments: Iterable[str] | None = None) -> int:
     """Run the command; returns 0, or 2 after one sentence on what was wrong with the input."""
     parser = argparse.ArgumentParser(prog="python -m utils.ablation", description=__doc__)
     add = parser.add_argument
-    add("--out", type=Path, default=ABLATION_FILE, metavar="FILE", help="where trials are kept (default: the course's)")
+    add("--out", type=Path, default=BUILD_DIR / "ablation.json", metavar="FILE", help="where trials are kept")
     add("--jobs", type=int, default=1, metavar="N", help="trials at a time, one core each")
-    add("--fresh", action="store_true", help="forget earlier trials in that file instead of resuming")
+    add("--fresh", action="store_true", help="run these again though that file holds them; others stay")
     add("--table", action="store_true", help="only print the table of an existing file")
     add("--markdown", action="store_true", help="print the table as Markdown")
     add("--quiet", action="store_true", help="no progress bar")

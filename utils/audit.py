@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import hashlib
 import math
 import sys
 import time
@@ -34,27 +33,22 @@ from torch import Tensor, nn
 from .backbones import FaceBackbone
 from .benchmark import (
     REFERENCES,
-    SCHEMA,
     Plan,
     check_plan,
-    code_of,
-    code_version,
     environment,
     face_size,
+    file_of,
     method_options,
     original_recogniser,
     parse_methods,
     percent,
-    read_results,
     references,
     run_identity,
-    without_earlier,
-    without_nan,
-    write_results,
 )
 from .cosines import unit_rows
 from .datasets import load_faces
 from .heads import CosineHead, head_from_centroids
+from .results import ResultStore
 from .retrieval import chance_level, held_out_photos, retrieval_scores
 from .settings import BUILD_DIR, CourseError, one_of, progress_bar, resolve_device
 from .splits import Splits, make_splits
@@ -887,14 +881,13 @@ def run_audit(
 ) -> dict:
     """Unlearn with every method and seed of a plan, attack the result, write `out` after each, return the audits.
 
-    Audits that `out` already holds, made with the same settings, attacks and code, are not repeated unless `fresh`.
+    Audits that `out` already holds, made with the same data, settings and attacks, are not repeated unless `fresh`.
     Raises CourseError. Introduced in notebook 10.
     """
     check_plan(plan)
     names = list(ATTACKS) if attacks is None else [one_of(name, ATTACKS, "attack") for name in attacks]
-    results = {"schema": SCHEMA, "environment": environment(plan), "runs": []}
-    if out.is_file() and not fresh:
-        results["runs"] = read_results(out)["runs"]
+    store, seen = ResultStore(out).checked(), environment(plan)
+    stored = [] if fresh else store.rows()
     options = {"device": plan.device, "progress": progress, "max_identities": plan.max_identities or None}
     faces = load_faces(plan.dataset, plan.root or None, image_size=face_size(plan), **options)
     wanted = []
@@ -905,22 +898,18 @@ def run_audit(
         for name in progress_bar(plan.methods, desc=f"audits, seed {seed}", enabled=progress):
             identity = audit_identity(plan, splits, name, seed, names)
             wanted.append(identity)
-            if any(identity.items() <= run.items() for run in results["runs"]):
+            if any(identity.items() <= run.items() for run in stored):
                 continue
             case = case or plan_case(plan, splits, seed, progress)
             run = identity | {"audit": audit(case.on(plan_subject(plan, case, name, seed, progress)), names)}
-            results["runs"] = [*without_earlier(results["runs"], identity), without_nan(run)]
-            write_results(out, results)
-    write_results(out, results)
-    mine = [run for identity in wanted for run in results["runs"] if identity.items() <= run.items()]
-    return results | {"runs": mine}
+            store.add(run, identity, partial(file_of, seen))
+    stored = store.rows()
+    return file_of(seen, [run for identity in wanted for run in stored if identity.items() <= run.items()])
 
 
 def audit_identity(plan: Plan, splits: Splits, name: str, seed: int, attacks: Sequence[str]) -> dict:
-    """Return the fields that tell one audit from another: the run's own, the attacks, and this file's code."""
-    identity = run_identity(plan, splits, name, seed)
-    code = hashlib.sha256((code_version(name) + code_of(Path(__file__))).encode()).hexdigest()[:12]
-    return identity | {"attacks": list(attacks), "code": code}
+    """Return the fields that tell one audit from another: the run's own, and the attacks."""
+    return run_identity(plan, splits, name, seed) | {"attacks": list(attacks)}
 
 
 def plan_case(plan: Plan, splits: Splits, seed: int, progress: bool) -> AuditCase:
@@ -984,7 +973,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--profile", default=plan.profile, metavar="NAME", help="quick or full")
     add("--device", default=plan.device, metavar="NAME", help="auto, cpu, cuda or mps")
     add("--out", type=Path, default=BUILD_DIR / "audit.json", metavar="FILE", help="where audits are kept")
-    add("--fresh", action="store_true", help="forget earlier audits in that file instead of resuming")
+    add("--fresh", action="store_true", help="audit these again though that file holds them; others stay")
     add("--quiet", action="store_true", help="no progress bars")
     return parser
 

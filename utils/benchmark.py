@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ast
-import hashlib
 import json
 import math
 import platform
@@ -22,8 +20,9 @@ import torch
 from .backbones import BACKBONES, PRETRAINED
 from .datasets import DATASETS, load_faces
 from .parallel import finished
+from .results import ResultStore
 from .retrieval import Examination, examine
-from .settings import BUILD_DIR, PROFILES, REPO_ROOT, CourseError, atomic_path, one_of, progress_bar, resolve_device
+from .settings import BUILD_DIR, PROFILES, REPO_ROOT, CourseError, one_of, progress_bar, resolve_device
 from .splits import Splits, make_splits
 from .tables import text_table
 from .training import Recogniser, TrainConfig, load_or_train
@@ -31,12 +30,11 @@ from .unlearning import METHODS, Unlearned, make_config, profile_options, unlear
 
 SCHEMA = 1
 STORED = REPO_ROOT / "data" / "results"  # what the course's own runs gave
-DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 REFERENCES = ("original", "retrain")
 # what two runs must share to be told apart by their seed alone
 DATA = ("dataset", "fingerprint", "image_size", "n_forget", "dev")
 SETTING = (*DATA, "backbone", "pretrained", "train", "profile", "config")
-IDENTITY = (*SETTING, "method", "seed", "n_identities", "forget_ids", "code")
+IDENTITY = (*SETTING, "method", "seed", "n_identities", "forget_ids")
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ def check_plan(plan: Plan) -> None:
 def run_benchmark(plan: Plan, out: Path, *, fresh: bool = False, progress: bool = True) -> dict:
     """Run every method and seed of a plan, write `out` after each run, and return the plan's runs.
 
-    Runs that `out` already holds, made with the same settings and code, are not repeated unless `fresh`; runs of other
+    Runs that `out` already holds, made with the same data and settings, are not repeated unless `fresh`; runs of other
     plans stay in the file. The original and the retrained model always take part. Raises CourseError. Notebook 08.
     """
     return run_plans([plan], out, fresh=fresh, progress=progress)
@@ -93,18 +91,16 @@ def run_benchmark(plan: Plan, out: Path, *, fresh: bool = False, progress: bool 
 def run_plans(plans: Sequence[Plan], out: Path, *, jobs: int = 1, fresh: bool = False, progress: bool = True) -> dict:
     """Run several plans as `run_benchmark` runs one, `jobs` runs at a time, and return all their runs.
 
-    With several jobs a run that fails is named in "failed", and the others go on. Introduced in notebook 09.
+    A run that fails is named in "failed", and the others go on. Introduced in notebook 09.
     """
     for plan in plans:
         check_plan(plan)
-    results = {"schema": SCHEMA, "environment": environment(plans[0]), "runs": []}
-    if out.is_file() and not fresh:
-        results["runs"] = read_results(out)["runs"]
-    out.parent.mkdir(parents=True, exist_ok=True)
+    store, seen = ResultStore(out).checked(), environment(plans[0])
     opened: dict = {}  # data sets and models, shared by the runs of this process
     wanted = [(plan, *task) for plan in plans for task in runs_of(plan, opened, progress)]
-    missing = [task for task in wanted if not any(task[-1].items() <= run.items() for run in results["runs"])]
-    function = guarded_run if jobs > 1 else partial(fresh_run, opened, progress)
+    stored = [] if fresh else store.rows()
+    missing = [task for task in wanted if not any(task[-1].items() <= run.items() for run in stored)]
+    function = guarded_run if jobs > 1 else partial(guarded_run, opened=opened, progress=progress)
     tasks = [task[:-1] for task in longest_first(missing)] if jobs > 1 else [task[:-1] for task in missing]
     if jobs > 1 and tasks:
         train_originals(missing, opened, progress)
@@ -116,14 +112,18 @@ def run_plans(plans: Sequence[Plan], out: Path, *, jobs: int = 1, fresh: bool = 
         if "error" in run:
             failed.append(run)
         else:
-            results["runs"] = [*without_earlier(results["runs"], run_key(run)), without_nan(run)]
-            write_results(out, results)
+            store.add(run, run_key(run), partial(file_of, seen))
         bar.set_postfix_str(f"{run['method']}, seed {run['seed']}")
         bar.update()
     bar.close()
-    write_results(out, results)
-    mine = [run for *_, identity in wanted for run in results["runs"] if identity.items() <= run.items()]
-    return results | {"runs": mine} | ({"failed": failed} if failed else {})
+    stored = store.rows()
+    mine = [run for *_, identity in wanted for run in stored if identity.items() <= run.items()]
+    return file_of(seen, mine) | ({"failed": failed} if failed else {})
+
+
+def file_of(environment: dict, runs: list[dict]) -> dict:
+    """Return the content of a results file: its runs, and what the latest of them was measured with."""
+    return {"schema": SCHEMA, "environment": environment, "runs": runs}
 
 
 def runs_of(plan: Plan, opened: dict, progress: bool) -> list[tuple[str, int, dict]]:
@@ -169,23 +169,18 @@ def fresh_run(opened: dict, progress: bool, plan: Plan, name: str, seed: int) ->
 OPENED: dict = {}  # what a worker process has opened so far
 
 
-def guarded_run(plan: Plan, name: str, seed: int) -> dict:
-    """Do `fresh_run` in a worker process; what cannot run comes back as a row with an "error"."""
+def guarded_run(plan: Plan, name: str, seed: int, *, opened: dict = OPENED, progress: bool = False) -> dict:
+    """Do `fresh_run`; what fails, for whatever reason, comes back as a row with an "error": the others go on."""
     try:
-        return fresh_run(OPENED, False, plan, name, seed)
-    except (CourseError, RuntimeError, ValueError) as error:  # one run's failure must not stop the others
-        return {"method": name, "seed": seed, "n_forget": plan.forget, "error": str(error)}
+        return fresh_run(opened, progress, plan, name, seed)
+    except Exception as error:
+        told = str(error) if isinstance(error, CourseError) else f"{type(error).__name__}: {error}"
+        return {"method": name, "seed": seed, "n_forget": plan.forget, "error": told}
 
 
 def run_key(run: dict) -> dict:
     """Return the fields of a results row that `run_identity` gives."""
     return {key: run[key] for key in IDENTITY}
-
-
-def without_earlier(runs: list[dict], identity: dict) -> list[dict]:
-    """Return the runs less those that differ from `identity` in nothing but the code they were made with."""
-    same = {key: value for key, value in identity.items() if key != "code"}
-    return [run for run in runs if not same.items() <= run.items()]
 
 
 def references(plan: Plan) -> tuple[str, ...]:
@@ -240,41 +235,7 @@ def run_identity(plan: Plan, splits: Splits, name: str, seed: int) -> dict:
         "n_forget": len(splits.forget),
         "forget_ids": [faces.identities[i] for i in splits.forget],
         "config": asdict(make_config(name, method_options(plan, name))),
-        "code": code_version(name),
     }
-
-
-def code_version(name: str) -> str:
-    """Return a short hash of the code, less comments and docstrings, that a method's results depend on.
-
-    A changed method is thus run again, and a reworded one or another method's change is not.
-    """
-    folder = Path(__file__).parent
-    names = ("backbones", "heads", "splits", "training", "cosines", "verification", "retrieval", "dispersion")
-    sources = [folder / f"{name}.py" for name in names] + method_files(METHODS[name].run.__module__)
-    return hashlib.sha256("".join(map(code_of, sources)).encode()).hexdigest()[:12]
-
-
-def method_files(module: str) -> list[Path]:
-    """Return the files of the unlearning package that a method's module is made of: its own, and what it imports."""
-    folder, found, waiting = Path(__file__).parent / "unlearning", [], [module.rpartition(".")[-1]]
-    while waiting:
-        path = folder / f"{waiting.pop()}.py"
-        if path in found or not path.is_file():
-            continue
-        found.append(path)
-        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        waiting += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 1]
-    return sorted(found)
-
-
-def code_of(path: Path) -> str:
-    """Return a module's syntax tree as text, without its docstrings."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:]
-    return ast.dump(tree)
 
 
 def one_run(
@@ -324,13 +285,8 @@ def run_method(
     """
     check_plan(plan)
     outcome, examination, row = one_run(plan, splits, recogniser, name, plan.seed, progress)
-    results = {"schema": SCHEMA, "environment": environment(plan), "runs": []}
-    if out.is_file():
-        results["runs"] = read_results(out)["runs"]
     identity = run_identity(plan, splits, name, plan.seed)
-    results["runs"] = [*without_earlier(results["runs"], identity), without_nan(identity | row)]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_results(out, results)
+    ResultStore(out).checked().add(identity | row, identity, partial(file_of, environment(plan)))
     return outcome, examination
 
 
@@ -382,31 +338,7 @@ def results_at_hand(path: str = "", build: Path = BUILD_DIR, stored: Path = STOR
 
 def read_results(path: Path) -> dict:
     """Read a results file; raises CourseError if it is absent, damaged or of another schema."""
-    try:
-        results = json.loads(Path(path).read_text())
-    except FileNotFoundError as error:
-        raise CourseError(f"There are no results at {path}; run: python -m utils.benchmark --out {path}.") from error
-    except (OSError, ValueError) as error:
-        raise CourseError(f"{path} is not a results file ({error}); move it away or add --fresh.") from error
-    known = isinstance(results, dict) and results.get("schema") == SCHEMA and isinstance(results.get("runs"), list)
-    if not known:
-        raise CourseError(f"{path} is not a results file of schema {SCHEMA}; move it away or add --fresh.")
-    return results
-
-
-def write_results(path: Path, results: dict) -> None:
-    """Write a results file in one piece; NaN, which JSON does not know, becomes null."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(without_nan(results), indent=1, allow_nan=False) + "\n")
-
-
-def without_nan(value: object) -> object:
-    """Return a copy of nested dicts and lists in which NaN is None."""
-    if isinstance(value, dict):
-        return {key: without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return ResultStore(Path(path)).read()
 
 
 def table_place(run: dict, order: dict[str, int]) -> tuple:
@@ -420,7 +352,7 @@ def table_rows(results: dict) -> list[list[str]]:
     order = {name: place for place, name in enumerate(METHODS)}
     for run in sorted(results["runs"], key=lambda run: table_place(run, order)):
         setting = json.dumps([run["method"], *(run.get(key) for key in SETTING)], sort_keys=True)
-        groups.setdefault(setting, {})[run["seed"]] = run  # a later run of the same seed, after a change of code, wins
+        groups.setdefault(setting, {})[run["seed"]] = run
     rows = []
     for group in groups.values():
         runs = list(group.values())
@@ -511,7 +443,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--jobs", type=int, default=1, metavar="N", help="runs at a time, one core each")
     add("--set", action="append", default=[], metavar="METHOD.KEY=VALUE", help="change one setting of one method")
     add("--out", type=Path, default=BUILD_DIR / "results.json", metavar="FILE", help="where results are kept")
-    add("--fresh", action="store_true", help="forget earlier results in that file instead of resuming")
+    add("--fresh", action="store_true", help="run these again though that file holds them; other runs in it stay")
     add("--table", action="store_true", help="only print the table of an existing results file, of --methods if given")
     add("--markdown", action="store_true", help="print the table as Markdown")
     add("--quiet", action="store_true", help="no progress bars")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -12,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .benchmark import code_version, parse_methods, parse_numbers, percent, without_nan, write_results
+from .benchmark import parse_methods, parse_numbers, percent
 from .datasets import load_faces
 from .parallel import finished
+from .results import ResultStore
 from .retrieval import examine
-from .settings import REPO_ROOT, CourseError, one_of, progress_bar
+from .settings import BUILD_DIR, REPO_ROOT, CourseError, one_of, progress_bar
 from .splits import Splits, make_splits
 from .tables import text_table
 from .training import load_or_train
@@ -67,8 +67,8 @@ def run_requests(name: str, sizes: tuple[int, ...], seed: int) -> dict:
 
 
 def key_of(name: str, sizes: Sequence[int], seed: int) -> dict:
-    """Return the fields by which a stored run is known to be this one, made with today's code."""
-    return {"method": name, "sizes": list(sizes), "seed": seed, "code": code_version(name)}
+    """Return the fields by which a stored run is known to be this one."""
+    return {"method": name, "sizes": list(sizes), "seed": seed}
 
 
 def run_sequence(
@@ -87,29 +87,25 @@ def run_sequence(
     """
     for name in names:
         one_of(name, METHODS, "method")
-    stored = [] if fresh or not out.is_file() else read_sequence(out)
+    store = sequence_store(out).checked()
     wanted = [(name, tuple(sizes), seed) for name in names for seed in range(seeds)]
-    done = [row for row in stored if any(key_of(*task).items() <= row.items() for task in wanted)]
-    missing = [task for task in wanted if not any(key_of(*task).items() <= row.items() for row in done)]
-    out.parent.mkdir(parents=True, exist_ok=True)
+    stored = [] if fresh else store.rows()
+    missing = [task for task in wanted if not any(key_of(*task).items() <= row.items() for row in stored)]
     bar = progress_bar(finished(run_requests, missing, jobs), desc="requests", total=len(missing), enabled=progress)
     for row in bar:
-        done = sorted([*done, without_nan(row)], key=lambda row: (names.index(row["method"]), row["seed"]))
-        write_results(out, {"schema": SCHEMA, "runs": done})
-    return done
+        store.add(row, {key: row[key] for key in ("method", "sizes", "seed")})
+    stored = store.rows()
+    return [row for task in wanted for row in stored if key_of(*task).items() <= row.items()]
+
+
+def sequence_store(path: Path) -> ResultStore:
+    """Return the store of the answered requests."""
+    return ResultStore(path, "runs", SCHEMA, "python -m utils.sequence")
 
 
 def read_sequence(path: Path = SEQUENCE_FILE) -> list[dict]:
     """Read the runs of a sequence file; raises CourseError if it is absent, damaged or of another schema."""
-    try:
-        stored = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CourseError(f"There are no requests at {path}; run: python -m utils.sequence --out {path}.") from error
-    except (OSError, ValueError) as error:
-        raise CourseError(f"{path} is not a sequence file ({error}); move it away or add --fresh.") from error
-    if not (isinstance(stored, dict) and stored.get("schema") == SCHEMA and isinstance(stored.get("runs"), list)):
-        raise CourseError(f"{path} is not a sequence file of schema {SCHEMA}; move it away or add --fresh.")
-    return stored["runs"]
+    return sequence_store(path).read()["runs"]
 
 
 def sequence_table(runs: Sequence[dict], markdown: bool = False) -> str:
@@ -137,9 +133,9 @@ def main(arguments: Iterable[str] | None = None) -> int:
     add("--methods", default=",".join(COMPARED), metavar="A,B", help=f"some of: {', '.join(METHODS)}")
     add("--sizes", default=",".join(map(str, SIZES)), metavar="N,M", help="how many people ask, request by request")
     add("--seeds", type=int, default=3, metavar="K", help="run K seeds, from 0 on")
-    add("--out", type=Path, default=SEQUENCE_FILE, metavar="FILE", help="where runs are kept (default: the course's)")
+    add("--out", type=Path, default=BUILD_DIR / "sequence.json", metavar="FILE", help="where runs are kept")
     add("--jobs", type=int, default=1, metavar="N", help="runs at a time, one core each")
-    add("--fresh", action="store_true", help="forget earlier runs in that file instead of resuming")
+    add("--fresh", action="store_true", help="run these again though that file holds them; others stay")
     add("--table", action="store_true", help="only print the table of an existing file")
     add("--markdown", action="store_true", help="print the table as Markdown")
     add("--quiet", action="store_true", help="no progress bar")

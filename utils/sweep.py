@@ -12,11 +12,12 @@ from pathlib import Path
 
 import torch
 
-from .benchmark import code_version, parse_methods, without_nan, write_results
+from .benchmark import parse_methods
 from .datasets import load_faces
 from .parallel import finished
+from .results import ResultStore
 from .retrieval import evaluate
-from .settings import REPO_ROOT, CourseError, one_of, progress_bar
+from .settings import BUILD_DIR, REPO_ROOT, CourseError, one_of, progress_bar
 from .splits import Splits, make_splits
 from .tables import text_table
 from .training import Recogniser, load_or_train
@@ -54,7 +55,7 @@ def dev_world() -> tuple[Splits, Recogniser]:
 def run_trial(name: str, options: dict, seed: int = 0) -> dict:
     """Unlearn the dev-forget people once and return the scores that the choice rests on, or why there are none."""
     splits, recogniser = dev_world()
-    trial = {"method": name, "options": options, "code": code_version(name)}
+    trial = {"method": name, "options": options}
     try:
         outcome = unlearn(name, recogniser.model, recogniser.head, splits, seed=seed, progress=False, **options)
     except CourseError as error:
@@ -83,25 +84,22 @@ def choose(trials: Sequence[dict], start: dict) -> dict:
 def run_sweep(names: Sequence[str], out: Path, *, jobs: int = 1, fresh: bool = False, progress: bool = True) -> dict:
     """Run the missing trials of some methods, `jobs` at a time, write `out` after each one, and choose.
 
-    Trials that `out` already holds, made with the same code, are not repeated unless `fresh`. Raises CourseError.
+    Trials that `out` already holds are not repeated unless `fresh`. Raises CourseError.
     """
     for name in names:
         one_of(name, tuned_methods(), "method with a grid")
     wanted = [("original", {}), *((name, options) for name in names for options in trials_of(name))]
-    done = [] if fresh or not out.is_file() else read_sweep(out)["trials"]
-    done = [trial for trial in done if trial["method"] not in ("original", *names) or is_current(trial)]
+    store = sweep_store(out).checked()
+    done = [] if fresh else store.rows()
     missing = [trial for trial in wanted if not any(is_trial(row, *trial) for row in done)]
-    out.parent.mkdir(parents=True, exist_ok=True)
     for trial in progress_bar(finished(run_trial, missing, jobs), desc="trials", total=len(missing), enabled=progress):
-        done.append(without_nan(trial))
-        write_results(out, sweep_object(done))
-    write_results(out, sweep_object(done))
-    return sweep_object(done)
+        store.add(trial, {key: trial[key] for key in ("method", "options")}, sweep_object)
+    return read_sweep(store.path)
 
 
-def is_current(trial: dict) -> bool:
-    """Say whether a stored trial was made with the code as it is now."""
-    return trial["code"] == code_version(trial["method"])
+def sweep_store(path: Path) -> ResultStore:
+    """Return the store of a sweep's trials."""
+    return ResultStore(path, "trials", SCHEMA, "python -m utils.sweep")
 
 
 def is_trial(row: dict, name: str, options: dict) -> bool:
@@ -110,31 +108,22 @@ def is_trial(row: dict, name: str, options: dict) -> bool:
 
 
 def sweep_object(trials: Sequence[dict]) -> dict:
-    """Return what the sweep file holds: the rule, every trial of today's grids in order, and the choice per method."""
+    """Return what a sweep file holds: the rule, all trials in order, and the choice per method whose grid is done."""
     order = {name: place for place, name in enumerate(METHODS)}
-    trials = [trial for trial in trials if trial["options"] in (trials_of(trial["method"]) or [{}])]
-    trials = sorted(trials, key=lambda trial: (order[trial["method"]], json.dumps(trial["options"])))
+    trials = sorted(trials, key=lambda trial: (order.get(trial["method"], len(order)), json.dumps(trial["options"])))
     start = next((trial for trial in trials if trial["method"] == "original"), None)
     chosen = {}
     for name in dict.fromkeys(trial["method"] for trial in trials):
-        mine = [trial for trial in trials if trial["method"] == name]
-        if start and METHODS[name].grid and len(mine) == len(trials_of(name)):
+        grid = trials_of(name) if name in METHODS else []
+        mine = [trial for trial in trials if trial["method"] == name and trial["options"] in grid]
+        if start and grid and len(mine) == len(grid):
             chosen[name] = choose(mine, start)["options"]
     return {"schema": SCHEMA, "rule": RULE, "trials": trials, "chosen": chosen}
 
 
 def read_sweep(path: Path) -> dict:
     """Read a sweep file; raises CourseError if it is absent, damaged or of another schema."""
-    try:
-        sweep = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CourseError(f"There is no sweep at {path}; run: python -m utils.sweep --out {path}.") from error
-    except (OSError, ValueError) as error:
-        raise CourseError(f"{path} is not a sweep file ({error}); move it away or add --fresh.") from error
-    if not (isinstance(sweep, dict) and sweep.get("schema") == SCHEMA and isinstance(sweep.get("trials"), list)):
-        raise CourseError(f"{path} is not a sweep file of schema {SCHEMA}; move it away or add --fresh.")
-    known = [trial for trial in sweep["trials"] if trial["method"] in METHODS]
-    return sweep | {"trials": known}
+    return sweep_store(path).read()
 
 
 def sweep_table(sweep: dict, names: Sequence[str] | None = None) -> str:
@@ -156,9 +145,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m utils.sweep", description=__doc__, epilog=f"The rule: {RULE}.")
     add = parser.add_argument
     add("--methods", default="all", metavar="A,B", help=f"'all', or some of: {', '.join(tuned_methods())}")
-    add("--out", type=Path, default=SWEEP_FILE, metavar="FILE", help="where trials are kept (default: the course's)")
+    add("--out", type=Path, default=BUILD_DIR / "sweep.json", metavar="FILE", help="where trials are kept")
     add("--jobs", type=int, default=1, metavar="N", help="trials at a time, one core each")
-    add("--fresh", action="store_true", help="forget earlier trials in that file instead of resuming")
+    add("--fresh", action="store_true", help="try these again though that file holds them; others stay")
     add("--table", action="store_true", help="only print the trials of an existing file")
     add("--quiet", action="store_true", help="no progress bar")
     return parser
