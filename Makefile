@@ -68,8 +68,8 @@ notebooks: $(STAMP)  ## run the notebooks in place with their defaults and store
 workshop: $(STAMP)  ## build a folder for a USB stick: course, site, wheels (ARGS="--platform windows --python-version 3.12")
 	@$(PY) -m utils.workshop --out build/workshop $(ARGS)
 
-clean:           ## remove what the commands made; .venv, caches of faces and downloads stay
-	@rm -rf build .pytest_cache .ruff_cache *.egg-info
+clean:           ## remove executed notebooks, site and tool caches; results, own photos, .venv and caches of faces stay
+	@rm -rf build/notebooks build/site .pytest_cache .ruff_cache *.egg-info
 	@find utils tests notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 # The stamp is written last, so an installation that was cut off is taken up again by the next command.

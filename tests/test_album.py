@@ -12,7 +12,19 @@ import torch
 from PIL import Image
 
 from utils import album as al
-from utils.album import Album, changed_files, files_in, joined, my_parts, no_network, parse_choices, read_album
+from utils.album import (
+    Album,
+    changed_files,
+    chosen_photos,
+    files_in,
+    joined,
+    my_parts,
+    no_network,
+    parse_choices,
+    read_album,
+)
+from utils.alignment import Aligner
+from utils.layouts import Photo
 from utils.retrieval import examine
 from utils.settings import CourseError
 from utils.training import embed
@@ -139,3 +151,23 @@ def test_real_photos_turned_tiny_and_broken(tmp_path):
     for wrong, words in (({"party.png": 9}, "no face number 9"), ({"nobody.png": 1}, "No photo is called")):
         with pytest.raises(CourseError, match=words):
             read_album(tmp_path, 64, wrong)
+
+
+def test_a_choice_means_one_photo_or_is_refused():
+    photos = [Photo("", name.split("/")[-1], name) for name in ("Ada/party.jpg", "Bob/party.jpg", "Bob/trip/sea.jpg")]
+    assert chosen_photos({"Bob/party.jpg": 2, "sea.jpg": 1}, photos) == {"Bob/party.jpg": 2, "Bob/trip/sea.jpg": 1}
+    for wrong, words in (
+        ({"party.jpg": 2}, "Several photos are called 'party.jpg': .*Ada/party.jpg or Bob/party.jpg"),
+        ({"sea.png": 1}, "No photo is called 'sea.png'. Nearest"),
+        ({"sea.jpg": 1, "Bob/trip/sea.jpg": 2}, "two choices for 'Bob/trip/sea.jpg'"),
+    ):
+        with pytest.raises(CourseError, match=words):
+            chosen_photos(wrong, photos)
+
+
+def test_a_choice_for_a_photo_without_a_face_says_so(tmp_path, monkeypatch):
+    (tmp_path / "Ada").mkdir()
+    Image.new("RGB", (200, 200)).save(tmp_path / "Ada" / "wall.jpg")
+    monkeypatch.setattr(Aligner, "every_face", lambda self, image: [])
+    with pytest.raises(CourseError, match="'Ada/wall.jpg': no face found, so there is no face number 1"):
+        read_album(tmp_path, 64, {"wall.jpg": 1})

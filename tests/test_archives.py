@@ -72,7 +72,7 @@ def test_zips_arrive_whole_without_the_finders_shadow_files(box):
     assert not (out / "__MACOSX").exists() and is_archive(path)
 
 
-@pytest.mark.parametrize("name", ["../out.txt", "/tmp/out.txt", "a/../../out.txt", "a\\..\\out.txt", "C:/out.txt"])
+@pytest.mark.parametrize("name", ["../out.txt", "/out.txt", "a/../../out.txt", "a\\..\\out.txt", "C:/out.txt"])
 def test_names_that_lead_outside_are_refused(box, name):
     refused(tar_of(box / "a.tgz", ("fine.txt", b"x"), (name, b"evil")), "leads outside its folder")
     with zipfile.ZipFile(box / "a.zip", "w") as file:

@@ -235,8 +235,8 @@ def pages(places) -> dict[str, str]:
         notebook.cells[3].outputs.append(nbformat.v4.new_output("display_data", {"text/html": link}))
         nbformat.write(notebook, path)
     (build / "site").mkdir(parents=True)
-    (build / "site/99_gone.html").write_text("old")
-    (build / ".site-pages").write_text("99_gone", encoding="utf-8")  # only a page recorded as made here is removed
+    (build / "site/99_gone.html").write_text(site.page("Gone", "old"), encoding="utf-8")
+    (build / "site/mine.html").write_text("mine")
     (folder.parent / "docs").mkdir()
     words = "# Some words\n\n<a id='word'></a>**Word.** See [it](../notebooks/00_a.ipynb) and [data](../data/x.md)."
     (folder.parent / "docs/words.md").write_text(words)
@@ -245,9 +245,20 @@ def pages(places) -> dict[str, str]:
 
 
 def test_the_site_has_a_page_per_notebook_and_nothing_else(pages):
-    assert sorted(pages) == ["00_a.html", "01_b.html", "index.html", "words.html"]
+    assert sorted(pages) == ["00_a.html", "01_b.html", "index.html", "mine.html", "words.html"]
+    assert pages.pop("mine.html") == "mine"  # only pages that the course wrote are removed
     for text in pages.values():
         assert '<meta name="viewport" content="width=device-width' in text and "max-width:100%" in text
+
+
+def test_a_page_of_somebody_else_is_neither_overwritten_nor_removed(places):
+    folder, build = places
+    write(folder, "00_a.ipynb", "cover", "last")
+    (build / "site").mkdir(parents=True)
+    (build / "site/index.html").write_text("mine")
+    with pytest.raises(CourseError, match="index.html was not made by the course"):
+        course.make_site(folder, build)
+    assert (build / "site/index.html").read_text() == "mine"
 
 
 def test_documents_become_pages_that_notebooks_can_link_to(pages):

@@ -1,10 +1,14 @@
 """Where files may be written: links, devices, folders and full disks."""
 
 import errno
+import importlib
+import io
 import os
+import sys
 
 import pytest
 
+from utils import settings
 from utils.course import apart
 from utils.settings import CourseError, atomic_path, cache_dir, writable_file
 
@@ -48,3 +52,36 @@ def test_build_is_kept_apart_from_the_sources(tmp_path):
         with pytest.raises(CourseError, match="would write over"):
             apart(build, folder)
     assert apart(tmp_path / "build", folder) == tmp_path / "build"
+
+
+def test_a_command_prints_on_a_narrow_stream_and_says_one_sentence(monkeypatch):
+    narrow, told = (io.TextIOWrapper(io.BytesIO(), encoding="ascii") for _ in range(2))
+    monkeypatch.setattr(sys, "stdout", narrow)
+    monkeypatch.setattr(sys, "stderr", told)
+
+    @settings.command
+    def main(arguments):
+        print("forget \u2193 \u9ec4")
+        raise CourseError("No \u2193.")
+
+    assert main([]) == 2
+    for stream, text in ((narrow, "forget \\u2193 \\u9ec4"), (told, "error: No \\u2193.")):
+        stream.flush()
+        assert stream.buffer.getvalue().decode("ascii").strip() == text
+
+
+@pytest.mark.parametrize(
+    "name", "benchmark audit sweep ablation sequence verdicts training finetuning synthetic".split()
+)
+def test_every_command_is_one(name):
+    assert hasattr(importlib.import_module(f"utils.{name}").main, "__wrapped__")
+
+
+def test_a_cache_that_is_a_file_or_below_one_is_one_sentence(tmp_path, monkeypatch):
+    file = tmp_path / "file"
+    file.touch()
+    monkeypatch.setenv("FACE_COURSE_CACHE", str(file))
+    with pytest.raises(CourseError, match="is no folder"):
+        settings.cache_dir()
+    with pytest.raises(CourseError, match="cannot be written"), settings.atomic_path(file / "below" / "x.json"):
+        pass

@@ -12,7 +12,7 @@ from .benchmark import percent
 from .dispersion import DISPERSIONS
 from .parallel import finished
 from .results import ResultStore
-from .settings import BUILD_DIR, REPO_ROOT, CourseError, progress_bar
+from .settings import BUILD_DIR, REPO_ROOT, command, progress_bar
 from .sweep import choose, run_trial
 from .tables import text_table
 
@@ -126,26 +126,25 @@ def ablation_table(trials: Sequence[dict], markdown: bool = False) -> str:
     return text_table(rows, markdown)
 
 
+@command
 def main(arguments: Iterable[str] | None = None) -> int:
     """Run the command; returns 0, or 2 after one sentence on what was wrong with the input."""
     parser = argparse.ArgumentParser(prog="python -m utils.ablation", description=__doc__)
     add = parser.add_argument
-    add("--out", type=Path, default=BUILD_DIR / "ablation.json", metavar="FILE", help="where trials are kept")
+    add("--out", type=Path, metavar="FILE", help="where trials are kept (build/ablation.json; --table: the course's)")
     add("--jobs", type=int, default=1, metavar="N", help="trials at a time, one core each")
     add("--fresh", action="store_true", help="run these again though that file holds them; others stay")
     add("--table", action="store_true", help="only print the table of an existing file")
     add("--markdown", action="store_true", help="print the table as Markdown")
     add("--quiet", action="store_true", help="no progress bar")
     args = parser.parse_args(arguments)
-    try:
-        if args.table:
-            trials = read_ablation(args.out)
-        else:
-            trials = run_ablation(args.out, jobs=args.jobs, fresh=args.fresh, progress=not args.quiet)
-        print(ablation_table(trials, args.markdown))
-    except CourseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if args.table:
+        trials = read_ablation(args.out or ABLATION_FILE)
+    else:
+        trials = run_ablation(
+            args.out or BUILD_DIR / "ablation.json", jobs=args.jobs, fresh=args.fresh, progress=not args.quiet
+        )
+    print(ablation_table(trials, args.markdown))
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from .alignment import Aligner
 from .crops import read_or_reason
 from .datasets import FaceDataset, index_folder_of
 from .heads import CosineHead
-from .layouts import Skipped
+from .layouts import Photo, Skipped
 from .retrieval import Examination, retrieval_scores
 from .settings import CourseError, suggest
 from .splits import Splits, part_sizes
@@ -62,25 +62,45 @@ def parse_choices(text: str) -> dict[str, int]:
     return choices
 
 
+def chosen_photos(choices: Mapping[str, int], photos: Sequence[Photo]) -> dict[str, int]:
+    """Return the choices by the photo's whole name; raises CourseError where none or several photos could be meant."""
+    found = {}
+    for wanted, number in choices.items():
+        fits = [photo.name for photo in photos if photo.name == wanted] or [
+            photo.name for photo in photos if Path(photo.name).name == wanted
+        ]
+        if len(fits) > 1:
+            raise CourseError(f"Several photos are called '{wanted}': write which of them, {' or '.join(fits)}.")
+        if not fits:
+            raise CourseError(f"No photo is called '{wanted}'.{suggest(wanted, [photo.name for photo in photos])}")
+        if fits[0] in found:
+            raise CourseError(f"There are two choices for '{fits[0]}'; give one.")
+        found[fits[0]] = number
+    return found
+
+
 def read_album(folder: str | Path, image_size: int, choices: Mapping[str, int] | None = None) -> Album:
     """Read a folder with one sub-folder per person into memory: upright, detected, aligned; nothing is written.
 
-    Of several faces the one nearest to the photo's centre is taken, unless `choices` names another by file name and
-    number from the left. Raises CourseError if nobody is left. Introduced in notebook 11.
+    Of several faces the one nearest to the photo's centre is taken, unless `choices` names another by 'person/file' (or
+    a file name that only one photo has) and number from the left. Raises CourseError for a choice that fits no photo,
+    several, or one without that face, and if nobody is left. Introduced in notebook 11.
     """
-    choices, aligner = dict(choices or {}), Aligner(image_size)
+    album, aligner = index_folder_of(folder).people, Aligner(image_size)
+    choices = chosen_photos(choices or {}, [photo for _, files in album for photo in files])
     people, crops, labels, photos, skipped, crowds = [], [], [], [], [], {}
-    for person, files in index_folder_of(folder).people:
+    for person, files in album:
         label = len(people)
         for photo in files:
             image = read_or_reason(photo)
             faces = [] if isinstance(image, str) else aligner.every_face(image)
+            number = choices.get(photo.name)
+            if number is not None and number > len(faces):
+                told = f"shows {len(faces)} faces" if faces else image if isinstance(image, str) else "no face found"
+                raise CourseError(f"'{photo.name}': {told}, so there is no face number {number}.")
             if not faces:
                 skipped.append(Skipped(photo.name, image if isinstance(image, str) else "no face found"))
                 continue
-            number = choices.pop(photo.file, None)
-            if number is not None and number > len(faces):
-                raise CourseError(f"'{photo.file}' shows {len(faces)} faces, so there is no face number {number}.")
             shown = torch.from_numpy(np.stack([face.crop for face in faces])).permute(0, 3, 1, 2).contiguous()
             if len(faces) > 1:
                 crowds[photo.name] = shown
@@ -91,8 +111,6 @@ def read_album(folder: str | Path, image_size: int, choices: Mapping[str, int] |
             photos.append(photo.name)
         if labels and labels[-1] == label:
             people.append(person)
-    if choices:
-        raise CourseError(f"No photo is called '{next(iter(choices))}'.{suggest(next(iter(choices)), photos)}")
     if not crops:
         reasons = "; ".join(f"{entry.photo}: {entry.reason}" for entry in skipped[:3])
         raise CourseError(f"No face could be used in '{Path(folder).name}' ({reasons}).")

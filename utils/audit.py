@@ -50,7 +50,7 @@ from .datasets import load_faces
 from .heads import CosineHead, head_from_centroids
 from .results import ResultStore
 from .retrieval import chance_level, held_out_photos, retrieval_scores
-from .settings import BUILD_DIR, CourseError, one_of, progress_bar, resolve_device
+from .settings import BUILD_DIR, CourseError, command, one_of, progress_bar, resolve_device
 from .splits import Splits, make_splits
 from .tables import text_table
 from .training import augment, embed, move
@@ -978,17 +978,14 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@command
 def main(arguments: Iterable[str] | None = None) -> int:
     """Run the command; returns 0, or 2 after one sentence on what was wrong with the input."""
     args = make_parser().parse_args(arguments)
-    try:
-        flags = {name: value for name, value in vars(args).items() if name in Plan.__dataclass_fields__}
-        plan = Plan(**flags | {"methods": parse_methods(args.methods)})
-        chosen = [name.strip() for name in args.attacks.split(",") if name.strip()] or None
-        results = run_audit(plan, args.out, attacks=chosen, fresh=args.fresh, progress=not args.quiet)
-    except CourseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    flags = {name: value for name, value in vars(args).items() if name in Plan.__dataclass_fields__}
+    plan = Plan(**flags | {"methods": parse_methods(args.methods)})
+    chosen = [name.strip() for name in args.attacks.split(",") if name.strip()] or None
+    results = run_audit(plan, args.out, attacks=chosen, fresh=args.fresh, progress=not args.quiet)
     for seed in dict.fromkeys(run["seed"] for run in results["runs"]):
         print(f"seed {seed}: score (recovered), in percent")
         print(audit_table({run["method"]: run["audit"] for run in results["runs"] if run["seed"] == seed}))

@@ -22,7 +22,7 @@ from .datasets import DATASETS, load_faces
 from .parallel import finished
 from .results import ResultStore
 from .retrieval import Examination, examine
-from .settings import BUILD_DIR, PROFILES, REPO_ROOT, CourseError, one_of, progress_bar, resolve_device
+from .settings import BUILD_DIR, PROFILES, REPO_ROOT, CourseError, command, one_of, progress_bar, resolve_device
 from .splits import Splits, make_splits
 from .tables import text_table
 from .training import Recogniser, TrainConfig, load_or_train
@@ -450,23 +450,20 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@command
 def main(arguments: Iterable[str] | None = None) -> int:
     """Run the command; returns 0, or 2 after one sentence on what was wrong with the input."""
     args = make_parser().parse_args(arguments)
-    try:
-        if args.table:
-            results = read_results(args.out)
-            if args.methods != ",".join(Plan().methods):
-                chosen = parse_methods(args.methods)
-                results["runs"] = [run for run in results["runs"] if run["method"] in chosen]
-        else:
-            flags = {name: value for name, value in vars(args).items() if name in Plan.__dataclass_fields__}
-            flags |= {"methods": parse_methods(args.methods), "options": tuple(map(parse_option, args.set))}
-            plans = [Plan(**flags | {"forget": number}) for number in parse_numbers(args.forget)]
-            results = run_plans(plans, args.out, jobs=args.jobs, fresh=args.fresh, progress=not args.quiet)
-    except CourseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if args.table:
+        results = read_results(args.out)
+        if args.methods != ",".join(Plan().methods):
+            chosen = parse_methods(args.methods)
+            results["runs"] = [run for run in results["runs"] if run["method"] in chosen]
+    else:
+        flags = {name: value for name, value in vars(args).items() if name in Plan.__dataclass_fields__}
+        flags |= {"methods": parse_methods(args.methods), "options": tuple(map(parse_option, args.set))}
+        plans = [Plan(**flags | {"forget": number}) for number in parse_numbers(args.forget)]
+        results = run_plans(plans, args.out, jobs=args.jobs, fresh=args.fresh, progress=not args.quiet)
     print(results_table(results, markdown=args.markdown))
     for run in results.get("failed", ()):
         print(f"error: {run['method']}, seed {run['seed']}, {run['n_forget']} people: {run['error']}", file=sys.stderr)

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 from .backbones import BACKBONES, FaceBackbone, make_backbone
 from .heads import head_from_centroids, make_head
-from .settings import CourseError, cache_dir, one_of, resolve_device, seed_everything
+from .settings import CourseError, cache_dir, command, one_of, resolve_device, seed_everything
 from .splits import Splits
 from .training import (
     EMBEDDED,
@@ -199,6 +199,7 @@ def cost_table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
+@command
 def main(arguments: list[str] | None = None) -> int:
     """Measure what fine-tuning costs on this machine."""
     parser = argparse.ArgumentParser(prog="python -m utils.finetuning", description=main.__doc__)

@@ -23,7 +23,7 @@ from . import settings
 from .benchmark import Plan, open_splits, percent, read_results
 from .course import find_notebooks, read, read_state
 from .figures import CHANCE, FORGET, INK, ORIGINAL, RETRAIN, UNSEEN
-from .settings import BUILD_DIR, REPO_ROOT, CourseError, atomic_path
+from .settings import BUILD_DIR, REPO_ROOT, CourseError, atomic_path, command
 from .site import plain, question_of, tags_of
 from .tables import text_table
 from .unlearning import METHODS
@@ -88,7 +88,9 @@ def contents(folder: Path | None = None) -> str:
     for path in find_notebooks(folder) if folder else find_notebooks():
         notebook, name = read(path), path.stem[3:].replace("_", " ").capitalize()
         minutes = minutes_text(notebook, seconds.get(path.stem))
-        lines.append(f"- {path.stem[:2]} [{name}](notebooks/{path.name}): {question_of(notebook)} *({minutes})*")
+        lines.append(
+            f"- {path.stem[:2]} [{name}](notebooks/{path.name}): {question_of(notebook, path.stem)} *({minutes})*"
+        )
     return "\n".join(lines)
 
 
@@ -305,21 +307,18 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@command
 def main(arguments: Iterable[str] | None = None) -> int:
     """Run the command; returns 0, or 2 after one sentence on what was wrong."""
     args = make_parser().parse_args(arguments)
     printed = {"contents": contents, "links": links, "summary": summary, "budgets": budgets}
-    try:
-        if args.write:
-            print("\n".join(write_all()) or "Everything is up to date.")
-        elif args.figure:
-            draw_front()
-        elif args.minutes:
-            print("\n".join(f"{name}: {seconds:.0f} s" for name, seconds in measure(args.build).items()))
-        print(*(function() for name, function in printed.items() if getattr(args, name)), sep="\n", end="")
-    except CourseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if args.write:
+        print("\n".join(write_all()) or "Everything is up to date.")
+    elif args.figure:
+        draw_front()
+    elif args.minutes:
+        print("\n".join(f"{name}: {seconds:.0f} s" for name, seconds in measure(args.build).items()))
+    print(*(function() for name, function in printed.items() if getattr(args, name)), sep="\n", end="")
     return 0
 
 

@@ -60,7 +60,9 @@ class ResultStore:
                 rows.append(without_nan(row))
                 write_results(path, finish(rows) if finish else {"schema": self.schema, self.part: rows})
         except (Timeout, OSError) as error:
-            raise CourseError(f"{path} could not be written: its lock is not to be had ({error}).") from error
+            raise CourseError(
+                f"{path} could not be written ({error}); choose another place, or end what holds it."
+            ) from error
 
 
 def write_results(path: Path, results: dict) -> None:

@@ -16,7 +16,7 @@ from .datasets import load_faces
 from .parallel import finished
 from .results import ResultStore
 from .retrieval import examine
-from .settings import BUILD_DIR, REPO_ROOT, CourseError, one_of, progress_bar
+from .settings import BUILD_DIR, REPO_ROOT, CourseError, command, one_of, progress_bar
 from .splits import Splits, make_splits
 from .tables import text_table
 from .training import load_or_train
@@ -126,6 +126,7 @@ def sequence_table(runs: Sequence[dict], markdown: bool = False) -> str:
     return text_table(rows, markdown)
 
 
+@command
 def main(arguments: Iterable[str] | None = None) -> int:
     """Run the command; returns 0, or 2 after one sentence on what was wrong with the input."""
     parser = argparse.ArgumentParser(prog="python -m utils.sequence", description=__doc__)
@@ -133,23 +134,24 @@ def main(arguments: Iterable[str] | None = None) -> int:
     add("--methods", default=",".join(COMPARED), metavar="A,B", help=f"some of: {', '.join(METHODS)}")
     add("--sizes", default=",".join(map(str, SIZES)), metavar="N,M", help="how many people ask, request by request")
     add("--seeds", type=int, default=3, metavar="K", help="run K seeds, from 0 on")
-    add("--out", type=Path, default=BUILD_DIR / "sequence.json", metavar="FILE", help="where runs are kept")
+    add("--out", type=Path, metavar="FILE", help="where runs are kept (build/sequence.json; --table: the course's)")
     add("--jobs", type=int, default=1, metavar="N", help="runs at a time, one core each")
     add("--fresh", action="store_true", help="run these again though that file holds them; others stay")
     add("--table", action="store_true", help="only print the table of an existing file")
     add("--markdown", action="store_true", help="print the table as Markdown")
     add("--quiet", action="store_true", help="no progress bar")
     args = parser.parse_args(arguments)
-    try:
-        if args.table:
-            runs = read_sequence(args.out)
-        else:
-            options = {"jobs": args.jobs, "fresh": args.fresh, "progress": not args.quiet, "seeds": args.seeds}
-            runs = run_sequence(parse_methods(args.methods), args.out, sizes=parse_numbers(args.sizes), **options)
-        print(sequence_table(runs, args.markdown))
-    except CourseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if args.table:
+        runs = read_sequence(args.out or SEQUENCE_FILE)
+    else:
+        options = {"jobs": args.jobs, "fresh": args.fresh, "progress": not args.quiet, "seeds": args.seeds}
+        runs = run_sequence(
+            parse_methods(args.methods),
+            args.out or BUILD_DIR / "sequence.json",
+            sizes=parse_numbers(args.sizes),
+            **options,
+        )
+    print(sequence_table(runs, args.markdown))
     return 0
 
 

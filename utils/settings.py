@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
+import functools
 import gc
 import hashlib
 import importlib.metadata
@@ -13,7 +14,7 @@ import platform
 import random
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +38,10 @@ class CourseError(ValueError):
 
 def cache_dir() -> Path:
     """Return the folder for everything that can be made again (environment variable FACE_COURSE_CACHE moves it)."""
-    return Path(os.environ.get("FACE_COURSE_CACHE") or REPO_ROOT / "data" / "cache").expanduser()
+    folder = Path(os.environ.get("FACE_COURSE_CACHE") or REPO_ROOT / "data" / "cache").expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise CourseError(f"The cache {folder} is no folder; set FACE_COURSE_CACHE to a folder that can be written.")
+    return folder
 
 
 @dataclass(frozen=True)
@@ -148,8 +152,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary neighbour of `path` (links followed) that replaces it on success, and vanishes on failure."""
     path = regular_target(path)
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    except OSError as error:
+        raise CourseError(f"{path} cannot be written ({error.strerror}); choose another place.") from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -169,6 +176,21 @@ def printable_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def command(main: Callable[..., int | None]) -> Callable[..., int]:
+    """Make `main` a command: it prints on every stream, and a CourseError becomes one sentence and exit code 2."""
+
+    @functools.wraps(main)
+    def run(arguments: Iterable[str] | None = None) -> int:
+        printable_output()
+        try:
+            return main(arguments) or 0
+        except CourseError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+
+    return run
 
 
 @contextlib.contextmanager

@@ -20,9 +20,25 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from PIL import Image
 from pygments.formatters import HtmlFormatter
 
-from utils.settings import atomic_path
+from utils.settings import CourseError, atomic_path
 
 DOCS = "docs"  # the folder of pages beside the notebooks' own
+# What each notebook answers, for the lists of the first page and the site: an opening may lead up to it in many words.
+QUESTIONS = {
+    "00_start_here": "Is my machine ready, and what will I be able to do?",
+    "01_faces": "Which faces, under which terms, cut and aligned how, and who plays which part?",
+    "02_face_model": "How does a photo become a point, and why do one person's photos land together?",
+    "03_retrieval": "How is a face found in a gallery, and how is that scored?",
+    "04_sphere": "With nothing but points on a sphere: what does each loss ask for?",
+    "05_relabel_and_ascend": "If a model no longer calls people by their names, can a search still find them?",
+    "06_boundaries_and_teachers": "What becomes of a cluster when all its photos get the same new target?",
+    "07_prune_and_project": "Where in a million weights does one person live, and what else is lost when that place is cut out?",
+    "08_dispersion": "What makes a person unfindable, and what does it cost everybody else?",
+    "09_benchmark": "Which method, at what price, for how many people?",
+    "10_audit": "Does a forgotten face come back when somebody tries harder?",
+    "11_forget_me": "Can a machine be made to forget you, and who finds you all the same?",
+}
+MARK = '<meta name="generator" content="face identity unlearning course">'  # only pages that carry it are ours
 COVER_WIDTH = 480  # pixels of a picture in the contents table
 STYLE = """
 *{box-sizing:border-box}
@@ -156,12 +172,12 @@ def title_of(notebook: nbformat.NotebookNode, fallback: str) -> str:
     return fallback
 
 
-def question_of(notebook: nbformat.NotebookNode) -> str:
-    """Return the first sentence of the opening cell that ends in a question mark, or an empty string."""
+def question_of(notebook: nbformat.NotebookNode, name: str) -> str:
+    """Return the question a notebook answers: the course's, else the first in its opening cell, else an empty string."""
     opening = notebook.cells[0].source if notebook.cells and notebook.cells[0].cell_type == "markdown" else ""
     lines = (line for line in opening.splitlines() if not line.startswith("#"))
     found = re.search(r"(?:^|(?<=[.!?:]\s))[^.!?]*\?", plain(" ".join(lines)))
-    return found[0].strip() if found else ""
+    return QUESTIONS.get(name) or (found[0].strip() if found else "")
 
 
 def plain(markdown: str) -> str:
@@ -232,7 +248,7 @@ def page(title: str, body: str) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<title>{escape(title)}</title>\n<link rel="icon" href="data:,">\n<style>{style}</style>\n</head>\n'
+        f'{MARK}\n<title>{escape(title)}</title>\n<link rel="icon" href="data:,">\n<style>{style}</style>\n</head>\n'
         f"<body>\n{body}\n</body>\n</html>\n"
     )
 
@@ -294,7 +310,7 @@ def build_site(
         body = offline(body_of(notebook, folder), folder, site)
         top, bottom = navigation(titles, name), navigation(titles, name, "end")
         write(site / f"{name}.html", page(titles[name], top + body + bottom))
-        question, cover = question_of(notebook), cover_of(notebook)
+        question, cover = question_of(notebook, name), cover_of(notebook)
         entries.append(
             SimpleNamespace(name=name, title=titles[name], question=question, cover=cover, seconds=seconds.get(name))
         )
@@ -305,16 +321,20 @@ def build_site(
     further = f"<p>Also: {links}</p>" if links else ""
     index = heading + contents(entries) + further + results
     write(site / "index.html", page("Face identity unlearning: the course", index))
-    record = site.with_name(f".{site.name}-pages")  # the names of the pages made here: no other page is ours to remove
-    earlier = record.read_text(encoding="utf-8").split() if record.is_file() else []
-    names = {*notebooks, *more}
-    for old in {Path(name).name for name in earlier} - names - {"index"}:
-        (site / f"{old}.html").unlink(missing_ok=True)
-    write(record, "\n".join(sorted(names)))
+    for old in site.glob("*.html"):
+        if old.stem not in {"index", *notebooks, *more} and is_ours(old):
+            old.unlink()
     return site / "index.html"
 
 
+def is_ours(page: Path) -> bool:
+    """Say whether a page was written by the course: nothing else is overwritten or removed."""
+    return MARK in page.read_text(encoding="utf-8", errors="replace")
+
+
 def write(path: Path, text: str) -> None:
-    """Write text to a file that is either whole or as it was."""
+    """Write a page that is either whole or as it was; CourseError if somebody else's page has its name."""
+    if path.is_file() and not is_ours(path):
+        raise CourseError(f"{path} was not made by the course: move it away, or choose another folder with --build.")
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

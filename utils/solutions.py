@@ -30,7 +30,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from utils.course import NOTEBOOK_DIR, find_notebooks, read
-from utils.settings import CourseError, atomic_path
+from utils.settings import CourseError, atomic_path, printable_output
 from utils.site import tags_of, tidy
 
 SOLUTIONS = "solutions"  # the folder inside notebooks/
@@ -182,6 +182,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing, fail if a notebook differs")
     parser.add_argument("--notebooks", type=Path, default=NOTEBOOK_DIR, help="folder of the notebooks")
     arguments = parser.parse_args(argv)
+    printable_output()
     try:
         if not arguments.check:
             print("\n".join(write_all(arguments.notebooks)) or "Nothing to write: every notebook is up to date.")

@@ -17,7 +17,7 @@ from .datasets import load_faces
 from .parallel import finished
 from .results import ResultStore
 from .retrieval import evaluate
-from .settings import BUILD_DIR, REPO_ROOT, CourseError, one_of, progress_bar
+from .settings import BUILD_DIR, REPO_ROOT, CourseError, command, one_of, progress_bar
 from .splits import Splits, make_splits
 from .tables import text_table
 from .training import Recogniser, load_or_train
@@ -145,7 +145,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m utils.sweep", description=__doc__, epilog=f"The rule: {RULE}.")
     add = parser.add_argument
     add("--methods", default="all", metavar="A,B", help=f"'all', or some of: {', '.join(tuned_methods())}")
-    add("--out", type=Path, default=BUILD_DIR / "sweep.json", metavar="FILE", help="where trials are kept")
+    add("--out", type=Path, metavar="FILE", help="where trials are kept (build/sweep.json; --table: the course's)")
     add("--jobs", type=int, default=1, metavar="N", help="trials at a time, one core each")
     add("--fresh", action="store_true", help="try these again though that file holds them; others stay")
     add("--table", action="store_true", help="only print the trials of an existing file")
@@ -153,18 +153,17 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@command
 def main(arguments: Iterable[str] | None = None) -> int:
     """Run the command; returns 0, or 2 after one sentence on what was wrong with the input."""
     args = make_parser().parse_args(arguments)
     names = tuned_methods() if args.methods == "all" else list(parse_methods(args.methods))
-    try:
-        if args.table:
-            sweep = read_sweep(args.out)
-        else:
-            sweep = run_sweep(names, args.out, jobs=args.jobs, fresh=args.fresh, progress=not args.quiet)
-    except CourseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if args.table:
+        sweep = read_sweep(args.out or SWEEP_FILE)
+    else:
+        sweep = run_sweep(
+            names, args.out or BUILD_DIR / "sweep.json", jobs=args.jobs, fresh=args.fresh, progress=not args.quiet
+        )
     print(sweep_table(sweep, names))
     print(f"* chosen: {RULE}")
     return 0

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from utils.portraits import check_size, render
-from utils.settings import CourseError, atomic_path, cache_dir, progress_bar
+from utils.settings import CourseError, atomic_path, cache_dir, command, progress_bar
 from utils.traits import (
     NUISANCE,
     TRAITS,
@@ -199,6 +199,7 @@ def _write_sheet(out: Path, people: int, photos_each: int, size: int, seed: int)
         Image.fromarray(contact_sheet(photos, photos_each)).save(temporary, format="PNG")
 
 
+@command
 def main(arguments: list[str] | None = None) -> None:
     """Write a contact sheet of synthetic people, or measure speed and difficulty."""
     parser = argparse.ArgumentParser(prog="python -m utils.synthetic", description=main.__doc__)
@@ -216,7 +217,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CourseError as error:
-        raise SystemExit(f"Error: {error}") from error
+    raise SystemExit(main())

@@ -26,6 +26,7 @@ from .settings import (
     CourseError,
     atomic_path,
     cache_dir,
+    command,
     one_of,
     progress_bar,
     resolve_device,
@@ -408,6 +409,7 @@ def train_embedded(which: str, *, progress: bool = True) -> dict:
     return entry
 
 
+@command
 def main(arguments: list[str] | None = None) -> int:
     """Train the committed checkpoints again and print what they reach."""
     parser = argparse.ArgumentParser(prog="python -m utils.training", description="Train the embedded models again.")

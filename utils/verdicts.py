@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .benchmark import percent, read_results
-from .settings import REPO_ROOT, CourseError
+from .settings import REPO_ROOT, command
 from .tables import text_table
 from .unlearning import METHODS
 
@@ -45,17 +45,14 @@ def verdicts_table(runs: Sequence[dict], markdown: bool = False) -> str:
     return text_table(rows, markdown)
 
 
+@command
 def main(arguments: Iterable[str] | None = None) -> int:
     """Run the command; returns 0, or 2 after one sentence on what was wrong with the input."""
     parser = argparse.ArgumentParser(prog="python -m utils.verdicts", description=__doc__)
     parser.add_argument("--out", type=Path, default=AUDIT_FILE, metavar="FILE", help="an audit file (the course's)")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     args = parser.parse_args(arguments)
-    try:
-        runs = read_results(args.out)["runs"]
-    except CourseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    runs = read_results(args.out)["runs"]
     print(verdicts_table(runs, args.markdown))
     return 0
 

@@ -17,7 +17,7 @@ from html import escape
 from pathlib import Path
 
 from utils.course import find_notebooks, make_site, read, shown
-from utils.settings import BUILD_DIR, REPO_ROOT, CourseError, sha256_of
+from utils.settings import BUILD_DIR, REPO_ROOT, CourseError, printable_output, sha256_of
 from utils.site import page, question_of, title_of
 from utils.wheels import SYSTEMS, THIS_PYTHON, Room, collect_wheels, make_room, this_system
 
@@ -141,7 +141,7 @@ def guide(folder: Path, wanted: str) -> str:
     for path in find_notebooks(folder):
         notebook = read(path)
         rows.append(
-            f"<tr><td>{escape(title_of(notebook, path.stem))}</td><td>{escape(question_of(notebook))}</td></tr>"
+            f"<tr><td>{escape(title_of(notebook, path.stem))}</td><td>{escape(question_of(notebook, path.stem))}</td></tr>"
         )
     return page("The page to keep beside you", GUIDE.format(style=GUIDE_STYLE, wanted=wanted, rows="\n".join(rows)))
 
@@ -213,6 +213,7 @@ def pip_options(arguments: argparse.Namespace) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     arguments = parse_arguments(argv)
+    printable_output()
     try:
         systems = arguments.platform or [this_system()]
         rooms = [make_room(system, python) for system in systems for python in arguments.python_version]
