@@ -32,7 +32,7 @@ QUESTIONS = {
     "04_sphere": "With nothing but points on a sphere: what does each loss ask for?",
     "05_relabel_and_ascend": "If a model no longer calls people by their names, can a search still find them?",
     "06_boundaries_and_teachers": "What becomes of a cluster when all its photos get the same new target?",
-    "07_prune_and_project": "Where in a million weights does one person live, and what else is lost when that place is cut out?",
+    "07_prune_and_project": "Where in a million weights does one person live, and what is lost when it is cut out?",
     "08_dispersion": "What makes a person unfindable, and what does it cost everybody else?",
     "09_benchmark": "Which method, at what price, for how many people?",
     "10_audit": "Does a forgotten face come back when somebody tries harder?",
@@ -173,7 +173,7 @@ def title_of(notebook: nbformat.NotebookNode, fallback: str) -> str:
 
 
 def question_of(notebook: nbformat.NotebookNode, name: str) -> str:
-    """Return the question a notebook answers: the course's, else the first in its opening cell, else an empty string."""
+    """Return the question a notebook answers: the course's, else the first in its opening cell, else none."""
     opening = notebook.cells[0].source if notebook.cells and notebook.cells[0].cell_type == "markdown" else ""
     lines = (line for line in opening.splitlines() if not line.startswith("#"))
     found = re.search(r"(?:^|(?<=[.!?:]\s))[^.!?]*\?", plain(" ".join(lines)))

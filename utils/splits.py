@@ -166,7 +166,11 @@ def _resolve_one(item: str | int, names: dict[str, int], faces: FaceDataset) -> 
         return names[name_key(item)]
     if isinstance(item, str) and label is None:
         number = item.strip()
-        hint = f" The person with the label {number} is '#{number}'." if number.isdecimal() else ""
+        hint = (
+            f" The person with the label {number} is '#{number}'."
+            if number.isdecimal() and int(number) < len(faces.identities)
+            else ""
+        )
         raise CourseError(f"No identity '{item}' in '{faces.name}'.{suggest(item, faces.identities)}{hint}")
     if label is None:
         item = item.item() if getattr(item, "ndim", None) == 0 else item  # of a tensor or an array of one number

@@ -141,7 +141,8 @@ def guide(folder: Path, wanted: str) -> str:
     for path in find_notebooks(folder):
         notebook = read(path)
         rows.append(
-            f"<tr><td>{escape(title_of(notebook, path.stem))}</td><td>{escape(question_of(notebook, path.stem))}</td></tr>"
+            f"<tr><td>{escape(title_of(notebook, path.stem))}</td>"
+            f"<td>{escape(question_of(notebook, path.stem))}</td></tr>"
         )
     return page("The page to keep beside you", GUIDE.format(style=GUIDE_STYLE, wanted=wanted, rows="\n".join(rows)))
 
