@@ -38,8 +38,20 @@ def test_a_loss_is_shown_with_the_learning_rate_that_the_first_seed_chooses():
     assert "30.0 ± 10.0" in ablation_table(trials) and "| uniform |" in ablation_table(trials, markdown=True)
 
 
+def test_a_variant_that_diverged_has_a_row_of_dashes():
+    lost = [ablation.key_of(SLOW, seed) | {"error": "The run diverged at step 3."} for seed in (0, 1)]
+    table = ablation_table([row(START), *lost]).splitlines()
+    assert "uniform" in table[2] and table[2].count("–") == 6 and table[2].endswith("diverged")
+    assert sum("The run diverged at step 3." in line for line in table) == 2
+    half = ablation_table([row(START), lost[0], row(SLOW, 1, 0.3)]).splitlines()
+    assert "30.0" in half[2] and half[2].endswith("diverged: seed 0")
+    with pytest.raises(CourseError, match="original model"):
+        ablation_table(lost)
+
+
 def test_what_is_at_hand_is_not_repeated(tmp_path, monkeypatch):
     ran = []
+    monkeypatch.setattr(ablation, "about_variant", lambda *_: {"forget_ids": ["Eero"]})
     monkeypatch.setattr(ablation, "run_variant", lambda variant, seed: ran.append(seed) or row(variant, seed))
     out = tmp_path / "build" / "ablation.json"
     options = {"variants": (START, SLOW), "progress": False}

@@ -41,7 +41,7 @@ def tiny_plan(**changes) -> Plan:
 
 def test_results_follow_the_schema(tiny_world, tmp_path):
     results = run_benchmark(tiny_plan(), tmp_path / "r.json", progress=False)
-    assert results == json.loads((tmp_path / "r.json").read_text()) and results["schema"] == 1
+    assert results == json.loads((tmp_path / "r.json").read_text()) and results["schema"] == 2
     assert {"python", "torch", "device", "threads", "commit"} <= results["environment"].keys()
     assert [run["method"] for run in results["runs"]] == ["original", "retrain", "dispersion"]
     for row in results["runs"]:
@@ -205,8 +205,10 @@ def test_side_by_side_gives_the_same_rows_and_names_what_failed(tmp_path, own_ca
     scores = [{run["method"]: run["forget"]["map"] for run in results["runs"]} for results in (alone, together)]
     assert scores[0] == pytest.approx(scores[1], abs=1e-3) and len(scores[0]) == 3
     broken = replace(plan, options=(("esc", "directions", 127),))
-    results = run_plans([broken], tmp_path / "two.json", jobs=2, progress=False)
-    assert [run["method"] for run in results["failed"]] == ["esc"] and "directions" in results["failed"][0]["error"]
+    found = [run_plans([broken], tmp_path / f"{n}.json", jobs=n, progress=False)["runs"] for n in (1, 2)]
+    for runs in found:
+        (lost,) = (run for run in runs if "error" in run)
+        assert lost["method"] == "esc" and "directions" in lost["error"] and len(lost["forget_ids"]) == 1
 
 
 def test_sizes_that_are_no_numbers_are_refused(tmp_path, capsys):

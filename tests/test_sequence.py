@@ -36,6 +36,7 @@ def fake(name: str, sizes: tuple, seed: int) -> dict:
 
 def test_what_is_at_hand_is_not_repeated(tmp_path, monkeypatch):
     ran = []
+    monkeypatch.setattr(sequence, "about_requests", lambda *_: {"forget_ids": [["Eero", "Mara"], ["Otis"]]})
     monkeypatch.setattr(sequence, "run_requests", lambda *task: ran.append(task) or fake(*task))
     out = tmp_path / "sequence.json"
     sequence.run_sequence(["esc"], out, sizes=(5, 5), seeds=1, progress=False)
@@ -43,7 +44,23 @@ def test_what_is_at_hand_is_not_repeated(tmp_path, monkeypatch):
     assert len(ran) == 4 and [(run["method"], run["seed"]) for run in runs] == [
         ("esc", 0), ("esc", 1), ("dispersion", 0), ("dispersion", 1),
     ]  # fmt: skip
-    assert "80.0 ± 0.0" in sequence_table(runs)
+    table = sequence_table(runs)
+    assert "80.0 ± 0.0" in table and "seed 0, 1: Eero, Mara | Otis." in table
+
+
+def test_requests_of_other_sizes_are_other_lines():
+    runs = [fake("esc", (5, 5), 0), fake("esc", (2, 2, 2), 0)]
+    lines = sequence_table(runs).splitlines()
+    assert lines[1].endswith("sizes 5, 5, n forget 10") or lines[1].endswith("n forget 10, sizes 5, 5")
+    assert any("sizes 2, 2, 2" in line for line in lines)
+
+
+def test_a_run_names_who_asked_in_each_group(default_splits, monkeypatch):
+    monkeypatch.setattr(sequence, "sequence_splits", lambda sizes, seed: default_splits)
+    row = sequence.about_requests("esc", (4, 6), 0)
+    assert [len(group) for group in row["forget_ids"]] == [4, 6] and row["kind"] == "wrapper"
+    everybody = {default_splits.faces.identities[label] for label in default_splits.forget}
+    assert {name for group in row["forget_ids"] for name in group} == everybody
 
 
 def test_a_broken_file_or_method_is_one_sentence(tmp_path, capsys):

@@ -8,6 +8,7 @@ import json
 import pytest
 
 from utils import sweep
+from utils.runner import outcome_of
 from utils.settings import CourseError
 from utils.splits import make_splits
 from utils.sweep import SWEEP_FILE, TRIALS, choose, main, read_sweep, run_sweep, trials_of, tuned_methods
@@ -104,6 +105,7 @@ def fake_runs(monkeypatch):
         return trial(name, forget=options.get("learning_rate", 1.0), **options) | {"images_processed": 1}
 
     monkeypatch.setattr(sweep, "run_trial", run)
+    monkeypatch.setattr(sweep, "about_trial", lambda *_: {"forget_ids": ["Eero", "Mara"], "n_forget": 2})
     return calls
 
 
@@ -140,8 +142,10 @@ def test_a_trial_forgets_dev_people_only(monkeypatch, tiny_splits, tiny_recognis
     monkeypatch.setattr(sweep, "unlearn", lambda *a, **k: asked.append(a[3].forget) or real(*a, **k))
     row = sweep.run_trial("gradient_ascent", {"learning_rate": 1e-4, "steps": 2})
     assert asked == [tiny_splits.dev_forget] and 0 <= row["forget"]["map"] <= 1 and row["images_processed"] > 0
-    row = sweep.run_trial("gradient_ascent", {"learning_rate": 1e4, "steps": 2})
+    row = outcome_of(sweep.run_trial, ("gradient_ascent", {"learning_rate": 1e4, "steps": 2}))
     assert "diverged at step" in row["error"] and "forget" not in row
+    described = sweep.about_trial("gradient_ascent")
+    assert described["forget_ids"] == [tiny_splits.faces.identities[i] for i in tiny_splits.dev_forget]
 
 
 def test_the_dev_people_of_the_sweep_are_never_reported_ones(default_splits):
@@ -167,4 +171,5 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(arguments, told, tmp_path,
 def test_the_table_marks_the_choice(fake_runs, tmp_path, capsys):
     assert main(["--methods", "finetune", "--out", str(tmp_path / "s.json"), "--quiet"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert sum(line.startswith("*  ") for line in lines) == 1 and len(lines) == 1 + 1 + TRIALS + 1
+    assert sum(line.startswith("*  ") for line in lines) == 1 and len(lines) == 1 + 1 + TRIALS + 2
+    assert lines[-2] == "Forgotten (synthetic, 2), drawn by seed: seed 0: Eero, Mara."

@@ -8,15 +8,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from .benchmark import percent
 from .dispersion import DISPERSIONS
-from .parallel import finished
-from .results import ResultStore
-from .settings import BUILD_DIR, REPO_ROOT, command, progress_bar
-from .sweep import choose, run_trial
-from .tables import text_table
+from .results import ResultStore, grouped, remark, score_cells, table_with_people, with_remarks
+from .runner import refuse, run_missing
+from .settings import BUILD_DIR, REPO_ROOT, CourseError, command
+from .sweep import FACES, about_trial, choose, run_trial
 
-SCHEMA = 1
 ABLATION_FILE = REPO_ROOT / "data" / "results" / "ablation.json"
 SEEDS = (0, 1)
 RATES = (1e-3, 2e-3, 5e-3)  # every loss of the family is given the same three learning rates
@@ -55,14 +52,13 @@ VARIANTS = (
 
 
 def run_variant(variant: Variant, seed: int) -> dict:
-    """Run one variant on the dev-forget people and return its scores, with its place in the table."""
-    trial = run_trial(variant.method, variant.options, seed)
-    return {"group": variant.group, "label": variant.label, "seed": seed} | trial
+    """Run one variant on the dev-forget people and return its scores."""
+    return run_trial(variant.method, variant.options, seed)
 
 
 def key_of(variant: Variant, seed: int) -> dict:
     """Return the fields by which a stored trial is known to be this variant's."""
-    return variant._asdict() | {"seed": seed}
+    return variant._asdict() | {"seed": seed} | FACES
 
 
 def run_ablation(
@@ -79,19 +75,21 @@ def run_ablation(
     Raises CourseError. Introduced in notebook 08.
     """
     store = ablation_store(out).checked()
-    tasks = [(variant, seed) for variant in variants for seed in seeds]
-    stored = [] if fresh else store.rows()
-    missing = [task for task in tasks if not any(key_of(*task).items() <= row.items() for row in stored)]
-    trials = finished(run_variant, missing, jobs)
-    for row in progress_bar(trials, desc="ablation", total=len(missing), enabled=progress):
-        store.add(row, {key: row[key] for key in (*Variant._fields, "seed")})
-    stored = store.rows()
-    return [row for task in tasks for row in stored if key_of(*task).items() <= row.items()]
+    wanted = [((variant, seed), key_of(variant, seed)) for variant in variants for seed in seeds]
+    options = {"jobs": jobs, "fresh": fresh, "desc": "ablation", "progress": progress}
+    rows, failed = run_missing(run_variant, wanted, store, describe=about_variant, **options)
+    refuse(failed)
+    return rows
+
+
+def about_variant(variant: Variant, seed: int) -> dict:
+    """Return what a trial's row says of its faces and people."""
+    return about_trial(variant.method)
 
 
 def ablation_store(path: Path) -> ResultStore:
     """Return the store of the ablation's trials."""
-    return ResultStore(path, "trials", SCHEMA, "python -m utils.ablation")
+    return ResultStore(path, "trials", "python -m utils.ablation")
 
 
 def read_ablation(path: Path = ABLATION_FILE) -> list[dict]:
@@ -105,13 +103,18 @@ def ablation_lines(trials: Sequence[dict]) -> list[tuple[str, str, list[dict]]]:
     A loss that was tried with several learning rates is shown with the one that the sweep's rule chooses on the first
     seed. Introduced in notebook 08.
     """
-    start = next(trial for trial in trials if trial["method"] == "original")
-    lines = []
-    for group, label in dict.fromkeys((trial["group"], trial["label"]) for trial in trials):
-        mine = [trial for trial in trials if (trial["group"], trial["label"]) == (group, label)]
-        best = choose([trial for trial in mine if trial["seed"] == mine[0]["seed"]], start)["options"]
-        lines.append((group, label, [trial for trial in mine if trial["options"] == best]))
-    return lines
+    start = next((trial for trial in trials if trial["method"] == "original" and "error" not in trial), None)
+    if start is None:
+        raise CourseError("The ablation holds no trial of the original model yet; run: python -m utils.ablation.")
+    lines: dict[tuple, list[list[dict]]] = {}
+    for group, _ in grouped(trials):
+        lines.setdefault((group[0]["group"], group[0]["label"]), []).append(group)
+    chosen = []
+    for (part, label), groups in lines.items():
+        first = [group[0] for group in groups if group[0]["seed"] == groups[0][0]["seed"]]
+        best = choose(first, start) if any("error" not in trial for trial in first) else first[0]
+        chosen.append((part, label, next(group for group in groups if group[0] is best)))
+    return chosen
 
 
 def ablation_table(trials: Sequence[dict], markdown: bool = False) -> str:
@@ -119,11 +122,11 @@ def ablation_table(trials: Sequence[dict], markdown: bool = False) -> str:
 
     Introduced in notebook 08.
     """
+    columns = [(pool, score) for pool in POOLS for score in ("r1", "map")]
     rows = [["part", "variant", *(f"{pool} {score}" for pool in POOLS for score in ("R@1", "mAP"))]]
-    for group, label, mine in ablation_lines(trials):
-        scores = [percent([trial[pool][score] for trial in mine]) for pool in POOLS for score in ("r1", "map")]
-        rows.append([group, label, *scores])
-    return text_table(rows, markdown)
+    lines = ablation_lines(trials)
+    rows += [[part, label, *score_cells(mine, columns)] for part, label, mine in lines]
+    return table_with_people(with_remarks(rows, [remark(mine) for *_, mine in lines]), trials, markdown)
 
 
 @command
@@ -149,4 +152,6 @@ def main(arguments: Iterable[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from utils.ablation import main as run  # under its own name, by which workers find its functions
+
+    sys.exit(run())

@@ -34,25 +34,24 @@ from .backbones import FaceBackbone
 from .benchmark import (
     REFERENCES,
     Plan,
+    about_run,
     check_plan,
     environment,
-    face_size,
     file_of,
     method_options,
+    open_splits,
     original_recogniser,
     parse_methods,
-    percent,
     references,
     run_identity,
 )
 from .cosines import unit_rows
-from .datasets import load_faces
 from .heads import CosineHead, head_from_centroids
-from .results import ResultStore
+from .results import ResultStore, percent, table_with_people
 from .retrieval import chance_level, held_out_photos, retrieval_scores
+from .runner import refuse, run_missing
 from .settings import BUILD_DIR, CourseError, command, one_of, progress_bar, resolve_device
-from .splits import Splits, make_splits
-from .tables import text_table
+from .splits import Splits
 from .training import augment, embed, move
 from .unlearning import METHODS, unlearn
 
@@ -886,25 +885,22 @@ def run_audit(
     """
     check_plan(plan)
     names = list(ATTACKS) if attacks is None else [one_of(name, ATTACKS, "attack") for name in attacks]
-    store, seen = ResultStore(out).checked(), environment(plan)
-    stored = [] if fresh else store.rows()
-    options = {"device": plan.device, "progress": progress, "max_identities": plan.max_identities or None}
-    faces = load_faces(plan.dataset, plan.root or None, image_size=face_size(plan), **options)
-    wanted = []
-    for seed in range(plan.seed, plan.seed + plan.seeds):
-        splits = make_splits(faces, n_forget=plan.forget, forget_ids=plan.forget_ids, seed=seed)
-        splits = splits.swap_dev() if plan.dev else splits
-        case = None
-        for name in progress_bar(plan.methods, desc=f"audits, seed {seed}", enabled=progress):
-            identity = audit_identity(plan, splits, name, seed, names)
-            wanted.append(identity)
-            if any(identity.items() <= run.items() for run in stored):
-                continue
-            case = case or plan_case(plan, splits, seed, progress)
-            run = identity | {"audit": audit(case.on(plan_subject(plan, case, name, seed, progress)), names)}
-            store.add(run, identity, partial(file_of, seen))
-    stored = store.rows()
-    return file_of(seen, [run for identity in wanted for run in stored if identity.items() <= run.items()])
+    store, finish, opened = ResultStore(out).checked(), partial(file_of, environment(plan)), {}
+    tasks = [(plan, name, seed) for seed in range(plan.seed, plan.seed + plan.seeds) for name in plan.methods]
+    splits = {seed: open_splits(plan, seed, opened, progress) for _, _, seed in tasks}
+    wanted = [(task, audit_identity(plan, splits[task[2]], *task[1:], names)) for task in tasks]
+    function, describe = partial(audit_run, opened, names, progress), partial(about_run, opened, progress)
+    options = {"fresh": fresh, "finish": finish, "desc": "audits", "progress": progress}
+    runs, failed = run_missing(function, wanted, store, describe=describe, **options)
+    return finish(runs) | ({"failed": failed} if failed else {})
+
+
+def audit_run(opened: dict, attacks: Sequence[str], progress: bool, plan: Plan, name: str, seed: int) -> dict:
+    """Unlearn with one method and attack the result; the case of the last seed is kept in `opened`."""
+    if opened.get("case", (None,))[0] != seed:
+        opened["case"] = seed, plan_case(plan, open_splits(plan, seed, opened, progress), seed, progress)
+    case = opened["case"][1]
+    return {"audit": audit(case.on(plan_subject(plan, case, name, seed, progress)), attacks)}
 
 
 def audit_identity(plan: Plan, splits: Splits, name: str, seed: int, attacks: Sequence[str]) -> dict:
@@ -936,9 +932,10 @@ def plan_subject(plan: Plan, case: AuditCase, name: str, seed: int, progress: bo
     return Subject(outcome.model, outcome.head, case.splits, plan.device)
 
 
-def audit_table(audits: dict[str, list[dict]]) -> str:
+def audit_table(audits: dict[str, list[dict]], runs: Sequence[dict] = ()) -> str:
     """Return scores and, in brackets, what was recovered, in percent: a line per attack, a column per method.
 
+    `runs` are the results rows behind them, which know who was forgotten.
     Introduced in notebook 10.
     """
     known = {row["attack"]: row for rows in audits.values() for row in rows}
@@ -949,7 +946,7 @@ def audit_table(audits: dict[str, list[dict]]) -> str:
             mine = next((other for other in rows if other["attack"] == name), {})
             line.append(f"{percent([mine.get('score')])} ({percent([mine.get('recovered')])})")
         cells.append(line)
-    return text_table(cells)
+    return table_with_people(cells, runs)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -988,7 +985,9 @@ def main(arguments: Iterable[str] | None = None) -> int:
     results = run_audit(plan, args.out, attacks=chosen, fresh=args.fresh, progress=not args.quiet)
     for seed in dict.fromkeys(run["seed"] for run in results["runs"]):
         print(f"seed {seed}: score (recovered), in percent")
-        print(audit_table({run["method"]: run["audit"] for run in results["runs"] if run["seed"] == seed}))
+        runs = [run for run in results["runs"] if run["seed"] == seed]
+        print(audit_table({run["method"]: run.get("audit", []) for run in runs}, runs))
+    refuse(results.get("failed", ()))
     return 0
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import platform
-import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,22 +17,28 @@ import torch
 
 from .backbones import BACKBONES, PRETRAINED
 from .datasets import DATASETS, load_faces
-from .parallel import finished
-from .results import ResultStore
+from .results import (
+    SCHEMA,
+    ResultStore,
+    about,
+    git_state,
+    grouped,
+    remark,
+    score_cells,
+    table_with_people,
+    with_remarks,
+)
+from .results import percent as percent  # notebook 10 asks for it here
 from .retrieval import Examination, examine
-from .settings import BUILD_DIR, PROFILES, REPO_ROOT, CourseError, command, one_of, progress_bar, resolve_device
+from .runner import refuse, run_missing
+from .settings import BUILD_DIR, PROFILES, REPO_ROOT, CourseError, command, one_of, resolve_device
 from .splits import Splits, make_splits
-from .tables import text_table
 from .training import Recogniser, TrainConfig, load_or_train
 from .unlearning import METHODS, Unlearned, make_config, profile_options, unlearn
 
-SCHEMA = 1
 STORED = REPO_ROOT / "data" / "results"  # what the course's own runs gave
 REFERENCES = ("original", "retrain")
-# what two runs must share to be told apart by their seed alone
-DATA = ("dataset", "fingerprint", "image_size", "n_forget", "dev")
-SETTING = (*DATA, "backbone", "pretrained", "train", "profile", "config")
-IDENTITY = (*SETTING, "method", "seed", "n_identities", "forget_ids")
+DATA = ("dataset", "fingerprint", "image_size", "n_identities", "n_forget", "forget_ids")  # the faces, in a run's key
 
 
 @dataclass(frozen=True)
@@ -95,30 +99,16 @@ def run_plans(plans: Sequence[Plan], out: Path, *, jobs: int = 1, fresh: bool = 
     """
     for plan in plans:
         check_plan(plan)
-    store, seen = ResultStore(out).checked(), environment(plans[0])
+    store, finish = ResultStore(out).checked(), partial(file_of, environment(plans[0]))
     opened: dict = {}  # data sets and models, shared by the runs of this process
-    wanted = [(plan, *task) for plan in plans for task in runs_of(plan, opened, progress)]
-    stored = [] if fresh else store.rows()
-    missing = [task for task in wanted if not any(task[-1].items() <= run.items() for run in stored)]
-    function = guarded_run if jobs > 1 else partial(guarded_run, opened=opened, progress=progress)
-    tasks = [task[:-1] for task in longest_first(missing)] if jobs > 1 else [task[:-1] for task in missing]
-    if jobs > 1 and tasks:
-        train_originals(missing, opened, progress)
-    if jobs > 1 and progress and tasks:
-        print(f"{len(wanted) - len(missing)} runs are at hand, {len(missing)} to do, {jobs} at a time.", flush=True)
-    failed = []
-    bar = progress_bar(desc="benchmark", total=len(tasks), enabled=progress and bool(tasks))
-    for run in finished(function, tasks, jobs):
-        if "error" in run:
-            failed.append(run)
-        else:
-            store.add(run, run_key(run), partial(file_of, seen))
-        bar.set_postfix_str(f"{run['method']}, seed {run['seed']}")
-        bar.update()
-    bar.close()
-    stored = store.rows()
-    mine = [run for *_, identity in wanted for run in stored if identity.items() <= run.items()]
-    return file_of(seen, mine) | ({"failed": failed} if failed else {})
+    wanted = [((plan, name, seed), key) for plan in plans for name, seed, key in runs_of(plan, opened, progress)]
+    if jobs > 1:
+        wanted.sort(key=lambda run: run[0][1] != "retrain")  # the longest first: nobody should wait for them alone
+    steps = {"prepare": partial(original_models, opened, progress), "describe": partial(about_run, opened, progress)}
+    function = worker_run if jobs > 1 else partial(fresh_run, opened, progress)
+    options = {"jobs": jobs, "fresh": fresh, "finish": finish, "desc": "benchmark", "progress": progress}
+    runs, failed = run_missing(function, wanted, store, **steps, **options)
+    return finish(runs) | ({"failed": failed} if failed else {})
 
 
 def file_of(environment: dict, runs: list[dict]) -> dict:
@@ -134,14 +124,9 @@ def runs_of(plan: Plan, opened: dict, progress: bool) -> list[tuple[str, int, di
     return [(name, seed, run_identity(plan, splits[seed], name, seed)) for seed in seeds for name in methods]
 
 
-def longest_first(tasks: Sequence[tuple]) -> list[tuple]:
-    """Return tasks with the retrained references first: they take longest, and nobody should wait for them alone."""
-    return sorted(tasks, key=lambda task: task[1] != "retrain")
-
-
-def train_originals(tasks: Sequence[tuple], opened: dict, progress: bool) -> None:
+def original_models(opened: dict, progress: bool, tasks: Sequence[tuple]) -> None:
     """Load or train the original models once, so that no two worker processes train the same one side by side."""
-    for plan in dict.fromkeys(replace(task[0], methods=(), options=()) for task in tasks):
+    for plan in dict.fromkeys(replace(plan, methods=(), options=()) for plan, *_ in tasks):
         original_recogniser(plan, open_splits(plan, plan.seed, opened, progress), progress)
 
 
@@ -156,31 +141,26 @@ def open_splits(plan: Plan, seed: int, opened: dict, progress: bool) -> Splits:
     return splits.swap_dev() if plan.dev else splits
 
 
+def about_run(opened: dict, progress: bool, plan: Plan, name: str, seed: int) -> dict:
+    """Return what a run's row says of its faces and people."""
+    return about(name, open_splits(plan, seed, opened, progress), plan.root, plan.forget_ids is not None)
+
+
 def fresh_run(opened: dict, progress: bool, plan: Plan, name: str, seed: int) -> dict:
-    """Run one method once and return its results row; the last original model is kept in `opened`."""
+    """Run one method once and return what was measured; the last original model is kept in `opened`."""
     splits = open_splits(plan, seed, opened, progress)
     key = (replace(plan, methods=(), options=()), seed)
     if opened.get("model", (None,))[0] != key:
         opened["model"] = (key, original_recogniser(plan, splits, progress))
-    outcome_row = one_run(plan, splits, opened["model"][1], name, seed, progress)[-1]
-    return run_identity(plan, splits, name, seed) | outcome_row
+    return one_run(plan, splits, opened["model"][1], name, seed, progress)[-1]
 
 
 OPENED: dict = {}  # what a worker process has opened so far
 
 
-def guarded_run(plan: Plan, name: str, seed: int, *, opened: dict = OPENED, progress: bool = False) -> dict:
-    """Do `fresh_run`; what fails, for whatever reason, comes back as a row with an "error": the others go on."""
-    try:
-        return fresh_run(opened, progress, plan, name, seed)
-    except Exception as error:
-        told = str(error) if isinstance(error, CourseError) else f"{type(error).__name__}: {error}"
-        return {"method": name, "seed": seed, "n_forget": plan.forget, "error": told}
-
-
-def run_key(run: dict) -> dict:
-    """Return the fields of a results row that `run_identity` gives."""
-    return {key: run[key] for key in IDENTITY}
+def worker_run(plan: Plan, name: str, seed: int) -> dict:
+    """Do `fresh_run` in a worker process, in silence."""
+    return fresh_run(OPENED, False, plan, name, seed)
 
 
 def references(plan: Plan) -> tuple[str, ...]:
@@ -219,11 +199,8 @@ def method_options(plan: Plan, name: str) -> dict:
 
 def run_identity(plan: Plan, splits: Splits, name: str, seed: int) -> dict:
     """Return the fields that tell one run from another; two runs that agree in them are the same run."""
-    faces = splits.faces
-    return {
-        "dataset": faces.name,
-        "fingerprint": faces.fingerprint,
-        "image_size": faces.image_size,
+    data = about(name, splits)
+    return {key: data[key] for key in DATA} | {
         "backbone": plan.backbone,
         "pretrained": plan.pretrained,
         "train": asdict(train_config(plan)),
@@ -231,9 +208,6 @@ def run_identity(plan: Plan, splits: Splits, name: str, seed: int) -> dict:
         "seed": seed,
         "profile": plan.profile,
         "dev": plan.dev,
-        "n_identities": splits.n_identities,
-        "n_forget": len(splits.forget),
-        "forget_ids": [faces.identities[i] for i in splits.forget],
         "config": asdict(make_config(name, method_options(plan, name))),
     }
 
@@ -286,7 +260,8 @@ def run_method(
     check_plan(plan)
     outcome, examination, row = one_run(plan, splits, recogniser, name, plan.seed, progress)
     identity = run_identity(plan, splits, name, plan.seed)
-    ResultStore(out).checked().add(identity | row, identity, partial(file_of, environment(plan)))
+    described = about(name, splits, plan.root, plan.forget_ids is not None)
+    ResultStore(out).checked().add(identity | described | row, identity, partial(file_of, environment(plan)))
     return outcome, examination
 
 
@@ -304,17 +279,12 @@ def peak_memory_mb(device: torch.device) -> float:
 
 def environment(plan: Plan) -> dict:
     """Return what the numbers were measured with."""
-    try:
-        git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPO_ROOT, capture_output=True, text=True, check=False)
-        commit = git.stdout.strip() or "unknown"
-    except OSError:  # no git here
-        commit = "unknown"
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": str(resolve_device(plan.device)),
         "threads": torch.get_num_threads(),
-        "commit": commit,
+        "commit": git_state(),
     }
 
 
@@ -346,27 +316,24 @@ def table_place(run: dict, order: dict[str, int]) -> tuple:
     return run["dataset"], run["n_forget"], order.get(run["method"], len(order)), run["seed"]
 
 
-def table_rows(results: dict) -> list[list[str]]:
-    """Return the cells of the summary: a row per data set and method, mean over seeds, with the spread if several."""
-    groups: dict[str, dict[int, dict]] = {}
+def table_rows(results: dict, narrow: bool = False) -> tuple[list[list[str]], list[str]]:
+    """Return the cells of the summary, a row per method and setting, mean over seeds with the spread; and remarks."""
     order = {name: place for place, name in enumerate(METHODS)}
-    for run in sorted(results["runs"], key=lambda run: table_place(run, order)):
-        setting = json.dumps([run["method"], *(run.get(key) for key in SETTING)], sort_keys=True)
-        groups.setdefault(setting, {})[run["seed"]] = run
-    rows = []
-    for group in groups.values():
-        runs = list(group.values())
-        first, name = runs[0], runs[0]["method"]
+    runs = sorted(results["runs"], key=lambda run: table_place(run, order))
+    rows, remarks = [], []
+    for group, note in grouped(runs, () if narrow else ("dataset", "backbone", "dev", "n_forget")):
+        first, name = group[0], group[0]["method"]
         data = f"{first['dataset']} / {first['backbone']}" + (" (dev)" if first.get("dev") else "")
         cells = [data, str(first["n_forget"]), METHODS[name].title if name in METHODS else name]
-        cells.append(percent([run["forget"].get("accuracy") for run in runs]))
-        for pool in ("forget", "retain", "unseen"):
-            cells += [percent([run[pool][score] for run in runs]) for score in ("r1", "map")]
-        cells.append(f"{fmean(run['seconds'] for run in runs):.0f}")
-        rows.append([*cells, f"{fmean(run['images_processed'] for run in runs):,.0f}"])
-    return rows
+        cells += score_cells(group, COLUMNS)
+        prices = [[run[key] for run in group if key in run] for key in ("seconds", "images_processed")]
+        rows.append([*cells, *(f"{fmean(price):,.0f}" if price else "–" for price in prices)])
+        remarks.append(remark(group, note))
+    return rows, remarks
 
 
+POOLS = ("forget", "retain", "unseen")
+COLUMNS = (("forget", "accuracy"), *((pool, score) for pool in POOLS for score in ("r1", "map")))
 HEADER = (
     "data / model", "forgotten", "method", "forget named ↓", "forget R@1 ↓", "forget mAP ↓",
     "retain R@1 ↑", "retain mAP ↑", "unseen R@1 ↑", "unseen mAP ↑", "seconds", "images",
@@ -379,19 +346,9 @@ def results_table(results: dict, markdown: bool = False, narrow: bool = False) -
     Scores are percentages on held-out photos, the mean over seeds; "named" is the accuracy of the classification head,
     which nobody needs for a search. Introduced in notebook 05.
     """
-    rows = [HEADER, *table_rows(results)]
-    if narrow:
-        rows = [row[2:-2] for row in rows]
-    return text_table(rows, markdown)
-
-
-def percent(values: Sequence[float | None]) -> str:
-    """Return fractions as 'mean' or 'mean ± half range' in percent; a dash where there is no known value."""
-    values = [value for value in values if value is not None and not math.isnan(value)]
-    if not values:
-        return "–"
-    spread = 50 * (max(values) - min(values))
-    return f"{100 * fmean(values):.1f}" + (f" ± {spread:.1f}" if len(values) > 1 else "")
+    rows, remarks = table_rows(results, narrow)
+    rows = [row[2:-2] if narrow else row for row in (HEADER, *rows)]
+    return table_with_people(with_remarks(rows, remarks), results["runs"], markdown, results.get("failed", ()))
 
 
 def parse_option(text: str) -> tuple[str, str, object]:
@@ -465,10 +422,12 @@ def main(arguments: Iterable[str] | None = None) -> int:
         plans = [Plan(**flags | {"forget": number}) for number in parse_numbers(args.forget)]
         results = run_plans(plans, args.out, jobs=args.jobs, fresh=args.fresh, progress=not args.quiet)
     print(results_table(results, markdown=args.markdown))
-    for run in results.get("failed", ()):
-        print(f"error: {run['method']}, seed {run['seed']}, {run['n_forget']} people: {run['error']}", file=sys.stderr)
-    return 2 if results.get("failed") else 0
+    if not args.table:
+        refuse(results.get("failed", ()))
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from utils.benchmark import main as run  # under its own name, by which workers find its functions
+
+    sys.exit(run())

@@ -20,9 +20,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from . import settings
-from .benchmark import Plan, open_splits, percent, read_results
+from .benchmark import Plan, open_splits, read_results
 from .course import find_notebooks, read, read_state
 from .figures import CHANCE, FORGET, INK, ORIGINAL, RETRAIN, UNSEEN
+from .results import by_setting, percent
 from .settings import BUILD_DIR, REPO_ROOT, CourseError, atomic_path, command
 from .site import plain, question_of, tags_of
 from .tables import text_table
@@ -108,12 +109,13 @@ def links() -> str:
 
 
 def runs_by_method(path: Path = RESULTS) -> dict[str, list[dict]]:
-    """Return a file's runs by method, in the order of the tables, one for each seed."""
-    found: dict[str, dict[int, dict]] = {}
-    for run in read_results(path)["runs"]:
-        if not run.get("dev"):
-            found.setdefault(run["method"], {})[run["seed"]] = run
-    return {name: [found[name][seed] for seed in sorted(found[name])] for name in METHODS if name in found}
+    """Return a file's runs by method, in the order of the tables, one for each seed; CourseError if a method was run in
+    two settings, which nobody should average."""
+    runs = [run for run in read_results(path)["runs"] if not run.get("dev") and "error" not in run]
+    found = by_setting(sorted(runs, key=lambda run: run["seed"]))
+    if mixed := [label for label, group in found.items() if label != group[0]["method"]]:
+        raise CourseError(f"{path} holds several settings of one method: {', '.join(mixed[:4])}; keep one in it.")
+    return {name: found[name] for name in METHODS if name in found}
 
 
 def mean_map(runs: Sequence[Mapping], pool: str) -> float:

@@ -11,18 +11,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .benchmark import parse_methods, parse_numbers, percent
+from .benchmark import parse_methods, parse_numbers
 from .datasets import load_faces
-from .parallel import finished
-from .results import ResultStore
+from .results import ResultStore, about, grouped, percent, remark, table_with_people, with_remarks
 from .retrieval import examine
-from .settings import BUILD_DIR, REPO_ROOT, CourseError, command, one_of, progress_bar
+from .runner import refuse, run_missing
+from .settings import BUILD_DIR, REPO_ROOT, CourseError, command, one_of
 from .splits import Splits, make_splits
-from .tables import text_table
+from .sweep import FACES
 from .training import load_or_train
 from .unlearning import METHODS, unlearn
 
-SCHEMA = 1
 SEQUENCE_FILE = REPO_ROOT / "data" / "results" / "sequence.json"
 SIZES = (5, 5, 5)
 COMPARED = ("random_labels", "esc", "dispersion", "dispersion_strangers", "gather_scatter")
@@ -50,7 +49,7 @@ def requests_of(splits: Splits, sizes: Sequence[int]) -> list[Splits]:
 def run_requests(name: str, sizes: tuple[int, ...], seed: int) -> dict:
     """Answer requests one after the other with one method; return the mAP of every group after every request."""
     torch.set_num_threads(1)  # one process per core is faster than two threads in one
-    splits = make_splits(load_faces("synthetic", progress=False), n_forget=sum(sizes), seed=seed)
+    splits = sequence_splits(sizes, seed)
     start = load_or_train(splits, progress=False)
     requests = requests_of(splits, sizes)
     model, head, after = start.model, start.head, []
@@ -63,12 +62,25 @@ def run_requests(name: str, sizes: tuple[int, ...], seed: int) -> dict:
         if place < len(requests):
             outcome = unlearn(name, model, head, requests[place], seed=seed, progress=False)
             model, head = outcome.model, outcome.head
-    return key_of(name, sizes, seed) | {"after": after}
+    return {"after": after}
+
+
+def sequence_splits(sizes: Sequence[int], seed: int) -> Splits:
+    """Return the drawn faces with all who will ask as the people to forget."""
+    return make_splits(load_faces("synthetic", progress=False), n_forget=sum(sizes), seed=seed)
+
+
+def about_requests(name: str, sizes: tuple[int, ...], seed: int) -> dict:
+    """Return what a run's row says of its faces, and who asked in each group."""
+    splits = sequence_splits(sizes, seed)
+    names = splits.faces.identities
+    groups = [[names[label] for label in request.forget] for request in requests_of(splits, sizes)]
+    return about(name, splits) | {"forget_ids": groups}
 
 
 def key_of(name: str, sizes: Sequence[int], seed: int) -> dict:
     """Return the fields by which a stored run is known to be this one."""
-    return {"method": name, "sizes": list(sizes), "seed": seed}
+    return {"method": name, "sizes": list(sizes), "seed": seed} | FACES
 
 
 def run_sequence(
@@ -88,19 +100,17 @@ def run_sequence(
     for name in names:
         one_of(name, METHODS, "method")
     store = sequence_store(out).checked()
-    wanted = [(name, tuple(sizes), seed) for name in names for seed in range(seeds)]
-    stored = [] if fresh else store.rows()
-    missing = [task for task in wanted if not any(key_of(*task).items() <= row.items() for row in stored)]
-    bar = progress_bar(finished(run_requests, missing, jobs), desc="requests", total=len(missing), enabled=progress)
-    for row in bar:
-        store.add(row, {key: row[key] for key in ("method", "sizes", "seed")})
-    stored = store.rows()
-    return [row for task in wanted for row in stored if key_of(*task).items() <= row.items()]
+    tasks = [(name, tuple(sizes), seed) for name in names for seed in range(seeds)]
+    wanted = [(task, key_of(*task)) for task in tasks]
+    options = {"jobs": jobs, "fresh": fresh, "desc": "requests", "progress": progress}
+    rows, failed = run_missing(run_requests, wanted, store, describe=about_requests, **options)
+    refuse(failed)
+    return rows
 
 
 def sequence_store(path: Path) -> ResultStore:
     """Return the store of the answered requests."""
-    return ResultStore(path, "runs", SCHEMA, "python -m utils.sequence")
+    return ResultStore(path, "runs", "python -m utils.sequence")
 
 
 def read_sequence(path: Path = SEQUENCE_FILE) -> list[dict]:
@@ -113,17 +123,24 @@ def sequence_table(runs: Sequence[dict], markdown: bool = False) -> str:
 
     Introduced in notebook 09.
     """
-    sizes = runs[0]["sizes"]
-    groups = [f"group {number} ({size})" for number, size in enumerate(sizes, 1)]
-    rows = [["method", "requests", *groups, "retain", "unseen"]]
-    for name in dict.fromkeys(run["method"] for run in runs):
-        mine = [run["after"] for run in runs if run["method"] == name]
-        for place in range(len(sizes) + 1):
-            steps = [after[place] for after in mine]
-            cells = [percent([step["groups"][group] for step in steps]) for group in range(len(sizes))]
+    most = max((len(run["sizes"]) for run in runs), default=0)
+    sizes = {str(run["sizes"]): run["sizes"] for run in runs}
+    titles = [
+        f"group {place + 1}" + (f" ({runs[0]['sizes'][place]})" if len(sizes) == 1 else "") for place in range(most)
+    ]
+    rows, remarks = [["method", "requests", *titles, "retain", "unseen"]], []
+    for group, note in grouped(runs):
+        name, done = group[0]["method"], [run["after"] for run in group if "after" in run]
+        for place in range(len(group[0]["sizes"]) + 1 if done else 1):
+            steps = [after[place] for after in done]
+            cells = [
+                percent([step["groups"][number] for step in steps if number < len(step["groups"])])
+                for number in range(most)
+            ]
             cells += [percent([step[pool] for step in steps]) for pool in ("retain", "unseen")]
             rows.append([METHODS[name].title if name in METHODS else name, str(place), *cells])
-    return text_table(rows, markdown)
+            remarks.append(remark(group, note))
+    return table_with_people(with_remarks(rows, remarks), runs, markdown)
 
 
 @command
@@ -156,4 +173,6 @@ def main(arguments: Iterable[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from utils.sequence import main as run  # under its own name, by which workers find its functions
+
+    sys.exit(run())

@@ -179,7 +179,7 @@ def printable_output() -> None:
 
 
 def command(main: Callable[..., int | None]) -> Callable[..., int]:
-    """Make `main` a command: it prints on every stream, and a CourseError becomes one sentence and exit code 2."""
+    """Make `main` a command for any stream: a CourseError is one sentence and exit code 2, Ctrl-C one word and 130."""
 
     @functools.wraps(main)
     def run(arguments: Iterable[str] | None = None) -> int:
@@ -189,6 +189,9 @@ def command(main: Callable[..., int | None]) -> Callable[..., int]:
         except CourseError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
+        except KeyboardInterrupt:
+            print("Stopped.", file=sys.stderr)
+            return 130
 
     return run
 

@@ -14,19 +14,19 @@ import torch
 
 from .benchmark import parse_methods
 from .datasets import load_faces
-from .parallel import finished
-from .results import ResultStore
+from .results import SCHEMA, ResultStore, about, remark, score_cells, table_with_people, with_remarks
 from .retrieval import evaluate
-from .settings import BUILD_DIR, REPO_ROOT, CourseError, command, one_of, progress_bar
+from .runner import refuse, run_missing
+from .settings import BUILD_DIR, REPO_ROOT, CourseError, command, one_of
 from .splits import Splits, make_splits
-from .tables import text_table
+from .synthetic import VERSION
 from .training import Recogniser, load_or_train
 from .unlearning import METHODS, unlearn
 
-SCHEMA = 1
 TRIALS = 8  # the tuning budget, the same for every method
 SWEEP_FILE = REPO_ROOT / "data" / "results" / "sweep.json"
 MAX_LOSS = {"retain": 0.05, "unseen": 0.10}  # how much mAP a chosen setting may cost the people who stay
+FACES = {"fingerprint": f"renderer {VERSION}, seed 0"}  # the drawn faces of today, in the key of every trial
 RULE = (
     "of the trials in which retained people lose at most 5 points of mAP and unseen people at most 10, the one with "
     "the lowest forget mAP; if every trial costs more, the one that costs least"
@@ -53,19 +53,20 @@ def dev_world() -> tuple[Splits, Recogniser]:
 
 
 def run_trial(name: str, options: dict, seed: int = 0) -> dict:
-    """Unlearn the dev-forget people once and return the scores that the choice rests on, or why there are none."""
+    """Unlearn the dev-forget people once and return the scores that the choice rests on; raises CourseError."""
     splits, recogniser = dev_world()
-    trial = {"method": name, "options": options}
-    try:
-        outcome = unlearn(name, recogniser.model, recogniser.head, splits, seed=seed, progress=False, **options)
-    except CourseError as error:
-        return trial | {"error": str(error)}
+    outcome = unlearn(name, recogniser.model, recogniser.head, splits, seed=seed, progress=False, **options)
     scores = evaluate(outcome.model, splits, outcome.head)
     pools = {
         pool: {key: round(scores[pool][key], 4) for key in ("r1", "map", "accuracy") if key in scores[pool]}
         for pool in ("forget", "retain", "unseen")
     }
-    return trial | {"images_processed": outcome.images_processed, "seconds": round(outcome.seconds, 1)} | pools
+    return {"images_processed": outcome.images_processed, "seconds": round(outcome.seconds, 1)} | pools
+
+
+def about_trial(name: str, *_: object) -> dict:
+    """Return what a trial's row says of its faces and people."""
+    return about(name, dev_world()[0])
 
 
 def excess(trial: dict, start: dict) -> float:
@@ -75,10 +76,10 @@ def excess(trial: dict, start: dict) -> float:
 
 def choose(trials: Sequence[dict], start: dict) -> dict:
     """Return the chosen trial of one method, by the rule above; raises CourseError if every trial failed."""
-    finished = [trial for trial in trials if "error" not in trial]
-    if not finished:
+    done = [trial for trial in trials if "error" not in trial]
+    if not done:
         raise CourseError(f"Every trial of '{trials[0]['method']}' failed: {trials[0]['error']}")
-    return min(finished, key=lambda trial: (excess(trial, start), trial["forget"]["map"]))
+    return min(done, key=lambda trial: (excess(trial, start), trial["forget"]["map"]))
 
 
 def run_sweep(names: Sequence[str], out: Path, *, jobs: int = 1, fresh: bool = False, progress: bool = True) -> dict:
@@ -88,23 +89,16 @@ def run_sweep(names: Sequence[str], out: Path, *, jobs: int = 1, fresh: bool = F
     """
     for name in names:
         one_of(name, tuned_methods(), "method with a grid")
-    wanted = [("original", {}), *((name, options) for name in names for options in trials_of(name))]
-    store = sweep_store(out).checked()
-    done = [] if fresh else store.rows()
-    missing = [trial for trial in wanted if not any(is_trial(row, *trial) for row in done)]
-    for trial in progress_bar(finished(run_trial, missing, jobs), desc="trials", total=len(missing), enabled=progress):
-        store.add(trial, {key: trial[key] for key in ("method", "options")}, sweep_object)
+    tasks = [("original", {}), *((name, options) for name in names for options in trials_of(name))]
+    wanted = [(task, {"method": task[0], "options": task[1]} | FACES) for task in tasks]
+    store, options = sweep_store(out).checked(), {"jobs": jobs, "fresh": fresh, "desc": "trials", "progress": progress}
+    refuse(run_missing(run_trial, wanted, store, describe=about_trial, finish=sweep_object, **options)[1])
     return read_sweep(store.path)
 
 
 def sweep_store(path: Path) -> ResultStore:
     """Return the store of a sweep's trials."""
-    return ResultStore(path, "trials", SCHEMA, "python -m utils.sweep")
-
-
-def is_trial(row: dict, name: str, options: dict) -> bool:
-    """Say whether a stored trial is that of a method with these options."""
-    return row["method"] == name and row["options"] == options
+    return ResultStore(path, "trials", "python -m utils.sweep")
 
 
 def sweep_object(trials: Sequence[dict]) -> dict:
@@ -116,7 +110,7 @@ def sweep_object(trials: Sequence[dict]) -> dict:
     for name in dict.fromkeys(trial["method"] for trial in trials):
         grid = trials_of(name) if name in METHODS else []
         mine = [trial for trial in trials if trial["method"] == name and trial["options"] in grid]
-        if start and grid and len(mine) == len(grid):
+        if start and grid and len(mine) == len(grid) and not all("error" in trial for trial in mine):
             chosen[name] = choose(mine, start)["options"]
     return {"schema": SCHEMA, "rule": RULE, "trials": trials, "chosen": chosen}
 
@@ -128,16 +122,16 @@ def read_sweep(path: Path) -> dict:
 
 def sweep_table(sweep: dict, names: Sequence[str] | None = None) -> str:
     """Return every trial as aligned text, the chosen ones marked; scores of the dev-forget people in percent."""
-    rows = [("", "method", "options", "forget R@1", "mAP", "retain R@1", "mAP", "unseen R@1", "mAP", "images")]
-    for trial in sweep["trials"]:
-        if names and trial["method"] not in (*names, "original"):
-            continue
-        chosen = sweep["chosen"].get(trial["method"]) == trial["options"]
+    header = ("", "method", "options", "forget R@1", "mAP", "retain R@1", "mAP", "unseen R@1", "mAP", "images")
+    trials = [trial for trial in sweep["trials"] if not names or trial["method"] in (*names, "original")]
+    rows = []
+    for trial in trials:
+        chosen = "*" if sweep["chosen"].get(trial["method"]) == trial["options"] else ""
         options = ", ".join(f"{key} {value}" for key, value in trial["options"].items())
-        pools = (trial.get(pool, {}) for pool in ("forget", "retain", "unseen"))
-        scores = [f"{100 * pool[key]:.1f}" if pool else "–" for pool in pools for key in ("r1", "map")]
-        rows.append(("*" if chosen else "", trial["method"], options, *scores, f"{trial.get('images_processed', 0):,}"))
-    return text_table(rows)
+        scores = score_cells([trial], ((pool, key) for pool in ("forget", "retain", "unseen") for key in ("r1", "map")))
+        rows.append((chosen, trial["method"], options, *scores, f"{trial.get('images_processed', 0):,}"))
+    table = with_remarks([header, *rows], [remark([trial]) for trial in trials])
+    return table_with_people(table, trials, failed=sweep.get("failed", ()))
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -170,4 +164,6 @@ def main(arguments: Iterable[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from utils.sweep import main as run  # under its own name, by which workers find its functions
+
+    sys.exit(run())

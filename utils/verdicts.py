@@ -6,10 +6,11 @@ import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import fmean
 
-from .benchmark import percent, read_results
+from .benchmark import read_results
+from .results import grouped, percent, remark, table_with_people, with_remarks
 from .settings import REPO_ROOT, command
-from .tables import text_table
 from .unlearning import METHODS
 
 AUDIT_FILE = REPO_ROOT / "data" / "results" / "audit.json"
@@ -32,17 +33,20 @@ def verdict(rows: Sequence[dict]) -> dict:
 
 
 def verdicts_table(runs: Sequence[dict], markdown: bool = False) -> str:
-    """Return a line per audited method: the most that came back (percent) by what the attacker holds. Notebook 10."""
+    """Return a line per audited method and setting: the most that came back (percent, mean over seeds) by what the
+    attacker holds. Notebook 10."""
     header = ["method", *(f"{holder} ↓" for holder in HOLDERS), "pairs (0.5)"]
-    rows = [[*header, "what won"] if markdown else header]
+    rows, remarks = [[*header, "what won"] if markdown else header], []
     order = {name: place for place, name in enumerate(METHODS)}
-    for run in sorted(runs, key=lambda run: (order.get(run["method"], len(order)), run["seed"])):
-        found = verdict(run["audit"])
-        title = METHODS[run["method"]].title if run["method"] in METHODS else run["method"]
-        auc = "–" if found["pairs"] is None else f"{found['pairs']:.2f}"
-        cells = [title, *(percent([found[holder]]) for holder in HOLDERS), auc]
-        rows.append([*cells, found["winner"]] if markdown else cells)
-    return text_table(rows, markdown)
+    for group, note in grouped(sorted(runs, key=lambda run: (order.get(run["method"], len(order)), run["seed"]))):
+        found, name = [verdict(run["audit"]) for run in group if "audit" in run], group[0]["method"]
+        pairs = [one["pairs"] for one in found if one["pairs"] is not None]
+        auc = f"{fmean(pairs):.2f}" if pairs else "–"
+        cells = [METHODS[name].title if name in METHODS else name]
+        cells += [*(percent([one[holder] for one in found]) for holder in HOLDERS), auc]
+        rows.append([*cells, " / ".join(dict.fromkeys(one["winner"] for one in found))] if markdown else cells)
+        remarks.append(remark(group, note))
+    return table_with_people(with_remarks(rows, remarks), runs, markdown)
 
 
 @command

@@ -23,6 +23,7 @@ from .benchmark import (
 )
 from .datasets import FaceDataset, load_faces
 from .retrieval import Examination, RetrievalScores, examine, retrieval_scores
+from .runner import refuse
 from .settings import BUILD_DIR, one_of, resolve_device
 from .splits import Splits, make_splits
 from .training import Recogniser
@@ -114,9 +115,13 @@ class Workbench:
         return results_table(run_benchmark(replace(self.plan, methods=names), self.results), narrow=True)
 
     def results_of(self, *names: str) -> dict[str, dict]:
-        """Return the results rows of the references and some methods, by name; what is missing runs. Notebook 08."""
-        rows = run_benchmark(replace(self.plan, methods=names), self.results)["runs"]
-        return {row["method"]: row for row in rows}
+        """Return the results rows of the references and some methods, by name; what is missing runs. Notebook 08.
+
+        What diverged has no row; raises CourseError for what failed.
+        """
+        results = run_benchmark(replace(self.plan, methods=names), self.results)
+        refuse(results.get("failed", ()))
+        return {row["method"]: row for row in results["runs"] if "error" not in row}
 
 
 def open_workbench(

@@ -69,6 +69,7 @@ def features(task: Task, photos: np.ndarray) -> Tensor:
     "esc",
     EscConfig,
     title="Erasing a subspace (ESC)",
+    kind="wrapper",
     needs=("forget",),
     source="Lee et al., CVPR 2025 (arXiv 2504.02199)",
     notebook="07",

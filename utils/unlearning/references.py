@@ -18,7 +18,15 @@ class NoConfig:
     """A method with nothing to set."""
 
 
-@method("original", NoConfig, title="Original model", needs=(), source="the model as it was trained", notebook="02")
+@method(
+    "original",
+    NoConfig,
+    title="Original model",
+    kind="reference",
+    needs=(),
+    source="the model as it was trained",
+    notebook="02",
+)
 def original(task: Task, config: NoConfig) -> None:
     """Change nothing: the level that forgetting starts from. Introduced in notebook 02."""
 
@@ -27,6 +35,7 @@ def original(task: Task, config: NoConfig) -> None:
     "retrain",
     TrainConfig,
     title="Retrained without them",
+    kind="reference",
     needs=("kept",),
     labels=("kept",),
     source="the reference of the unlearning literature: no trace of training on the forget set",
@@ -72,6 +81,7 @@ def retain_side_only(step: int) -> tuple[bool, bool]:
     "finetune",
     FinetuneConfig,
     title="Fine-tune on the rest",
+    kind="reference",
     needs=("kept",),
     labels=("kept",),
     source="generic baseline, also called catastrophic forgetting",

@@ -66,6 +66,7 @@ class Method:
     `needs` and `optional` name pools of training photos ("forget", "kept"); a pool is optional if the method can do
     without it (retain_per_step = 0). `labels` names the pools whose identities it must be told. `full` is what the
     full profile sets differently, `grid` what was tried on the dev-forget people, `caveat` what could not be verified.
+    `kind`: one that gives other "weights", a "wrapper" that adds a part to the network, or a "reference".
     """
 
     name: str
@@ -80,6 +81,7 @@ class Method:
     full: dict = field(default_factory=dict)
     grid: dict[str, tuple] = field(default_factory=dict)
     caveat: str = ""
+    kind: str = "weights"
 
 
 METHODS: dict[str, Method] = {}

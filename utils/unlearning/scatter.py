@@ -119,6 +119,7 @@ def look(task: Task, photos: np.ndarray) -> Tensor:
     "gather_scatter",
     ScatterConfig,
     title="Gather and scatter",
+    kind="wrapper",
     needs=("forget", "kept"),
     labels=(),
     notebook="08",
