@@ -505,7 +505,7 @@ def test_bad_input_gets_one_sentence(case):
 @pytest.fixture
 def tiny_world(monkeypatch, tiny_faces, own_cache):
     """Let the audit open the tiny data set in place of the default one."""
-    monkeypatch.setattr(au, "load_faces", lambda *_, **__: tiny_faces)
+    monkeypatch.setattr(benchmark, "load_faces", lambda *_, **__: tiny_faces)
 
 
 def tiny_plan(*methods: str) -> Plan:
@@ -520,6 +520,7 @@ def test_audits_are_kept_and_not_repeated(tiny_world, tmp_path, monkeypatch):
     first = au.run_audit(tiny_plan("retrain", "dispersion"), out, attacks=attacks, progress=False)
     assert first == json.loads(out.read_text()) and first["schema"] == benchmark.SCHEMA
     assert [run["method"] for run in first["runs"]] == ["retrain", "dispersion"]
+    assert all(run["n_photos"] == 120 and run["dataset_name"] == "tiny" for run in first["runs"])
     assert all([row["attack"] for row in run["audit"]] == attacks for run in first["runs"])
     again = au.run_audit(tiny_plan("retrain", "dispersion", "esc"), out, attacks=attacks, progress=False)
     assert len(calls) == 3 and again["runs"][:2] == first["runs"]
@@ -535,7 +536,8 @@ def test_the_command_prints_a_table_or_one_sentence(tiny_world, tmp_path, capsys
     flags = ["--forget", "2", "--train-epochs", "1", "--quiet", "--device", "cpu", "--out", str(tmp_path / "a.json")]
     assert au.main(["--methods", "retrain", "--attacks", "search,pairs", *flags]) == 0
     printed = capsys.readouterr().out
-    assert "stated target" in printed and "retrain" in printed and printed.count("\n") == 4
+    assert "stated target" in printed and "retrain" in printed and printed.count("\n") == 5
+    assert "Forgotten (tiny, 2), drawn by seed: seed 0: " in printed
     assert au.main(["--methods", "retrian", *flags]) == 2
     assert capsys.readouterr().err.startswith("error: Unknown method 'retrian'")
     assert au.main(["--methods", "retrain", "--attacks", "x", *flags]) == 2

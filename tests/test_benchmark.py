@@ -48,9 +48,13 @@ def test_results_follow_the_schema(tiny_world, tmp_path):
         assert POOL_KEYS <= row["forget"].keys() and "lookalike_fmr" in row["forget"]
         assert POOL_KEYS <= row["retain"].keys() and POOL_KEYS <= row["unseen"].keys()
         assert {"r1", "map"} <= row["chance"].keys() and len(row["forget_ids"]) == row["n_forget"] == 2
+        assert row["n_photos"] == 120 and row["dataset_name"] == "tiny" and row["data_hash"] == row["fingerprint"]
+        assert row["n_queries"].keys() == {"forget", "retain", "unseen"} and row["n_queries"]["forget"] > 0
+        assert row["git"] and row["asked"] is False
         assert row["peak_memory_mb"] > 0 and row["gallery_size"] > 0 and row["n_identities"] == 12
         assert all(0 <= row[pool]["r1"] <= 1 for pool in ("forget", "retain", "unseen"))
     assert results["runs"][2]["config"]["steps"] == 2
+    assert [row["kind"] for row in results["runs"]] == ["reference", "reference", "weights"]
 
 
 def test_an_interrupted_run_resumes_where_it_stopped(tiny_world, tmp_path, monkeypatch):

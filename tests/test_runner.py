@@ -79,12 +79,12 @@ def test_what_dies_raises_or_diverges_is_named_and_the_others_are_done(tmp_path)
     assert {row["method"] for row in content["failed"]} == {"dies", "raises"}
 
 
-@pytest.mark.parametrize("how", ["group", "parent", "killed"])
+@pytest.mark.parametrize("how", ["group", "killed"])
 def test_an_interrupted_batch_keeps_what_is_done_and_leaves_nobody(tmp_path, how):
     running, out = start(tmp_path, "fine,sleeps,sleeps,sleeps"), tmp_path / "r.json"
     assert until(lambda: out.exists() and len(ResultStore(out).rows()) == 1)
     assert len(processes_of(running.pid)) > 2
-    (os.killpg if how == "group" else os.kill)(running.pid, signal.SIGKILL if how == "killed" else signal.SIGINT)
+    (os.kill if how == "killed" else os.killpg)(running.pid, signal.SIGKILL if how == "killed" else signal.SIGINT)
     said, _ = running.communicate(timeout=30)
     assert running.returncode == (-signal.SIGKILL if how == "killed" else 130)
     assert how == "killed" or said.strip() == "Stopped."

@@ -55,6 +55,25 @@ def test_inputs_are_never_mutated_and_the_model_moves(name, tiny_recogniser, tin
     assert np.array_equal(labels, tiny_splits.faces.labels)
     assert outcome.model is not tiny_recogniser.model and not same(model, network(outcome.model).state_dict())
     assert len(outcome.history) == 3 and outcome.seconds > 0 and outcome.images_processed > 0
+    assert is_of_its_kind(name, outcome.model, tiny_recogniser.model)
+
+
+def is_of_its_kind(name, model, old) -> bool:
+    """Say whether a method is called a wrapper if, and only if, it added a part to the network."""
+    return (METHODS[name].kind == "wrapper") == (model.state_dict().keys() != old.state_dict().keys())
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in (*STEPWISE, "retrain")])
+def test_what_adds_a_part_to_the_network_is_called_a_wrapper(name, tiny_recogniser, tiny_splits):
+    options = {"epochs": 1} if "epochs" in METHODS[name].config.__dataclass_fields__ else {}
+    outcome = run(name, tiny_recogniser, tiny_splits, **options)
+    assert is_of_its_kind(name, outcome.model, tiny_recogniser.model)
+
+
+def test_yardsticks_are_called_references():
+    found = [name for name, entry in METHODS.items() if entry.kind == "reference"]
+    assert found == ["original", "retrain", "finetune"]
+    assert {entry.kind for entry in METHODS.values()} == {"weights", "wrapper", "reference"}
 
 
 @pytest.mark.parametrize("name", [n for n in STEPWISE if getattr(METHODS[n].config(), "moves", "") != "both"])

@@ -253,7 +253,7 @@ def forgotten(runs: Iterable[Mapping]) -> list[str]:
     lines = []
     for (where, number, how), sets in found.items():
         most, told = NAMES if len(sets) == 1 else NAMES_A_SEED, []
-        for people, seeds in sets.items():
+        for people, seeds in sorted(sets.items(), key=lambda item: min(item[1])):
             drawn = f"seed {', '.join(map(str, sorted(seeds)))}: " if how == "drawn by seed" else ""
             told.append(drawn + people_text(json.loads(people) or [], most))
         named = "; ".join(filter(None, told))
