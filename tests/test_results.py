@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import pytest
-
 from filelock import FileLock, Timeout
 
 from utils import sequence
