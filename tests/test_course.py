@@ -292,7 +292,7 @@ def test_pages_link_to_their_neighbours(pages):
 
 def test_the_first_page_is_a_contents_table(pages):
     index = pages["index.html"]
-    assert index.count("<img") == 2 and index.count("not run here yet") == 2
+    assert index.count("<img") == 2 and index.count("running not measured here") == 2
     assert "00 · A small lesson" in index and "How is $x_i$ found in a gallery?" in index
 
 
