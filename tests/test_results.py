@@ -66,3 +66,20 @@ def test_requests_of_other_methods_stay_in_the_file(tmp_path, monkeypatch):
     found = sequence.run_sequence(["original", "dispersion"], out, seeds=1, fresh=True, progress=False)
     assert [row["method"] for row in found] == ["original", "dispersion"]
     assert [row["method"] for row in sequence.read_sequence(out)] == ["esc", "original", "dispersion"]
+
+
+def test_a_table_prints_as_text_and_shows_as_html():
+    from IPython.core.formatters import DisplayFormatter
+
+    from utils.tables import Table, text_table
+
+    table = text_table([["method", "score ↓"], ["a & b", 12], ["longer name", "1.0 ± 0.5"]])
+    assert table == "method       score ↓\na & b        12\nlonger name  1.0 ± 0.5" == str(table)
+    shown, _ = DisplayFormatter().format(table)
+    assert shown["text/plain"] == str(table)
+    assert shown["text/html"] == (
+        "<table><thead>\n<tr><th>method</th><th>score ↓</th></tr>\n</thead><tbody>\n"
+        "<tr><td>a &amp; b</td><td>12</td></tr>\n<tr><td>longer name</td><td>1.0 ± 0.5</td></tr>\n</tbody></table>"
+    )
+    assert Table() == "" and not Table()
+    assert text_table([["a"], ["1"]], markdown=True) == "| a |\n| --- |\n| 1 |"

@@ -46,7 +46,7 @@ COVER_WIDTH = 480  # pixels of a picture in the contents table
 MINUTES_FILE = REPO_ROOT / "docs" / "minutes.json"
 MINUTES = re.compile(r"^Minutes: .*?(?= · |$)", re.MULTILINE)  # the claim in a notebook's first cell
 WORDS_A_MINUTE, SECONDS_A_LINE, UNREAD = 200, 5, {"setup", "injected-parameters"}
-NUMBER = re.compile(r"\W*\d[\d.,]*( ±.*| ?%|)")  # a cell that is lined up at the right
+NUMBER = re.compile(r"–|[-+−]?\d[\d.,]*(e[-+]\d+)? ?(%|±.*|\(.*\))?")  # a cell that is lined up at the right
 STYLE = """
 *{box-sizing:border-box}
 body{margin:0 auto;max-width:54rem;padding:0 1rem 3rem;color:#1c1c1c;background:#fff;
@@ -60,19 +60,21 @@ code{font-size:.92em;background:#f3f4f6;padding:.08em .25em;border-radius:3px}
 pre code{background:none;padding:0}
 .highlight,.rendered_html pre{background:#f6f8fa;border-left:3px solid #9db4cc;border-radius:3px;margin:.6rem 0}
 .output{margin:.2rem 0 1.2rem}.output_stderr{background:#fff3f0}
-.output,.rendered_html{overflow-x:auto}
 .scroll{overflow-x:auto;margin:.6rem 0}
-table{border-collapse:collapse;font-size:.95rem}
-th,td{border-bottom:1px solid #ddd;padding:.35rem .7rem;text-align:left;vertical-align:top}
-.number{text-align:right}
-.scroll .name{position:sticky;left:0;background:#fff;box-shadow:1px 0 #ddd;overflow-wrap:break-word;min-width:6.5rem}
+table{border-collapse:separate;border-spacing:0;font-size:.9rem}
+th,td{border-bottom:1px solid #ddd;padding:.35rem .5rem;text-align:left;vertical-align:top}
+.number{text-align:right}td.number{white-space:nowrap}
+.scroll .name{position:sticky;left:0;background:#fff;box-shadow:1px 0 #ddd;min-width:6.5rem}
 .setup summary{color:#555;font-size:.9rem;cursor:pointer}
 math[display=block]{overflow-x:auto;margin:.8rem 0}
 .contents td:first-child{width:14rem}.contents td:last-child{white-space:nowrap}
 @media(max-width:40rem){body{font-size:1rem}
- .scroll table{font-size:.78rem;line-height:1.35}.scroll th,.scroll td{padding:.3rem .35rem}
+ .scroll{margin:.6rem -1rem}.scroll table{font-size:.72rem;line-height:1.35}
+ .scroll th,.scroll td{padding:.3rem .2rem;white-space:normal}.scroll .name{min-width:5.6rem;padding-left:.4rem}
+ pre{font-size:.72rem}
  .contents tr,.contents td{display:block;width:auto!important;border:0;padding:.2rem 0}
- .contents tr{border-bottom:1px solid #ddd;padding:.8rem 0}.contents thead{display:none}}
+ .contents tr{border-bottom:1px solid #ddd;padding:.8rem 0}.contents thead{display:none}
+ .contents td:last-child::before{content:"Minutes: "}}
 """
 
 
@@ -275,14 +277,14 @@ def offline(html: str, folder: Path, site: Path) -> str:
 
 def readable(table: Tag) -> None:
     """Mark the column of names, which stays in sight when a wide table is moved, and the cells that are numbers."""
-    rows = [row.find_all(["th", "td"]) for row in table.find_all("tr")]
-    heads = [cell.get_text(strip=True) for cell in rows[0]] if rows else []
-    place = heads.index("method") if "method" in heads else 0
-    for row in rows:
-        for column, cell in enumerate(row):
-            kind = "name" if column == place else "number" if NUMBER.fullmatch(cell.get_text(strip=True)) else ""
-            cell["class"] = [kind] if kind else []
-            if cell.string and "± " in cell.string:
+    columns = list(zip(*(row.find_all(["th", "td"]) for row in table.find_all("tr")), strict=False))
+    heads = [column[0].get_text(strip=True) for column in columns]
+    names = heads.index("method") if "method" in heads else 0
+    for place, column in enumerate(columns):
+        numbers = [bool(NUMBER.fullmatch(cell.get_text(strip=True))) for cell in column]
+        for cell, number in zip(column, [any(numbers[1:]), *numbers[1:]], strict=True):
+            cell["class"] = "name" if place == names else "number" if number else ""
+            if cell.string:
                 cell.string = cell.string.replace("± ", "±\N{NO-BREAK SPACE}")
 
 
@@ -368,7 +370,7 @@ def build_site(
         minutes = minutes_text(notebook, seconds.get(name))
         entries.append(SimpleNamespace(name=name, title=titles[name], question=question, cover=cover, minutes=minutes))
     heading = "<h1>Face identity unlearning: the course</h1>"
-    table = offline(f"<h2>Results of the last run</h2>{results.html()}", site, site) if results else ""
+    table = offline(f"<h2>Results of the last run</h2>{results._repr_html_()}", site, site) if results else ""
     more = build_documents(documents, site)
     links = " · ".join(f'<a href="{name}.html">{escape(title)}</a>' for name, title in more.items())
     further = f"<p>Also: {links}</p>" if links else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from typing import Any
 
 
 class Table(str):
@@ -20,17 +21,18 @@ class Table(str):
         table.rows = rows
         return table
 
-    def html(self) -> str:
+    def _repr_html_(self) -> str:
         """Return the same cells as an HTML table, a line for each row."""
+        kinds = ["th", *["td"] * len(self.rows)]
         head, *body = (
             "<tr>" + "".join(f"<{kind}>{escape(cell)}</{kind}>" for cell in row) + "</tr>"
-            for kind, row in zip(["th"] + ["td"] * len(self.rows), self.rows, strict=False)
+            for kind, row in zip(kinds, self.rows, strict=False)
         )
         return "\n".join(["<table><thead>", head, "</thead><tbody>", *body, "</tbody></table>"])
 
-    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
-        """Give a notebook both forms."""
-        return {"text/plain": str(self), "text/html": self.html()}
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Write the text as it is where there is no HTML, not in quotes as other text."""
+        printer.text(str(self))
 
 
 def text_table(rows: Iterable[Sequence[object]], markdown: bool = False) -> str:
