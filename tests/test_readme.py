@@ -1,8 +1,7 @@
-"""The README is one page; every link and command in it leads somewhere; what commands write is up to date."""
+"""The README is one page, and what commands write into documents and notebooks is up to date."""
 
 from __future__ import annotations
 
-import importlib
 import re
 
 import pytest
@@ -15,7 +14,6 @@ from utils.unlearning import METHODS
 
 README = REPO_ROOT / "README.md"
 TEXT = README.read_text(encoding="utf-8") if README.exists() else ""
-MODULES = sorted(set(re.findall(r"python3? -m (utils[\w.]*)", TEXT)))
 
 
 def links() -> list[str]:
@@ -24,17 +22,8 @@ def links() -> list[str]:
     return [target.split("#")[0] for target in targets if not re.match(r"[a-z]+:|#", target)]
 
 
-def commands() -> str:
-    """What stands in code blocks and code spans, continued lines joined."""
-    return "\n".join(re.findall(r"```.*?```|`[^`]+`", TEXT, re.DOTALL)).replace("\\\n", " ")
-
-
 def test_there_is_a_readme():
     assert README.exists(), "README.md is missing"
-
-
-def test_relative_links_exist():
-    assert [target for target in links() if not (REPO_ROOT / target).exists()] == []
 
 
 def test_the_readme_is_one_page():
@@ -48,23 +37,8 @@ def test_the_list_names_the_notebooks_on_disk():
     assert sum(bool(re.match(r"- \d\d \[", line)) for line in TEXT.splitlines()) == len(on_disk) == 12
 
 
-def test_make_targets_exist():
-    makefile = (REPO_ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split())
-    named = set(re.findall(r"(?:^|[`\s;&])make ([a-z]+)", commands(), re.MULTILINE))
-    assert named <= targets
-    assert {"run", "test", "lab"} <= named
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_modules_run_and_know_the_flags_named(module: str, capsys):
-    with pytest.raises(SystemExit) as done:
-        importlib.import_module(module).main(["--help"])
-    printed = capsys.readouterr().out
-    assert not done.value.code
-    for command in re.findall(rf"-m {re.escape(module)}( [^\n`]*)", commands()):
-        unknown = [flag for flag in re.findall(r"\s(--[a-z-]+)", command) if flag not in printed]
-        assert not unknown, f"python -m {module} knows no {unknown}"
+def test_three_commands_are_enough_to_begin():
+    assert {"run", "test", "lab"} <= set(re.findall(r"^make ([a-z]+)", TEXT, re.MULTILINE))
 
 
 def test_the_picture_is_the_cover_of_notebook_00():
