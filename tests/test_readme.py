@@ -101,6 +101,8 @@ def test_every_method_has_its_budget_in_the_guide():
     assert "Gather and scatter (22,096)" in overview.budgets()
     text = overview.budgets()
     assert all(METHODS[name].title in text for name in overview.runs_by_method() if name != "original")
+    (claimed,) = re.findall(r"Keep to ([\d,]+) images", (REPO_ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    assert f"to {claimed} |" in text, "the guide's number is where a row of the table ends"
 
 
 def test_reading_minutes_by_hand():
