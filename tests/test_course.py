@@ -17,6 +17,7 @@ import pytest
 
 from utils import course
 from utils.settings import REPO_ROOT, CourseError
+from utils.tables import Table
 
 site = pytest.importorskip("utils.site", reason="latex2mathml is installed by make")
 
@@ -292,7 +293,7 @@ def test_pages_link_to_their_neighbours(pages):
 
 def test_the_first_page_is_a_contents_table(pages):
     index = pages["index.html"]
-    assert index.count("<img") == 2 and index.count("not run here yet") == 2
+    assert index.count("<img") == 2 and index.count("running not measured here") == 2
     assert "00 · A small lesson" in index and "How is $x_i$ found in a gallery?" in index
 
 
@@ -315,6 +316,39 @@ def test_the_cover_is_the_tagged_picture_or_the_last():
     assert cover(figure(1, "cover"), figure(2)) == cover(figure(1))
     assert cover(figure(1), figure(2)) == cover(figure(2)) != cover(figure(1))
     assert cover(nbformat.v4.new_code_cell("x")) == ""
+
+
+def test_the_setup_is_folded_and_other_code_is_open(tmp_path):
+    new = nbformat.v4
+    cells = [new.new_code_cell("fetch()", metadata={"tags": ["setup"]}), new.new_code_cell("look()")]
+    html = site.offline(site.body_of(new.new_notebook(cells=cells), tmp_path), tmp_path, tmp_path)
+    (fold,) = re.findall(r"<details.*?</details>", html, re.DOTALL)
+    assert "fetch" in fold and "look" not in fold and "look" in html and "<summary>Set-up" in fold
+
+
+def test_a_wide_table_scrolls_alone_and_the_names_stay_in_sight(tmp_path):
+    table = Table(
+        [["data", "method", "mAP ↑", "winner"], ["lfw", "SCRUB", "99.0 ± 1.5", "2 photos"], ["", "–", "–", ""]]
+    )
+    html = site.offline(table._repr_html_(), tmp_path, tmp_path)
+    assert html.startswith('<div class="scroll"><table>') and html.endswith("</table></div>")
+    assert '<th class="name">method</th>' in html and '<td class="name">SCRUB</td>' in html
+    assert '<th class="number">mAP ↑</th>' in html and "99.0 ±\N{NO-BREAK SPACE}1.5" in html
+    assert '<td class="number">99.0' in html and '"number">2 photos' not in html and '"name">lfw' not in html
+    without = site.offline(Table([["", "found"], ["mean", "7%"]])._repr_html_(), tmp_path, tmp_path)
+    assert '<td class="name">mean</td><td class="number">7%</td>' in without
+
+
+@pytest.mark.parametrize("text", ["9", "1.4", "12.5 ± 3.0", "22,096", "7%", "-0.2", "1e-05", "–", "12 (3)", "+0.1"])
+def test_numbers_are_lined_up_at_the_right(text, tmp_path):
+    assert f'<td class="number">{text[:2]}' in site.offline(
+        Table([["a", "b"], ["x", text]])._repr_html_(), tmp_path, tmp_path
+    )
+
+
+@pytest.mark.parametrize("text", ["seen", "2 photos", "09 Benchmark", "a1", "", "3D"])
+def test_words_are_not_lined_up_as_numbers(text, tmp_path):
+    assert '"number"' not in site.offline(Table([["a", "b"], ["x", text]])._repr_html_(), tmp_path, tmp_path)
 
 
 def test_a_formula_that_is_not_understood_stays_readable():

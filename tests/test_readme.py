@@ -1,21 +1,19 @@
-"""The README is one page; every link and command in it leads somewhere; what commands write is up to date."""
+"""The README is one page, and what commands write into documents and notebooks is up to date."""
 
 from __future__ import annotations
 
-import importlib
 import re
 
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from utils import overview, settings
-from utils.course import find_notebooks, read, write_state
+from utils import overview, settings, site
+from utils.course import NOTEBOOK_DIR, find_notebooks, read, write_state
 from utils.settings import REPO_ROOT, CourseError
 from utils.unlearning import METHODS
 
 README = REPO_ROOT / "README.md"
 TEXT = README.read_text(encoding="utf-8") if README.exists() else ""
-MODULES = sorted(set(re.findall(r"python3? -m (utils[\w.]*)", TEXT)))
 
 
 def links() -> list[str]:
@@ -24,17 +22,8 @@ def links() -> list[str]:
     return [target.split("#")[0] for target in targets if not re.match(r"[a-z]+:|#", target)]
 
 
-def commands() -> str:
-    """What stands in code blocks and code spans, continued lines joined."""
-    return "\n".join(re.findall(r"```.*?```|`[^`]+`", TEXT, re.DOTALL)).replace("\\\n", " ")
-
-
 def test_there_is_a_readme():
     assert README.exists(), "README.md is missing"
-
-
-def test_relative_links_exist():
-    assert [target for target in links() if not (REPO_ROOT / target).exists()] == []
 
 
 def test_the_readme_is_one_page():
@@ -48,27 +37,12 @@ def test_the_list_names_the_notebooks_on_disk():
     assert sum(bool(re.match(r"- \d\d \[", line)) for line in TEXT.splitlines()) == len(on_disk) == 12
 
 
-def test_make_targets_exist():
-    makefile = (REPO_ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split())
-    named = set(re.findall(r"(?:^|[`\s;&])make ([a-z]+)", commands(), re.MULTILINE))
-    assert named <= targets
-    assert {"run", "test", "lab"} <= named
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_modules_run_and_know_the_flags_named(module: str, capsys):
-    with pytest.raises(SystemExit) as done:
-        importlib.import_module(module).main(["--help"])
-    printed = capsys.readouterr().out
-    assert not done.value.code
-    for command in re.findall(rf"-m {re.escape(module)}( [^\n`]*)", commands()):
-        unknown = [flag for flag in re.findall(r"\s(--[a-z-]+)", command) if flag not in printed]
-        assert not unknown, f"python -m {module} knows no {unknown}"
+def test_three_commands_are_enough_to_begin():
+    assert {"run", "test", "lab"} <= set(re.findall(r"^make ([a-z]+)", TEXT, re.MULTILINE))
 
 
 def test_the_picture_is_the_cover_of_notebook_00():
-    from utils.course import NOTEBOOK_DIR, README_PICTURE, read
+    from utils.course import README_PICTURE
     from utils.site import picture_of
 
     assert README_PICTURE.relative_to(REPO_ROOT).as_posix() in links()
@@ -127,12 +101,18 @@ def test_every_method_has_its_budget_in_the_guide():
     assert "Gather and scatter (22,096)" in overview.budgets()
     text = overview.budgets()
     assert all(METHODS[name].title in text for name in overview.runs_by_method() if name != "original")
+    (claimed,) = re.findall(r"Keep to ([\d,]+) images", (REPO_ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    assert f"to {claimed} |" in text, "the guide's number is where a row of the table ends"
 
 
 def test_reading_minutes_by_hand():
-    cells = [new_markdown_cell("word " * 300 + "[two words](a/long/address.md)"), new_code_cell("a = 1\n\nb = 2")]
+    claim = "\n\nMinutes: reading 99, running 7 · easy"  # the claim itself is not read, what follows is
+    cells = [
+        new_markdown_cell("word " * 300 + "[two words](a/long/address.md)" + claim),
+        new_code_cell("a = 1\n\nb = 2"),
+    ]
     setup = new_code_cell("x\n" * 50, metadata={"tags": ["setup"]})
-    assert overview.reading_minutes(new_notebook(cells=[*cells, setup])) == pytest.approx(302 / 200 + 2 * 5 / 60)
+    assert site.reading_minutes(new_notebook(cells=[*cells, setup])) == pytest.approx(304 / 200 + 2 * 5 / 60)
 
 
 def test_running_minutes_come_from_a_whole_default_run(tmp_path):
@@ -154,23 +134,77 @@ def test_running_minutes_come_from_a_whole_default_run(tmp_path):
 
 def test_minutes_not_measured_are_called_so():
     notebook = new_notebook(cells=[new_markdown_cell("word " * 400)])
-    assert overview.minutes_text(notebook, None) == "reading 2, running not measured here"
-    assert overview.minutes_text(notebook, 130.0) == "reading 2, running 2"
+    assert site.minutes_text(notebook, None) == "reading 2, running not measured here"
+    assert site.minutes_text(notebook, 130.0) == "reading 2, running 2"
+
+
+ALL = [*find_notebooks(), *find_notebooks(NOTEBOOK_DIR / "solutions")]
+
+
+def words_of(path) -> str:
+    """The Markdown of a document without what commands write, or of a notebook without its line of minutes."""
+    if path.suffix == ".md":
+        return overview.BLOCK.sub("", path.read_text(encoding="utf-8"))
+    cells = [cell.source for cell in read(path).cells if cell.cell_type == "markdown"]
+    return site.MINUTES.sub("", "\n".join(cells))
+
+
+@pytest.mark.parametrize("path", [*overview.pages(), *ALL], ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_notebooks_minutes_are_told_by_the_command_alone(path):
+    claims = [line for line in words_of(path).splitlines() if re.search(r"\d+[ -]?min(ute)?s?\b", line)]
+    assert [line for line in claims if not re.search("agenda|slot", line)] == []
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_notebooks_hold_todays_address_and_minutes(path):
+    notebook, place = read(path), path.relative_to(REPO_ROOT).as_posix()
+    assert overview.stamped(notebook, place) == notebook, "run python -m utils.overview --write"
+    assert f"Minutes: {overview.minutes()[NOTEBOOK_DIR / path.name]} · " in notebook.cells[0].source
+
+
+def test_every_list_of_minutes_says_the_same(tmp_path):
+    from utils.course import make_site
+
+    said = list(overview.minutes().values())
+    assert len(said) == 12 and all(re.fullmatch(r"reading \d+, running \d+", text) for text in said)
+    assert re.findall(r"\*\((.*)\)\*", overview.contents()) == said
+    assert re.findall(r"\| (reading.*) \|", overview.timetable()) == said
+    make_site(build=tmp_path)
+    index = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    assert re.findall(r"<td[^>]*>(reading [^<]*)</td>", index) == said
+
+
+def test_a_slot_of_the_agendas_is_long_enough_for_a_whole_notebook():
+    text = (REPO_ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
+    slots = re.findall(r"^\| (\d+) \| \[[^]]*\]\(../notebooks/([\w.]+)\) \|", text, re.MULTILINE)
+    assert len(slots) >= 3  # those with sections named take a part only
+    for slot, name in slots:
+        needed = sum(map(int, re.findall(r"\d+", overview.minutes()[NOTEBOOK_DIR / name])))
+        assert int(slot) >= needed, name
 
 
 def test_the_address_stands_in_one_place(monkeypatch):
-    texts = {path: overview.BLOCK.sub("", path.read_text(encoding="utf-8")) for path in overview.pages()}
-    texts |= {path: path.read_text(encoding="utf-8") for path in (REPO_ROOT / "utils").rglob("*.py")}
-    assert [path.name for path, text in texts.items() if settings.REPOSITORY in text] == ["settings.py"]
-    assert texts[REPO_ROOT / "utils" / "settings.py"].count(settings.REPOSITORY) == 1
+    """Everywhere else a command writes it, so another address leaves no trace of the old one."""
+    old = settings.REPOSITORY
+    names = ("**/*.py", "*.md", "docs/*.md", "data/*.md", "*.toml", "*.cff", "*.yml", "Makefile", ".github/**/*.yml")
+    files = {path for name in names for path in REPO_ROOT.glob(name) if ".venv" not in path.parts}
+    texts = {path: overview.BLOCK.sub("", path.read_text(encoding="utf-8")) for path in files}
+    assert [path.name for path, text in texts.items() if old in text] == ["settings.py"]
+    assert texts[REPO_ROOT / "utils" / "settings.py"].count(old) == 1
     assert ("not published yet" in TEXT) == (not settings.PUBLISHED)
     monkeypatch.setattr(settings, "REPOSITORY", "somebody/elsewhere")
     monkeypatch.setattr(settings, "PUBLISHED", True)
     assert "github/somebody/elsewhere/blob" in overview.links() and "not published" not in overview.links()
+    for path in ALL:
+        place = path.relative_to(REPO_ROOT).as_posix()
+        moved = "\n".join(cell.source for cell in overview.stamped(read(path), place).cells)
+        assert old not in moved and moved.count("somebody/elsewhere") == 2, path.name
+        assert f"github/somebody/elsewhere/blob/main/{place})" in moved
+        assert "https://github.com/somebody/elsewhere course\n" in moved  # where the cell looks for it afterwards
 
 
-def test_the_notebooks_name_the_same_address():
-    pattern = r"github(?:\.com)?/([\w-]+/[\w-]+)(?=/blob/main/notebooks|[\\\s\"]|$)"
-    for path in [*find_notebooks(), *find_notebooks(REPO_ROOT / "notebooks" / "solutions")]:
-        named = re.findall(pattern, "\n".join(cell.source for cell in read(path).cells if cell.source), re.MULTILINE)
-        assert set(named) == {settings.REPOSITORY}, path.name
+def test_a_notebook_without_a_place_for_the_minutes_is_one_sentence():
+    notebook = read(ALL[0])
+    notebook.cells[0].source = notebook.cells[0].source.replace("Minutes: ", "About ")
+    with pytest.raises(CourseError, match=r"^00_start_here.ipynb has 0 lines like 'Minutes: .*' in cell 00-01"):
+        overview.stamped(notebook, "notebooks/00_start_here.ipynb")

@@ -156,3 +156,20 @@ def test_a_table_shows_what_diverged_what_failed_and_who(tmp_path):
         assert "Forgotten (mine, 2), drawn by seed: seed 0: Ann, Bo." in table
     epochs = results_table({"runs": [good, {**good, "train": {"epochs": 32}}]}).splitlines()
     assert epochs[1].endswith("epochs 8") and epochs[2].endswith("epochs 32")
+
+
+def test_a_table_prints_as_text_and_shows_as_html():
+    from IPython.core.formatters import DisplayFormatter
+
+    from utils.tables import Table, text_table
+
+    table = text_table([["method", "score ↓"], ["a & b", 12], ["longer name", "1.0 ± 0.5"]])
+    assert table == "method       score ↓\na & b        12\nlonger name  1.0 ± 0.5" == str(table)
+    shown, _ = DisplayFormatter().format(table)
+    assert shown["text/plain"] == str(table)
+    assert shown["text/html"] == (
+        "<table><thead>\n<tr><th>method</th><th>score ↓</th></tr>\n</thead><tbody>\n"
+        "<tr><td>a &amp; b</td><td>12</td></tr>\n<tr><td>longer name</td><td>1.0 ± 0.5</td></tr>\n</tbody></table>"
+    )
+    assert Table() == "" and not Table()
+    assert text_table([["a"], ["1"]], markdown=True) == "| a |\n| --- |\n| 1 |"

@@ -229,7 +229,7 @@ def plain_search(case: AuditCase, model: FaceBackbone | None = None) -> dict:
     target="chance",
 )
 def search(case: AuditCase) -> dict:
-    """Search held-out queries in the gallery of held-out photos (A1)."""
+    """Search held-out queries in the gallery of held-out photos."""
     return plain_search(case)
 
 
@@ -241,7 +241,7 @@ def search(case: AuditCase) -> dict:
     target="chance",
 )
 def search_train(case: AuditCase) -> dict:
-    """Search forget people's training photos in the gallery and these same photos; none finds itself (A1)."""
+    """Search forget people's training photos in the gallery and these same photos; none finds itself."""
     photos = case.splits.photos("forget", "train")
     gallery = np.union1d(case.splits.gallery, photos)
     return searched(case, case.subject.rows(photos), photos, case.subject.rows(gallery), gallery)
@@ -295,7 +295,7 @@ def disturbed_rows(case: AuditCase, names: Sequence[str]) -> dict[str, Tensor]:
     target="chance",
 )
 def views(case: AuditCase) -> dict:
-    """Search with the mean embedding of a query and four versions of it (A1)."""
+    """Search with the mean embedding of a query and four versions of it."""
     versions = disturbed_rows(case, ("mirrored", "shifted right", "shifted down", "cropped"))
     mean = torch.stack([case.subject.rows(case.queries), *versions.values()]).mean(dim=0)
     gallery = case.splits.gallery
@@ -310,7 +310,7 @@ def views(case: AuditCase) -> dict:
     target="chance",
 )
 def disturbed(case: AuditCase) -> dict:
-    """Search with queries turned, cut, blurred or lit otherwise; the score is the best of them (A11)."""
+    """Search with queries turned, cut, blurred or lit otherwise; the score is the best of them."""
     gallery = case.splits.gallery
     results = {
         name: searched(case, rows, case.queries, case.subject.rows(gallery), gallery)
@@ -342,7 +342,7 @@ def area_under_curve(higher: np.ndarray, lower: np.ndarray) -> float:
 
 
 def membership(case: AuditCase, parts: Sequence[str]) -> dict:
-    """Tell forget people from never-seen ones by the cosines between two photos of one person (A8a)."""
+    """Tell forget people from never-seen ones by the cosines between two photos of one person."""
     mine, others = pair_cosines(case, "forget", parts), pair_cosines(case, "unseen", ("query", "gallery"))
     if not len(others) or not len(mine):
         return cannot("needs two photos of a forgotten and of a never-seen person")
@@ -375,7 +375,7 @@ def mean_direction(rows: Tensor) -> Tensor:
 
 
 def template_search(case: AuditCase, make: Callable[[Tensor], Tensor]) -> dict:
-    """Search a gallery of one template per person, made of training photos (of gallery photos for the unseen) (A3)."""
+    """Search a gallery of one template per person, made of training photos (of gallery photos for the unseen)."""
     splits, people, rows = case.splits, [], []
     kept = np.concatenate([splits.photos("forget", "train"), sample(splits), splits.photos("unseen", "gallery")])
     labels = case.labels(kept)
@@ -445,7 +445,7 @@ def ridge_map(x: Tensor, y: Tensor, ridge: float) -> Tensor:
 
 
 def probe(case: AuditCase, shots: int, namer: Callable) -> dict:
-    """Teach a simple classifier everybody's name from a few photos each; ask it about held-out queries (A4)."""
+    """Teach a simple classifier everybody's name from a few photos each; ask it about held-out queries."""
     known, given = named_photos(case, shots)
     right = {}
     for pool in ("forget", "unseen"):
@@ -500,7 +500,7 @@ FITS: dict[str, Callable[[Tensor, Tensor], Tensor] | None] = {
 
 
 def cross_search(case: AuditCase, fit: Callable | None, back: bool) -> dict:
-    """Search the original's gallery with new queries, or (back) the new gallery with old queries (A2).
+    """Search the original's gallery with new queries, or (back) the new gallery with old queries.
 
     A map from the queries' model to the gallery's is fitted on retained people's training photos.
     """
@@ -564,7 +564,7 @@ def layer_search(case: AuditCase, parts: Sequence[str]) -> dict:
     target="retrained",
 )
 def layers(case: AuditCase) -> dict:
-    """Search with the pooled, whitened features of each earlier part; the score is the best of them (A5)."""
+    """Search with the pooled, whitened features of each earlier part; the score is the best of them."""
     earlier = [part for part in case.subject.seen if part != "embedding"]
     if not earlier:
         return cannot("the model names no earlier parts")
@@ -581,7 +581,7 @@ def layers(case: AuditCase) -> dict:
     target="retrained",
 )
 def layers_joined(case: AuditCase) -> dict:
-    """Search with the whitened features of all parts and the embedding, side by side (A6)."""
+    """Search with the whitened features of all parts and the embedding, side by side."""
     return layer_search(case, list(case.subject.seen))
 
 
@@ -598,7 +598,7 @@ def relearning_photos(case: AuditCase, with_forget: bool) -> np.ndarray:
 
 
 def relearn(case: AuditCase, with_forget: bool) -> dict:
-    """Fine-tune a copy for a few steps on a few photos; the score is the mean of the mAP along the way (A7).
+    """Fine-tune a copy for a few steps on a few photos; the score is the mean of the mAP along the way.
 
     The loss is the margin loss of a new head that starts at the people's centroids; BatchNorm statistics stay.
     """
@@ -655,7 +655,7 @@ def batch_norms(model: nn.Module) -> list[nn.Module]:
 )
 @torch.no_grad()
 def batchnorm(case: AuditCase) -> dict:
-    """Measure every BatchNorm's mean and variance again on retained people's training photos (A9)."""
+    """Measure every BatchNorm's mean and variance again on retained people's training photos."""
     model, photos = case.copy_of_model(), sample(case.splits)
     norms = batch_norms(model)
     if not norms or len(photos) < 2:
@@ -684,7 +684,7 @@ def weight_tables(model: nn.Module) -> list[Tensor]:
 )
 @torch.no_grad()
 def int8(case: AuditCase) -> dict:
-    """Round every weight to 255 levels per output channel (A9)."""
+    """Round every weight to 255 levels per output channel."""
     model = case.copy_of_model()
     for weight in weight_tables(model):
         step = weight.flatten(1).abs().amax(dim=1).clamp(min=1e-12).view(-1, *[1] * (weight.ndim - 1)) / 127
@@ -694,7 +694,7 @@ def int8(case: AuditCase) -> dict:
 
 @torch.no_grad()
 def pruned(case: AuditCase, share: float) -> dict:
-    """Set the smallest share of all weights to zero (A9)."""
+    """Set the smallest share of all weights to zero."""
     model = case.copy_of_model()
     tables = weight_tables(model)
     sizes = torch.cat([weight.abs().flatten() for weight in tables])
@@ -723,7 +723,7 @@ for _share in (0.1, 0.3):
 )
 @torch.no_grad()
 def averaged(case: AuditCase) -> dict:
-    """Take the mean of new and original weights and statistics, what was added left on or taken off: the best (A9)."""
+    """Take the mean of new and original weights and statistics, what was added left on or taken off: the best."""
     model, old = case.copy_of_model(), case.original.model.state_dict()
     core = innermost(model)
     mine = core.state_dict()
@@ -756,7 +756,7 @@ def innermost(model: FaceBackbone) -> FaceBackbone:
     target="chance",
 )
 def taken_off(case: AuditCase) -> dict:
-    """Search with the model inside a wrapper (A10)."""
+    """Search with the model inside a wrapper."""
     if inside(case.subject.model) is None:
         return cannot("nothing was added to the network")
     return plain_search(case, innermost(case.copy_of_model()))
@@ -772,7 +772,7 @@ def taken_off(case: AuditCase) -> dict:
 )
 @torch.no_grad()
 def head_rows(case: AuditCase) -> dict:
-    """Name the forget people's held-out photos: the original's embeddings against the rows of the new head (A10)."""
+    """Name the forget people's held-out photos: the original's embeddings against the rows of the new head."""
     splits, head = case.splits, case.subject.head
     if head is None or len(head.weight) != len(splits.trained):
         return cannot("the head holds no rows for them")

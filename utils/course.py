@@ -38,6 +38,7 @@ from utils.settings import (
     suggest,
     writable_folder,
 )
+from utils.tables import Table
 
 NOTEBOOK_DIR = REPO_ROOT / "notebooks"
 README_PICTURE = REPO_ROOT / "data" / "figures" / "before_after.png"  # the cover of the first notebook
@@ -342,11 +343,11 @@ def sync_setup(folder: Path = NOTEBOOK_DIR) -> list[str]:
     return changed
 
 
-def results_text(build: Path = BUILD_DIR) -> str:
-    """Return the table of build/results.json (method, forget, retain, unseen, seconds), or '' if there is none yet."""
+def results_text(build: Path = BUILD_DIR) -> Table:
+    """Return the table of build/results.json (method, forget, retain, unseen, seconds), empty if there is none yet."""
     path = build / "results.json"
     if not path.exists():
-        return ""
+        return Table()
     from utils.benchmark import results_table
 
     try:
@@ -360,14 +361,12 @@ def make_site(folder: Path = NOTEBOOK_DIR, build: Path = BUILD_DIR) -> Path:
     from utils.site import build_site
 
     state = read_state(build)
-    sources, seconds = {}, {}
+    sources = {}
     for path in find_notebooks(folder):
         executed = build / "notebooks" / path.name
-        ran = path.stem in state and executed.exists()
-        sources[path.stem] = executed if ran else path
-        seconds[path.stem] = state[path.stem]["seconds"] if ran else None
+        sources[path.stem] = executed if path.stem in state and executed.exists() else path
     documents = sorted((folder.parent / "docs").glob("*.md"))
-    return build_site(sources, build / "site", folder, seconds, results_text(build), documents)
+    return build_site(sources, build / "site", folder, results_text(build), documents)
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -21,6 +21,7 @@ from .backbones import BACKBONES, FaceBackbone, make_backbone
 from .heads import head_from_centroids, make_head
 from .settings import CourseError, cache_dir, command, one_of, resolve_device, seed_everything
 from .splits import Splits
+from .tables import text_table
 from .training import (
     EMBEDDED,
     MODEL_DIR,
@@ -191,12 +192,11 @@ def step_costs(
 
 def cost_table(rows: list[dict]) -> str:
     """Return the measured costs as text, with the minutes that 1,000 photos take per epoch."""
-    lines = [f"{'what moves, besides the head':<48}{'weights':>12}{'ms/photo':>10}{'min/1,000':>11}"]
+    lines = [["what moves, besides the head", "weights", "ms/photo", "min/1,000"]]
     for row in rows:
-        names = ", ".join(row["moving"]) or "nothing"
-        cost = row["ms_per_photo"]
-        lines.append(f"{names:<48}{row['weights']:>12,}{cost:>10.1f}{cost / 60:>11.2f}")
-    return "\n".join(lines)
+        names, cost = ", ".join(row["moving"]) or "nothing", row["ms_per_photo"]
+        lines.append([names, f"{row['weights']:,}", f"{cost:.1f}", f"{cost / 60:.2f}"])
+    return text_table(lines)
 
 
 @command

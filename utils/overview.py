@@ -1,4 +1,4 @@
-"""What README and the documents show of the results, written into them by one command: `python -m utils.overview`."""
+"""What README, documents and notebooks show of results, minutes and address, written into them by one command."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from PIL.PngImagePlugin import PngInfo
 
 from . import settings
 from .benchmark import Plan, open_splits, read_results
-from .course import find_notebooks, read, read_state
+from .course import NOTEBOOK_DIR, find_notebooks, read, read_state, setup_of
 from .figures import CHANCE, FORGET, INK, ORIGINAL, RETRAIN, UNSEEN
 from .results import by_setting, percent
 from .settings import BUILD_DIR, REPO_ROOT, CourseError, atomic_path, command
-from .site import plain, question_of, tags_of
+from .site import MINUTES, MINUTES_FILE, minutes_text, question_of, running_seconds
+from .solutions import SOLUTIONS, exercise_version, save
 from .tables import text_table
 from .unlearning import METHODS
 
 PAGES = ("README.md", "CONTRIBUTING.md", "docs/*.md")
+BADGE = re.compile(r"^\[!\[Open in Colab].*$", re.MULTILINE)
+CLONE = re.compile(r"!git clone .*")
 BLOCK = re.compile(r"(<!-- results: python -m (utils\.\w+) (.*?) -->\n)(.*?)(<!-- /results -->)", re.DOTALL)
 RESULTS = REPO_ROOT / "data" / "results" / "synthetic_quick.json"
 FRONT_PICTURE = REPO_ROOT / "data" / "figures" / "front.png"
-# Beside the documents and not in data/: a new measurement must not make `make run` run every notebook again.
-MINUTES_FILE = REPO_ROOT / "docs" / "minutes.json"
-WORDS_A_MINUTE, SECONDS_A_LINE = 200, 5
 REFERENCES = {"original": ("s", ORIGINAL), "retrain": ("D", RETRAIN)}
 RELABELLING = ("random_labels", "random_labels_resampled", "salun")
 PAPER = ("dispersion_uniform", "dispersion_hard")  # the two losses that the paper's abstract names, as we read it
@@ -44,24 +44,6 @@ BUDGETS = (0, 1_000, 6_500, 10_000)  # images; where one row of the table of bud
 
 
 # ---------------------------------------------------------------------------------------------------------- minutes
-
-
-def reading_minutes(notebook: nbformat.NotebookNode) -> float:
-    """Return words / 200 + lines of code x 5 seconds, in minutes; the folded set-up cell is left out."""
-    prose = [plain(re.sub(r"<[^>]+>", " ", cell.source)) for cell in notebook.cells if cell.cell_type == "markdown"]
-    code = [cell for cell in notebook.cells if cell.cell_type == "code" and "setup" not in tags_of(cell)]
-    lines = sum(bool(line.strip()) for cell in code for line in cell.source.splitlines())
-    return sum(len(text.split()) for text in prose) / WORDS_A_MINUTE + lines * SECONDS_A_LINE / 60
-
-
-def running_seconds(path: Path = MINUTES_FILE) -> dict[str, float]:
-    """Return the seconds each notebook took in the run that was stored, by name; empty if none was measured."""
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))["seconds"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CourseError(f"{path} is not a record of minutes; delete it and run --minutes again.") from error
 
 
 def measure(build: Path = BUILD_DIR, path: Path = MINUTES_FILE) -> dict[str, float]:
@@ -77,32 +59,68 @@ def measure(build: Path = BUILD_DIR, path: Path = MINUTES_FILE) -> dict[str, flo
     return seconds
 
 
-def minutes_text(notebook: nbformat.NotebookNode, seconds: float | None) -> str:
-    """Return a notebook's minutes: those of reading, and those of running if they were measured."""
-    run = "not measured here" if seconds is None else f"{max(1, round(seconds / 60))}"
-    return f"reading {max(1, round(reading_minutes(notebook)))}, running {run}"
+def minutes() -> dict[Path, str]:
+    """Return what each notebook's minutes are, by its file."""
+    seconds = running_seconds()
+    return {path: minutes_text(read(path), seconds.get(path.stem)) for path in find_notebooks()}
 
 
-def contents(folder: Path | None = None) -> str:
+def contents() -> str:
     """Return a line per notebook: its number, name, question and minutes."""
-    seconds, lines = running_seconds(), []
-    for path in find_notebooks(folder) if folder else find_notebooks():
-        notebook, name = read(path), path.stem[3:].replace("_", " ").capitalize()
-        minutes = minutes_text(notebook, seconds.get(path.stem))
-        lines.append(
-            f"- {path.stem[:2]} [{name}](notebooks/{path.name}): {question_of(notebook, path.stem)} *({minutes})*"
-        )
+    lines = []
+    for path, said in minutes().items():
+        name, question = path.stem[3:].replace("_", " ").capitalize(), question_of(read(path), path.stem)
+        lines.append(f"- {path.stem[:2]} [{name}](notebooks/{path.name}): {question} *({said})*")
     return "\n".join(lines)
+
+
+def timetable() -> str:
+    """Return a Markdown table of the notebooks and their minutes, for a page in docs/."""
+    rows = [[f"[{path.stem[:2]}](../notebooks/{path.name})", said] for path, said in minutes().items()]
+    return text_table([["notebook", "minutes of one reader"], *rows], markdown=True)
+
+
+# -------------------------------------------------------------------------------------------------------- notebooks
+
+
+def colab(place: str) -> str:
+    """Return where Colab opens a notebook of the course, named as seen from the repository's root."""
+    return f"https://colab.research.google.com/github/{settings.REPOSITORY}/blob/main/{place}"
 
 
 def links() -> str:
     """Return where the course can be opened, and that its repository is not published while it is not."""
-    first = find_notebooks()[0].name
-    colab = f"https://colab.research.google.com/github/{settings.REPOSITORY}/blob/main/notebooks/{first}"
-    line = f"[Open in Colab]({colab}) · [read the stored notebooks](notebooks/{first}) · the web site: `make run`"
+    first = f"notebooks/{find_notebooks()[0].name}"
+    line = f"[Open in Colab]({colab(first)}) · [read the stored notebooks]({first}) · the web site: `make run`"
     if settings.PUBLISHED:
         return line
     return f"**The repository is not published yet:** the Colab links will not work until it is.\n\n{line}"
+
+
+def stamped(notebook: nbformat.NotebookNode, place: str) -> nbformat.NotebookNode:
+    """Return a notebook whose badge, minutes and set-up cell are today's; CourseError if it lacks the place for one."""
+    new, name = nbformat.from_dict(notebook), Path(place).name
+    seconds = running_seconds().get(Path(place).stem)
+    badge = f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab(place)})"
+    told = f"Minutes: {minutes_text(exercise_version(new), seconds)}"
+    clone = f"!git clone -q --depth 1 https://github.com/{settings.REPOSITORY} course"
+    fixed = ((new.cells[0], BADGE, badge), (new.cells[0], MINUTES, told), (setup_of(new, name), CLONE, clone))
+    for cell, pattern, text in fixed:
+        cell.source, found = pattern.subn(lambda _, text=text: text, cell.source)
+        if found != 1:
+            raise CourseError(f"{name} has {found} lines like '{text}' in cell {cell.id}; it needs one.")
+    return new
+
+
+def write_notebooks() -> list[Path]:
+    """Write the address and the minutes into all notebooks, outputs kept, and return those that changed."""
+    changed = []
+    for path in [*find_notebooks(), *find_notebooks(NOTEBOOK_DIR / SOLUTIONS)]:
+        old = read(path)
+        if (new := stamped(old, path.relative_to(REPO_ROOT).as_posix())) != old:
+            save(new, path)
+            changed.append(path)
+    return changed
 
 
 # ---------------------------------------------------------------------------------------------------------- results
@@ -278,19 +296,19 @@ def refreshed(text: str) -> str:
 
 
 def write_all() -> list[str]:
-    """Write every block of every document anew, and the picture if its points moved; return what changed."""
-    changed = []
+    """Write anew what notebooks and documents show, and the picture if its points moved; return what changed."""
+    changed = write_notebooks()
     for path in pages():
         old = path.read_text(encoding="utf-8")
         new = refreshed(old)
         if new != old:
             with atomic_path(path) as temporary:
                 temporary.write_text(new, encoding="utf-8")
-            changed.append(str(path.relative_to(REPO_ROOT)))
+            changed.append(path)
     if points_drawn() != front_points():
         draw_front()
-        changed.append(str(FRONT_PICTURE.relative_to(REPO_ROOT)))
-    return changed
+        changed.append(FRONT_PICTURE)
+    return [str(path.relative_to(REPO_ROOT)) for path in changed]
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -298,10 +316,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m utils.overview", description=__doc__)
     mode = parser.add_mutually_exclusive_group(required=True)
     flag = {"action": "store_true"}
-    mode.add_argument("--write", **flag, help="write every table and list of README, CONTRIBUTING and docs anew")
+    mode.add_argument("--write", **flag, help="write anew what documents and notebooks show")
     mode.add_argument("--figure", **flag, help="draw the first page's figure")
     mode.add_argument("--minutes", **flag, help="store how long each notebook took in the latest 'make run'")
     mode.add_argument("--contents", **flag, help="print the list of notebooks with their minutes")
+    mode.add_argument("--timetable", **flag, help="print the notebooks' minutes as a table")
     mode.add_argument("--links", **flag, help="print where the course can be opened")
     mode.add_argument("--summary", **flag, help="print the first page's table")
     mode.add_argument("--budgets", **flag, help="print how many images the methods look at")
@@ -313,7 +332,13 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Iterable[str] | None = None) -> int:
     """Run the command; returns 0, or 2 after one sentence on what was wrong."""
     args = make_parser().parse_args(arguments)
-    printed = {"contents": contents, "links": links, "summary": summary, "budgets": budgets}
+    printed = {
+        "contents": contents,
+        "timetable": timetable,
+        "links": links,
+        "summary": summary,
+        "budgets": budgets,
+    }
     if args.write:
         print("\n".join(write_all()) or "Everything is up to date.")
     elif args.figure:

@@ -7,7 +7,6 @@ import functools
 import json
 import math
 import subprocess
-import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -283,10 +282,7 @@ def table_with_people(
     runs = list(runs)
     lines = [*forgotten(runs), *(f"No result: {told(run)}" for run in runs if "error" in run)]
     lines += [f"Failed, and will be tried again: {told(run)}" for run in failed]
-    if not markdown:
-        lines = [textwrap.fill(line, 120, subsequent_indent="  ", break_long_words=False) for line in lines]
-    gap = "\n\n" if markdown else "\n"
-    return gap.join([text_table(rows, markdown), *lines])
+    return text_table(rows, markdown, lines)
 
 
 def score_cells(runs: Sequence[Mapping], columns: Iterable[tuple[str, str]]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, Tag
 from jinja2 import pass_context
 from latex2mathml.converter import convert as latex_to_mathml
 from nbconvert import HTMLExporter
@@ -20,7 +21,8 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from PIL import Image
 from pygments.formatters import HtmlFormatter
 
-from utils.settings import CourseError, atomic_path
+from utils.settings import REPO_ROOT, CourseError, atomic_path
+from utils.tables import Table
 
 DOCS = "docs"  # the folder of pages beside the notebooks' own
 # What each notebook answers, for the lists of the first page and the site: an opening may lead up to it in many words.
@@ -40,6 +42,11 @@ QUESTIONS = {
 }
 MARK = '<meta name="generator" content="face identity unlearning course">'  # only pages that carry it are ours
 COVER_WIDTH = 480  # pixels of a picture in the contents table
+# Beside the documents and not in data/: a new measurement must not make `make run` run every notebook again.
+MINUTES_FILE = REPO_ROOT / "docs" / "minutes.json"
+MINUTES = re.compile(r"^Minutes: .*?(?= · |$)", re.MULTILINE)  # the claim in a notebook's first cell
+WORDS_A_MINUTE, SECONDS_A_LINE, UNREAD = 200, 5, {"setup", "injected-parameters"}
+NUMBER = re.compile(r"–|[-+−]?\d[\d.,]*(e[-+]\d+)? ?(%|±.*|\(.*\))?")  # a cell that is lined up at the right
 STYLE = """
 *{box-sizing:border-box}
 body{margin:0 auto;max-width:54rem;padding:0 1rem 3rem;color:#1c1c1c;background:#fff;
@@ -53,14 +60,21 @@ code{font-size:.92em;background:#f3f4f6;padding:.08em .25em;border-radius:3px}
 pre code{background:none;padding:0}
 .highlight,.rendered_html pre{background:#f6f8fa;border-left:3px solid #9db4cc;border-radius:3px;margin:.6rem 0}
 .output{margin:.2rem 0 1.2rem}.output_stderr{background:#fff3f0}
-.output,.rendered_html{overflow-x:auto}
-table{border-collapse:collapse;margin:.6rem 0;font-size:.95rem}
-th,td{border-bottom:1px solid #ddd;padding:.35rem .7rem;text-align:left;vertical-align:top}
+.scroll{overflow-x:auto;margin:.6rem 0}
+table{border-collapse:separate;border-spacing:0;font-size:.9rem}
+th,td{border-bottom:1px solid #ddd;padding:.35rem .5rem;text-align:left;vertical-align:top}
+.number{text-align:right}td.number{white-space:nowrap}
+.scroll .name{position:sticky;left:0;background:#fff;box-shadow:1px 0 #ddd;min-width:6.5rem}
+.setup summary{color:#555;font-size:.9rem;cursor:pointer}
 math[display=block]{overflow-x:auto;margin:.8rem 0}
 .contents td:first-child{width:14rem}.contents td:last-child{white-space:nowrap}
 @media(max-width:40rem){body{font-size:1rem}
+ .scroll{margin:.6rem -1rem}.scroll table{font-size:.72rem;line-height:1.35}
+ .scroll th,.scroll td{padding:.3rem .2rem;white-space:normal}.scroll .name{min-width:5.6rem;padding-left:.4rem}
+ pre{font-size:.72rem}
  .contents tr,.contents td{display:block;width:auto!important;border:0;padding:.2rem 0}
- .contents tr{border-bottom:1px solid #ddd;padding:.8rem 0}.contents thead{display:none}}
+ .contents tr{border-bottom:1px solid #ddd;padding:.8rem 0}.contents thead{display:none}
+ .contents td:last-child::before{content:"Minutes: "}}
 """
 
 
@@ -211,6 +225,31 @@ def pngs_of(cell: nbformat.NotebookNode) -> list[str]:
     return [output.data["image/png"] for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
 
 
+def reading_minutes(notebook: nbformat.NotebookNode) -> float:
+    """Return words / 200 + lines of code x 5 seconds, in minutes, without the set-up cell and this very claim."""
+    texts = [MINUTES.sub("", cell.source) for cell in notebook.cells if cell.cell_type == "markdown"]
+    words = sum(len(plain(re.sub(r"<[^>]+>", " ", text)).split()) for text in texts)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code" and not UNREAD & set(tags_of(cell))]
+    lines = sum(bool(line.strip()) for cell in code for line in cell.source.splitlines())
+    return words / WORDS_A_MINUTE + lines * SECONDS_A_LINE / 60
+
+
+def running_seconds(path: Path = MINUTES_FILE) -> dict[str, float]:
+    """Return the seconds each notebook took in the run that was stored, by name; empty if none was measured."""
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["seconds"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CourseError(f"{path} is not a record of minutes; delete it and run --minutes again.") from error
+
+
+def minutes_text(notebook: nbformat.NotebookNode, seconds: float | None) -> str:
+    """Return a notebook's minutes: those of reading, and those of running if they were measured."""
+    run = "not measured here" if seconds is None else f"{max(1, round(seconds / 60))}"
+    return f"reading {max(1, round(reading_minutes(notebook)))}, running {run}"
+
+
 def body_of(notebook: nbformat.NotebookNode, folder: Path) -> str:
     """Return the HTML of a notebook's cells; `folder` is where its relative pictures lie."""
     exporter = PageExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
@@ -227,7 +266,26 @@ def offline(html: str, folder: Path, site: Path) -> str:
             tag.replace_with(tag.get("alt", ""))
     for link in soup.select("a[href]"):
         link["href"] = moved(link["href"], folder, site)
+    for code in soup.select(".celltag_setup .input"):
+        fold = code.wrap(soup.new_tag("details", attrs={"class": "setup"}))
+        fold.insert(0, soup.new_tag("summary", string="Set-up: finds the course, or fetches it"))
+    for table in soup.find_all("table"):
+        readable(table)
+        table.wrap(soup.new_tag("div", attrs={"class": "scroll"}))
     return str(soup)
+
+
+def readable(table: Tag) -> None:
+    """Mark the column of names, which stays in sight when a wide table is moved, and the cells that are numbers."""
+    columns = list(zip(*(row.find_all(["th", "td"]) for row in table.find_all("tr")), strict=False))
+    heads = [column[0].get_text(strip=True) for column in columns]
+    names = heads.index("method") if "method" in heads else 0
+    for place, column in enumerate(columns):
+        numbers = [bool(NUMBER.fullmatch(cell.get_text(strip=True))) for cell in column]
+        for cell, number in zip(column, [any(numbers[1:]), *numbers[1:]], strict=True):
+            cell["class"] = "name" if place == names else "number" if number else ""
+            if cell.string:
+                cell.string = cell.string.replace("± ", "±\N{NO-BREAK SPACE}")
 
 
 def moved(href: str, folder: Path, site: Path) -> str:
@@ -265,15 +323,14 @@ def navigation(titles: dict[str, str], name: str, css: str = "") -> str:
 
 
 def contents(entries: list[SimpleNamespace]) -> str:
-    """Return the contents table: a picture, title and question, and the minutes the last run took."""
+    """Return the contents table: a picture, title and question, and the minutes."""
     rows = []
     for entry in entries:
         link = f'<a href="{entry.name}.html">'
         picture = f'{link}<img src="{entry.cover}" alt="From {escape(entry.title)}"></a>' if entry.cover else ""
-        minutes = f"{entry.seconds / 60:.1f} min" if entry.seconds else "not run here yet"
         text = f"{link}<strong>{escape(entry.title)}</strong></a><br>{escape(entry.question)}"
-        rows.append(f"<tr><td>{picture}</td><td>{text}</td><td>{minutes}</td></tr>")
-    head = "<thead><tr><th></th><th>Notebook</th><th>Run time</th></tr></thead>"
+        rows.append(f"<tr><td>{picture}</td><td>{text}</td><td>{entry.minutes}</td></tr>")
+    head = "<thead><tr><th></th><th>Notebook</th><th>Minutes</th></tr></thead>"
     return f'<table class="contents">{head}<tbody>\n' + "\n".join(rows) + "\n</tbody></table>"
 
 
@@ -293,16 +350,15 @@ def build_site(
     sources: dict[str, Path],
     site: Path,
     folder: Path,
-    seconds: dict[str, float],
-    extra: str = "",
+    results: Table,
     documents: Sequence[Path] = (),
 ) -> Path:
     """Write one page per notebook and index.html into `site`, drop pages of notebooks that are gone, return the index.
 
-    `sources` maps a notebook's name to the file whose outputs are shown, `seconds` to what its run took, `folder`
-    is where the notebooks live, `extra` is a plain-text table shown below the contents, and `documents` are Markdown
-    files that become pages of their own.
+    `sources` maps a notebook's name to the file whose outputs are shown, `folder` is where the notebooks live,
+    `results` is shown below the contents unless it is empty, and `documents` are Markdown files that become pages.
     """
+    seconds = running_seconds()
     notebooks = {name: tidy(nbformat.read(path, as_version=4)) for name, path in sources.items()}
     titles = {name: title_of(notebook, name) for name, notebook in notebooks.items()}
     entries = []
@@ -311,15 +367,14 @@ def build_site(
         top, bottom = navigation(titles, name), navigation(titles, name, "end")
         write(site / f"{name}.html", page(titles[name], top + body + bottom))
         question, cover = question_of(notebook, name), cover_of(notebook)
-        entries.append(
-            SimpleNamespace(name=name, title=titles[name], question=question, cover=cover, seconds=seconds.get(name))
-        )
+        minutes = minutes_text(notebook, seconds.get(name))
+        entries.append(SimpleNamespace(name=name, title=titles[name], question=question, cover=cover, minutes=minutes))
     heading = "<h1>Face identity unlearning: the course</h1>"
-    results = f"<h2>Results of the last run</h2><pre>{escape(extra)}</pre>" if extra else ""
+    table = offline(f"<h2>Results of the last run</h2>{results._repr_html_()}", site, site) if results else ""
     more = build_documents(documents, site)
     links = " · ".join(f'<a href="{name}.html">{escape(title)}</a>' for name, title in more.items())
     further = f"<p>Also: {links}</p>" if links else ""
-    index = heading + contents(entries) + further + results
+    index = heading + contents(entries) + further + table
     write(site / "index.html", page("Face identity unlearning: the course", index))
     for old in site.glob("*.html"):
         if old.stem not in {"index", *notebooks, *more} and is_ours(old):

@@ -120,7 +120,7 @@ def merge_adapters(model: nn.Module) -> None:
     caveat="written for the feed-forward layers of a transformer; here the last convolutions and the embedding layer",
 )
 def gs_lora(task: Task, config: GsLoraConfig) -> None:
-    """Train low-rank adapters alone on CE_r + beta ReLU(bound - CE_f) + a sum of adapter lengths (M16).
+    """Train low-rank adapters alone on CE_r + beta ReLU(bound - CE_f) + a sum of adapter lengths.
 
     CE_r has the margin on, CE_f off at a softened scale; head and backbone are frozen and the adapters are merged at
     the end. The ascent is bounded but still one direction per person: the cluster travels. Introduced in notebook 06.

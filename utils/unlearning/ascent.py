@@ -71,7 +71,7 @@ def forget_names(task: Task, batch: Batch, scale: float) -> Tensor:
     grid={"learning_rate": (1e-4, 2e-4, 3e-4, 5e-4), "max_dev_loss": (0.01, 0.05)},
 )
 def gradient_ascent(task: Task, config: GradientAscentConfig) -> None:
-    """Maximise cross-entropy on forget photos with the head frozen, margin off and a softened scale (M4).
+    """Maximise cross-entropy on forget photos with the head frozen, margin off and a softened scale.
 
     At the usual scale of 64 the loss of a well-learned person is exactly zero in float32: nothing to climb. All photos
     of a person are pushed the same way, so the cluster travels and stays a cluster; with moves="head" not even that,
@@ -96,7 +96,7 @@ def gradient_ascent(task: Task, config: GradientAscentConfig) -> None:
     grid={"learning_rate": (3e-4, 1e-3, 2e-3, 3e-3), "beta": (0.3, 3.0)},
 )
 def bounded_ascent(task: Task, config: BoundedAscentConfig) -> None:
-    """Minimise CE_r + beta ReLU(B - CE_f), B = bound x log C: ascent that ends at the loss of a guess (M4).
+    """Minimise CE_r + beta ReLU(B - CE_f), B = bound x log C: ascent that ends at the loss of a guess.
 
     CE_r has its margin, CE_f has none, a softened scale, and is the mean over the batch, as in the source: a few people
     pushed very far can meet the bound for all while others keep their names. As in plain ascent all photos of a person
@@ -123,7 +123,7 @@ def bounded_ascent(task: Task, config: BoundedAscentConfig) -> None:
     grid={"learning_rate": (3e-4, 1e-3, 2e-3, 3e-3), "alpha": (0.5, 0.95)},
 )
 def neggrad_plus(task: Task, config: NegGradPlusConfig) -> None:
-    """Minimise alpha CE_r - (1 - alpha) CE_f: descent on the retained photos, ascent on the forget photos (M4).
+    """Minimise alpha CE_r - (1 - alpha) CE_f: descent on the retained photos, ascent on the forget photos.
 
     CE_r has its margin, CE_f has none and a softened scale. The retain side pays for the damage of ascent; neither
     side pulls a person's photos apart, so the cluster travels as one. Introduced in notebook 05.

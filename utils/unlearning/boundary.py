@@ -97,7 +97,7 @@ def neighbours(task: Task, epsilon: float) -> Tensor:
     **ABOUT,
 )
 def boundary_shrink(task: Task, config: BoundaryShrinkConfig) -> None:
-    """Minimise cross-entropy of the clean forget photo to the kept name its attacked copy is nearest to (M5).
+    """Minimise cross-entropy of the clean forget photo to the kept name its attacked copy is nearest to.
 
     x' = clip(x + epsilon sign grad(max_{k not in F} c_k - c_y)), target argmax_{k not in F} c_k(x'), both from the
     original model; epsilon = 0 is pseudo-labelling. Barring the forgotten names matters: a failed attack would teach
@@ -138,7 +138,7 @@ def with_rows(head: CosineHead, rows: Tensor) -> CosineHead:
     **ABOUT,
 )
 def boundary_expand(task: Task, config: BoundaryExpandConfig) -> None:
-    """Minimise cross-entropy of forget photos to one added shadow row that stands for nobody, then drop the row (M6).
+    """Minimise cross-entropy of forget photos to one added shadow row that stands for nobody, then drop the row.
 
     Names among C + 1, margin off, all rows frozen. Everyone forgotten gets the one target, so the name can be lost
     while the cluster stays as tight as it was: forget accuracy 0 is not unfindable. With K shadow rows the i-th

@@ -74,7 +74,7 @@ def duck_targets(task: Task) -> Tensor:
 )
 def duck(task: Task, config: DuckConfig) -> None:
     """Pull every forget photo to the nearest centroid of a kept identity: lambda1 mean(1 - cos(z, centroid)), while
-    lambda2 CE(head / T), margin off, keeps the retained names and trains the head too (M18).
+    lambda2 CE(head / T), margin off, keeps the retained names and trains the head too.
 
     The targets of one person are a few look-alikes: the cluster breaks into a few compact pieces inside other
     people's clusters. Introduced in notebook 06.
@@ -149,7 +149,7 @@ def info_nce(points: Tensor, centroids: Tensor, wanted: Tensor, temperature: flo
 )
 def cure_like(task: Task, config: CureConfig) -> None:
     """Pull each forget photo to the centroid farthest from its own cluster: mean(1 - cos) + a contrastive term over
-    the centroids + distillation of the retained photos (M15); no names and no head.
+    the centroids + distillation of the retained photos; no names and no head.
 
     Whole clusters trade places, so neighbours stay neighbours. Introduced in notebook 06.
     """

@@ -69,13 +69,13 @@ def disperse(task: Task, config: DispersionConfig, kind: str, **options: float) 
     "dispersion_uniform", DispersionConfig, title="Dispersion, uniform", source=PAPER, caveat=CAVEAT, grid=GRID, **ABOUT
 )
 def dispersion_uniform(task: Task, config: DispersionConfig) -> None:
-    """Minimise the mean same-identity cosine (D1): every pair weighs the same. Introduced in notebook 08."""
+    """Minimise the mean same-identity cosine: every pair weighs the same. Introduced in notebook 08."""
     disperse(task, config, "uniform")
 
 
 @method("dispersion_hard", HardConfig, title="Dispersion, hard", source=PAPER, caveat=CAVEAT, grid=GRID, **ABOUT)
 def dispersion_hard(task: Task, config: HardConfig) -> None:
-    """Minimise each photo's cosine to its nearest same-identity photo (D2). Introduced in notebook 08."""
+    """Minimise each photo's cosine to its nearest same-identity photo. Introduced in notebook 08."""
     disperse(task, config, "hard")
 
 
@@ -88,5 +88,5 @@ def dispersion_hard(task: Task, config: HardConfig) -> None:
     **ABOUT,
 )
 def dispersion(task: Task, config: LogSumExpConfig) -> None:
-    """Minimise the log-sum-exp of same-identity cosines (D7) and distil the retained photos. Notebook 08."""
+    """Minimise the log-sum-exp of same-identity cosines and distil the retained photos. Notebook 08."""
     disperse(task, config, config.kind, **({"beta": config.beta} if config.kind == "lse" else {}))

@@ -69,7 +69,7 @@ def relabel(
     **ABOUT,
 )
 def random_labels(task: Task, config: RandomLabelsConfig) -> None:
-    """Minimise cross-entropy to one fixed random kept identity per forget photo, margin off, head frozen (M3).
+    """Minimise cross-entropy to one fixed random kept identity per forget photo, margin off, head frozen.
 
     Photos of one person get different targets, so this is the one relabelling that disperses; the photos land inside
     other people's clusters instead. Retained photos keep their margin loss. Introduced in notebook 05.
@@ -87,7 +87,7 @@ def random_labels(task: Task, config: RandomLabelsConfig) -> None:
     **ABOUT,
 )
 def random_labels_resampled(task: Task, config: RandomLabelsConfig) -> None:
-    """Minimise cross-entropy to a kept identity drawn anew for every forget photo and step, head frozen (M3).
+    """Minimise cross-entropy to a kept identity drawn anew for every forget photo and step, head frozen.
 
     On average over draws that is cross-entropy to the uniform distribution over the kept identities: one target for
     all, so the cluster moves to one place and does not disperse. Introduced in notebook 05.

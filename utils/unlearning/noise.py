@@ -90,7 +90,7 @@ def pick_noise(task: Task, bank: Tensor, step: int, config: UnsirConfig) -> tupl
     grid={"learning_rate": (3e-4, 1e-3, 2e-3, 3e-3), "penalty": (0.001, 0.01)},
 )
 def unsir(task: Task, config: UnsirConfig) -> None:
-    """Impair on noise N that maximises CE(N, c) - penalty |N|^2, named c, plus retained photos; then repair (M8).
+    """Impair on noise N that maximises CE(N, c) - penalty |N|^2, named c, plus retained photos; then repair.
 
     It is told whom to forget but sees no forget photo: noise takes their place. Both phases train backbone and head;
     repairing is ordinary training of the retained photos. The noise is far from all faces and the model learns its

@@ -77,7 +77,7 @@ def features(task: Task, photos: np.ndarray) -> Tensor:
     caveat="written after a third party's copy of the original code",
 )
 def esc(task: Task, config: EscConfig) -> None:
-    """Let embeddings be P g(x), P = I - V_k V_k^T, V_k the forget embeddings' k strongest directions (M19).
+    """Let embeddings be P g(x), P = I - V_k V_k^T, V_k the forget embeddings' k strongest directions.
 
     Nothing is trained. It erases what one person's photos share, their mean, and leaves what tells them apart; people
     who look alike lose the same directions. Introduced in notebook 07.

@@ -126,7 +126,7 @@ def dampen(task: Task, config: DampingConfig, loss_of: PhotoLoss, power: int) ->
     grid={"alpha": (5.0, 8.0, 10.0, 14.0), "strength": (0.3, 1.0)},
 )
 def ssd(task: Task, config: NamedDampingConfig) -> None:
-    """Multiply weights by min(lambda I_D / I_f, 1) where I_f > alpha I_D; I is the mean squared batch gradient (M10).
+    """Multiply weights by min(lambda I_D / I_f, 1) where I_f > alpha I_D; I is the mean squared batch gradient.
 
     The loss is the cross-entropy of the own name, margin off, at a softened scale. Nothing is trained and the head,
     whose rows' lengths mean nothing, is left out. What is damped serves everybody a little, and nothing pulls one
@@ -156,7 +156,7 @@ class LossFreeDampingConfig(DampingConfig):
     grid={"alpha": (2.0, 3.0, 4.0, 6.0), "strength": (0.3, 1.0)},
 )
 def lfssd(task: Task, config: LossFreeDampingConfig) -> None:
-    """Dampen as SSD does, with I the mean |batch gradient| of the squared length of the cosine vector (M10).
+    """Dampen as SSD does, with I the mean |batch gradient| of the squared length of the cosine vector.
 
     The length of the embedding itself would not do: it is always one, and its gradient zero. No identity is asked for.
     It disperses no more than SSD. Introduced in notebook 07.
@@ -242,7 +242,7 @@ def hold_unmasked(weights: list[torch.nn.Parameter], masks: list[Tensor]) -> Cal
     grid={"learning_rate": (3e-3, 5e-3), "rho": (0.1, 0.3, 0.5, 0.8)},
 )
 def salun(task: Task, config: SalUnConfig) -> None:
-    """Learn fixed random labels (M3) in the rho most salient backbone weights only; saliency = |grad CE(D_f)| (M11).
+    """Learn fixed random labels in the rho most salient backbone weights only; saliency = |grad CE(D_f)|.
 
     The other weights stay as they were, bit for bit. It disperses as random labels do, a little less, for the targets
     differ from photo to photo. Introduced in notebook 07.
@@ -300,7 +300,7 @@ def penalty_at(step: int, config: L1SparseConfig) -> float:
     caveat="the paper's weight of the L1 norm could not be verified",
 )
 def l1_sparse(task: Task, config: L1SparseConfig) -> None:
-    """Minimise CE(D_r) + a_e ||theta||_1 on retained photos, a_e falling to zero before the end (M12).
+    """Minimise CE(D_r) + a_e ||theta||_1 on retained photos, a_e falling to zero before the end.
 
     Fine-tuning with less and less room to remember in; steps of a gradient method shrink weights and leave few exactly
     at zero. It never sees a forget photo, so nothing pulls one person's photos apart. Introduced in notebook 07.

@@ -90,7 +90,7 @@ def retain_side_only(step: int) -> tuple[bool, bool]:
     grid={"learning_rate": (1e-4, 3e-4, 1e-3, 2e-3, 3e-3, 5e-3, 7e-3, 1e-2)},
 )
 def finetune(task: Task, config: FinetuneConfig) -> None:
-    """Minimise the margin loss on retained photos, with the forget identities' columns out of the softmax (M1).
+    """Minimise the margin loss on retained photos, with the forget identities' columns out of the softmax.
 
     Nothing pushes the forget identities apart: it shows how much forgetting drift alone brings. Notebook 05.
     """

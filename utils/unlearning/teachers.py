@@ -62,7 +62,7 @@ def untrained_backbone(task: Task) -> FaceBackbone:
     grid={"learning_rate": (1e-3, 2e-3, 3e-3, 5e-3), "retain_weight": (1.0, 5.0)},
 )
 def bad_teacher(task: Task, config: BadTeacherConfig) -> None:
-    """Minimise KL(bad || student) on forget and KL(good || student) on retained photos, margins off (M7).
+    """Minimise KL(bad || student) on forget and KL(good || student) on retained photos, margins off.
 
     The bad teacher has random weights and puts all faces close together: about one target for all, so the cluster
     moves there and stays a cluster. Introduced in notebook 06.
@@ -170,7 +170,7 @@ def scrub_turns(config: ScrubConfig, step: int) -> tuple[bool, bool]:
 )
 def scrub(task: Task, config: ScrubConfig) -> None:
     """Take turns: minimise gamma CE + alpha T^2 KL(original || student) on retained photos, maximise T^2 KL on forget
-    photos (M9), with T = the head's scale / forget_scale and the margin on in the CE alone.
+    photos, with T = the head's scale / forget_scale and the margin on in the CE alone.
 
     A max step names no place to go to: one person's photos leave much alike, and the cluster opens partly. Notebook 06.
     """
@@ -241,7 +241,7 @@ def gumbel_noise(logits: Tensor, generator: torch.Generator) -> Tensor:
 )
 def lotus(task: Task, config: LotusConfig) -> None:
     """Minimise the cross-entropy to the original's own names blurred by noise: softmax((l0 + g) / tau) on forget
-    photos, one name drawn from softmax(l0) on retained ones; tau = exp(sharpness x (accuracy on F - 0)) (M13).
+    photos, one name drawn from softmax(l0) on retained ones; tau = exp(sharpness x (accuracy on F - 0)).
 
     A hot target is the same for all: a point as far from every prototype, so the cluster goes there together; once
     the accuracy is near zero, tau is near one and the targets hold names again. Introduced in notebook 06.
@@ -297,7 +297,7 @@ def masked_names(teacher: Teacher, photos: np.ndarray, scale: float) -> Tensor:
     grid={"learning_rate": (1e-4, 2e-4, 3e-4, 5e-4), "forget_scale": (8.0, 16.0)},
 )
 def delete(task: Task, config: DeleteConfig) -> None:
-    """Minimise KL(t || student) on forget photos, t being the original's softmax without the forget names (M14).
+    """Minimise KL(t || student) on forget photos, t being the original's softmax without the forget names.
 
     The photos of one person look like the same few others, so they share a target: the cluster leaves its prototype
     and keeps its inner order. Introduced in notebook 06.
