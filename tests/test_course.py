@@ -334,3 +334,53 @@ def test_the_results_table_is_printed_when_there_are_results(places, capsys):
     (build / "results.json").write_text("{ half")
     with pytest.raises(CourseError, match="is not valid JSON"):
         course.results_text(build)
+
+
+# ---- what is there already ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("notebooks/00_a.ipynb", '{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}'),
+        ("notebooks/00_a.failed.ipynb", "notes"),
+        ("notebooks/state.json", "[1]"),
+        ("site/00_a.html", "mine"),
+        ("site/index.html", "mine"),
+    ],
+)
+def test_a_file_of_somebody_else_is_refused_before_the_work(places, name, content):
+    folder, build = places
+    write(folder, "00_a.ipynb", "open('../ran', 'w').close()")
+    mine = build / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text(content, encoding="utf-8")
+    with pytest.raises(CourseError, match=f"{mine.name} was not made by the course"):
+        course.run_course(folder, build)
+    assert mine.read_text(encoding="utf-8") == content and not (folder.parent / "ran").exists()
+
+
+def test_a_link_to_the_source_or_to_a_notebook_elsewhere_is_refused(places):
+    folder, build = places
+    source = write(folder, "00_a.ipynb", "x = 1")
+    ran = nbformat.read(source, as_version=4)
+    ran.metadata.papermill = {}  # even if it once came out of a run
+    nbformat.write(ran, source)
+    elsewhere = write(folder.parent / "own", "mine.ipynb", "x = 2")
+    (build / "notebooks").mkdir(parents=True)
+    for linked in (source, elsewhere):
+        before, link = linked.read_bytes(), build / "notebooks/00_a.ipynb"
+        link.symlink_to(linked)
+        with pytest.raises(CourseError, match="was not made by the course"):
+            course.run_course(folder, build)
+        assert link.is_symlink() and linked.read_bytes() == before
+        link.unlink()
+
+
+def test_the_courses_folder_may_have_any_name(tmp_path):
+    home = tmp_path / "a {folder} 100% #1 黄 é$"
+    write(home / "notebooks", "00_a.ipynb", "print('seed', seed)")
+    course.run_course(home / "notebooks", home / "build {x}", parameters=[("seed", "3")])
+    course.run_course(home / "notebooks", home / "build {x}", parameters=[("seed", "3")])  # its own files it replaces
+    assert "seed 3" in printed(home / "build {x}/notebooks/00_a.ipynb")
+    assert course.make_site(home / "notebooks", home / "build {x}").is_file()
