@@ -145,11 +145,11 @@ def test_an_open_connection_goes_on():
 
 
 def test_new_and_changed_files_are_seen(tmp_path):
-    (tmp_path / "old").write_text("same")
+    (tmp_path / "old").write_text("same", encoding="utf-8")
     before = files_in(tmp_path)
     (tmp_path / "deep").mkdir()
-    (tmp_path / "deep" / "new").write_text("x")
-    (tmp_path / "old").write_text("longer")
+    (tmp_path / "deep" / "new").write_text("x", encoding="utf-8")
+    (tmp_path / "old").write_text("longer", encoding="utf-8")
     assert [Path(path).name for path in changed_files(before, files_in(tmp_path))] == ["new", "old"]
     assert changed_files(before, before) == []
 

@@ -80,7 +80,7 @@ def test_the_examples_keep_the_style(command, tmp_path):
     for name, code in (("method", METHOD_CODE), ("test", TEST_CODE)):
         (folder / f"{name}.py").write_text(code, encoding="utf-8")
     options = ["--no-cache", "--config", str(REPO_ROOT / "pyproject.toml"), str(folder)]
-    done = subprocess.run([sys.executable, "-m", "ruff", *command, *options], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "ruff", *command, *options], capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stdout + done.stderr
 
 

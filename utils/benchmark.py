@@ -305,7 +305,9 @@ def peak_memory_mb(device: torch.device) -> float:
 def environment(plan: Plan) -> dict:
     """Return what the numbers were measured with."""
     try:
-        git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPO_ROOT, capture_output=True, text=True, check=False)
+        git = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=REPO_ROOT, capture_output=True, encoding="utf-8", check=False
+        )
         commit = git.stdout.strip() or "unknown"
     except OSError:  # no git here
         commit = "unknown"
