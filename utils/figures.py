@@ -28,7 +28,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import fontManager
 from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 from numpy.typing import ArrayLike
 from PIL import Image
 
@@ -237,6 +237,7 @@ def _grid(ax: Axes, axis: str = "both", percent: str = "") -> None:
     ax.set_axisbelow(True)
     for name in percent:
         getattr(ax, f"{name}axis").set_major_formatter(PERCENT)
+        getattr(ax, f"{name}axis").set_minor_formatter(NullFormatter())
 
 
 def _log_ticks(ax: Axes, axis: str, ticks: Sequence[int], last: float = np.inf, **look: object) -> None:
@@ -1007,7 +1008,7 @@ def history_curves(history: Sequence[Mapping[str, float]] | Mapping[str, Sequenc
     fig = _figure(4.9 * max(len(groups), 1), 3.9)
     for ax, (keys, label) in zip(fig.subplots(1, len(groups), squeeze=False)[0], groups, strict=True):
         for i, key in enumerate(keys):
-            look = dict(color=colour_of(key, CYCLE[i % len(CYCLE)]), label=words(key))
+            look = dict(color=colour_of(key, (ORIGINAL, ACCENT, RETRAIN, CHANCE)[i % 4]), label=words(key))
             ax.plot(steps, diary[key], ("-", "--", "-.", ":")[i % 4], **look)
         ax.set(xlabel="step", ylabel=label)
         _grid(ax)
