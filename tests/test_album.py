@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import socket
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -102,14 +104,52 @@ def test_the_network_is_cut_off_and_comes_back():
     server = socket.create_server(("127.0.0.1", 0))
     with server, socket.create_connection(server.getsockname(), timeout=5):
         pass
+    assert "connect" not in vars(socket.socket) and socket.getaddrinfo("127.0.0.1", 9)
+
+
+HERE = ("127.0.0.1", 9)
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        lambda sock: sock.connect(HERE),
+        lambda sock: sock.connect_ex(HERE),
+        lambda sock: sock.sendto(b"x", HERE),
+        lambda sock: sock.sendto(b"x", 0, HERE),
+        lambda sock: sock.sendmsg([b"x"], [], 0, HERE),
+        lambda sock: socket.create_connection(HERE),
+        lambda sock: socket.create_connection(address=HERE),
+        lambda sock: socket.getaddrinfo("127.0.0.1", 9),
+        lambda sock: socket.gethostbyname("127.0.0.1"),
+        lambda sock: socket.gethostbyname_ex("127.0.0.1"),
+        lambda sock: socket.gethostbyaddr("127.0.0.1"),
+        lambda sock: socket.getnameinfo(HERE, 0),
+        lambda sock: urllib.request.urlopen("http://127.0.0.1:9", timeout=1),
+        lambda sock: asyncio.run(asyncio.open_connection(*HERE)),
+    ],
+)
+def test_every_way_out_is_refused_in_one_sentence(way):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, no_network() as tried:
+        with pytest.raises(OSError, match="works without a network, and has cut it off"):
+            way(sock)
+        assert len(tried) >= 1 and "127.0.0.1" in tried[0]
+
+
+def test_an_open_connection_goes_on():
+    left, right = socket.socketpair()
+    with left, right, no_network() as tried:
+        left.sendmsg([b"x"])
+        left.send(b"y")
+        assert right.recv(1) + right.recv(1) == b"xy" and tried == []
 
 
 def test_new_and_changed_files_are_seen(tmp_path):
-    (tmp_path / "old").write_text("same")
+    (tmp_path / "old").write_text("same", encoding="utf-8")
     before = files_in(tmp_path)
     (tmp_path / "deep").mkdir()
-    (tmp_path / "deep" / "new").write_text("x")
-    (tmp_path / "old").write_text("longer")
+    (tmp_path / "deep" / "new").write_text("x", encoding="utf-8")
+    (tmp_path / "old").write_text("longer", encoding="utf-8")
     assert [Path(path).name for path in changed_files(before, files_in(tmp_path))] == ["new", "old"]
     assert changed_files(before, before) == []
 

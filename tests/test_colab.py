@@ -29,6 +29,8 @@ HIDE = """import importlib.util, os
 look = importlib.util.find_spec
 def find_spec(name, package=None):
     hidden = os.environ.get("HIDDEN", "").split()
+    if name == "utils" and not os.environ["LINKED"]:
+        return None
     return None if name in hidden and not os.path.exists(os.environ["ASKED"]) else look(name, package)
 importlib.util.find_spec = find_spec
 """
@@ -43,23 +45,27 @@ def room(tmp_path: Path):
     """Run the set-up cell with IPython in an empty folder; return what it printed last, and what pip was asked."""
     inside = tmp_path / "site"
     (inside / "pip").mkdir(parents=True)
-    (inside / "pip" / "__init__.py").write_text("")
-    (inside / "pip" / "__main__.py").write_text(PIP)
-    (inside / "sitecustomize.py").write_text(HIDE)
+    (inside / "pip" / "__init__.py").write_text("", encoding="utf-8")
+    (inside / "pip" / "__main__.py").write_text(PIP, encoding="utf-8")
+    (inside / "sitecustomize.py").write_text(HIDE, encoding="utf-8")
     asked = tmp_path / "asked"
 
-    def run(hidden: str = "", cell: str = CELL, folder: Path | None = None) -> tuple[subprocess.CompletedProcess, list]:
+    def run(hidden: str = "", cell: str = CELL, folder: Path | None = None, linked: Path | None = None) -> tuple:
         folder = folder or tmp_path / "content"
         folder.mkdir(exist_ok=True)
         script = tmp_path / "cell.ipy"
-        script.write_text(cell + AFTER)
+        script.write_text(cell + AFTER, encoding="utf-8")
         redirect = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{REPO_ROOT.as_uri()}.insteadOf"}
         env = os.environ | redirect | {"GIT_CONFIG_VALUE_0": ADDRESS, "PYTHONPATH": str(inside), "ASKED": str(asked)}
-        env |= {"HIDDEN": hidden, "IPYTHONDIR": str(tmp_path / "ipython"), "FACE_COURSE_CACHE": str(tmp_path / "cache")}
+        env |= {"HIDDEN": hidden, "LINKED": "yes" if linked else ""}
+        env["PYTHONPATH"] += f"{os.pathsep}{linked}" * bool(linked)
+        env |= {"IPYTHONDIR": str(tmp_path / "ipython"), "FACE_COURSE_CACHE": str(tmp_path / "cache")}
         # from site-packages alone: an installed course must not be found by its development link
         command = [sys.executable, "-m", "IPython", "--no-banner", "--colors=NoColor", str(script)]
-        result = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
-        return result, [json.loads(line) for line in asked.read_text().splitlines()] if asked.exists() else []
+        result = subprocess.run(command, cwd=folder, env=env, capture_output=True, encoding="utf-8", timeout=300)
+        return result, [
+            json.loads(line) for line in asked.read_text(encoding="utf-8").splitlines()
+        ] if asked.exists() else []
 
     return run
 
@@ -79,7 +85,7 @@ def test_an_empty_machine_gets_the_course_and_only_what_is_missing_and_gets_it_o
     assert Path(told["utils"]).is_relative_to(tmp_path / "content" / "course")
     assert told["first"] == str(tmp_path / "content" / "course")
     mark = tmp_path / "content" / "course" / "mark"
-    mark.write_text("still here")
+    mark.write_text("still here", encoding="utf-8")
     again, asked = room(hidden="facenet_pytorch faiss")
     assert again.returncode == 0, again.stderr + again.stdout
     assert mark.exists() and asked == [line], "a second run clones and installs nothing"
@@ -96,4 +102,12 @@ def test_without_a_network_one_sentence_says_what_to_do(room):
     nowhere = CELL.replace(ADDRESS, "file:///nowhere/at/all")
     result, _ = room(cell=nowhere)
     assert result.returncode != 0 or "AssertionError" in result.stdout + result.stderr
-    assert "Missing: the course. Is the network on" in result.stdout + result.stderr
+    told = result.stdout + result.stderr
+    assert "Missing: the course. Run make lab, or papermill with --cwd notebooks. On Colab" in told
+
+
+def test_started_elsewhere_the_course_that_make_linked_is_found(room, tmp_path):
+    result, asked = room(linked=REPO_ROOT, folder=tmp_path / "a {folder} 50% #1 黄")
+    assert result.returncode == 0, result.stderr + result.stdout
+    assert asked == [] and json.loads(result.stdout.splitlines()[-1])["first"] == str(REPO_ROOT)
+    assert not (tmp_path / "a {folder} 50% #1 黄" / "course").exists()

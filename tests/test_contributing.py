@@ -48,13 +48,13 @@ def test_the_example_registers_as_the_guide_asks(example):
 
 def test_the_example_changes_the_forget_points_and_nothing_it_was_given(example, tiny_recogniser, tiny_splits):
     model, head = tiny_recogniser.model, tiny_recogniser.head
-    before = embed(model, tiny_splits.faces)
-    outcome = unlearn(NAME, model, head, tiny_splits, device="cpu", progress=False, steps=5)
     forget, kept = (tiny_splits.photos(pool, "train") for pool in ("forget", "kept"))
-    moved = 1 - (before * embed(outcome.model, tiny_splits.faces)).sum(dim=1)
-    assert moved[forget].mean() > 0.01
-    assert embed(model, tiny_splits.faces).equal(before)
-    assert outcome.images_processed == len(kept) + 5 * (2 * 6 + outcome.config["retain_per_step"])
+    before = embed(model, tiny_splits.faces, forget)
+    outcome = unlearn(NAME, model, head, tiny_splits, device="cpu", progress=False, steps=3)
+    moved = 1 - (before * embed(outcome.model, tiny_splits.faces, forget)).sum(dim=1)
+    assert moved.mean() > 0.01
+    assert embed(model, tiny_splits.faces, forget).equal(before)
+    assert outcome.images_processed == len(kept) + 3 * (2 * 6 + outcome.config["retain_per_step"])
 
 
 def test_the_examples_own_test_passes(example, tiny_recogniser, tiny_splits):
@@ -78,5 +78,5 @@ def test_the_examples_keep_the_style(command, tmp_path):
     for name, code in (("method", METHOD_CODE), ("test", TEST_CODE)):
         (folder / f"{name}.py").write_text(code, encoding="utf-8")
     options = ["--no-cache", "--config", str(REPO_ROOT / "pyproject.toml"), str(folder)]
-    done = subprocess.run([sys.executable, "-m", "ruff", *command, *options], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "ruff", *command, *options], capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -105,7 +105,7 @@ def test_a_run_is_resumed_and_repeated_only_when_an_input_changes(places, capsys
     write(folder, "01_b.ipynb", "from pathlib import Path\nPath('../build/results.txt').write_text('r')")
 
     def runs() -> int:
-        return len((folder.parent / "count.txt").read_text())
+        return len((folder.parent / "count.txt").read_text(encoding="utf-8"))
 
     course.run_course(folder, build)
     course.run_course(folder, build)
@@ -118,7 +118,7 @@ def test_a_run_is_resumed_and_repeated_only_when_an_input_changes(places, capsys
     assert course.is_done(task, course.read_state(build), build)
     (build / "results.txt").unlink()
     assert not course.is_done(task, course.read_state(build), build)
-    (build / "notebooks/state.json").write_text("{ half")
+    (build / "notebooks/state.json").write_text("{ half", encoding="utf-8")
     assert course.read_state(build) == {}
 
 
@@ -138,11 +138,11 @@ def test_the_hash_covers_source_parameters_and_code_but_not_outputs(places):
 def test_the_code_hash_covers_modules_and_models(tmp_path):
     (tmp_path / "utils").mkdir()
     (tmp_path / "data/models").mkdir(parents=True)
-    (tmp_path / "utils/a.py").write_text("x = 1")
+    (tmp_path / "utils/a.py").write_text("x = 1", encoding="utf-8")
     hashes = {course.code_hash(tmp_path)}
-    (tmp_path / "data/models/manifest.json").write_text("{}")
+    (tmp_path / "data/models/manifest.json").write_text("{}", encoding="utf-8")
     hashes.add(course.code_hash(tmp_path))
-    (tmp_path / "utils/a.py").write_text("x = 2")
+    (tmp_path / "utils/a.py").write_text("x = 2", encoding="utf-8")
     hashes.add(course.code_hash(tmp_path))
     assert len(hashes) == 3
 
@@ -176,7 +176,7 @@ def test_an_interrupted_run_leaves_nothing_half_written(places):
     command = [sys.executable, "-m", "utils.course", "--notebooks", str(folder), "--build", str(build)]
     # a shell that runs tests in the background makes them ignore Ctrl-C, and their children inherit that
     heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    process = subprocess.Popen(command, cwd=REPO_ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
+    process = subprocess.Popen(command, cwd=REPO_ROOT, stderr=subprocess.PIPE, encoding="utf-8", preexec_fn=heed)
     deadline = time.monotonic() + 120
     while not (folder.parent / "started").exists() and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -237,10 +237,10 @@ def pages(places) -> dict[str, str]:
         nbformat.write(notebook, path)
     (build / "site").mkdir(parents=True)
     (build / "site/99_gone.html").write_text(site.page("Gone", "old"), encoding="utf-8")
-    (build / "site/mine.html").write_text("mine")
+    (build / "site/mine.html").write_text("mine", encoding="utf-8")
     (folder.parent / "docs").mkdir()
     words = "# Some words\n\n<a id='word'></a>**Word.** See [it](../notebooks/00_a.ipynb) and [data](../data/x.md)."
-    (folder.parent / "docs/words.md").write_text(words)
+    (folder.parent / "docs/words.md").write_text(words, encoding="utf-8")
     course.make_site(folder, build)
     return {path.name: path.read_text(encoding="utf-8") for path in (build / "site").glob("*")}
 
@@ -256,10 +256,10 @@ def test_a_page_of_somebody_else_is_neither_overwritten_nor_removed(places):
     folder, build = places
     write(folder, "00_a.ipynb", "cover", "last")
     (build / "site").mkdir(parents=True)
-    (build / "site/index.html").write_text("mine")
+    (build / "site/index.html").write_text("mine", encoding="utf-8")
     with pytest.raises(CourseError, match="index.html was not made by the course"):
         course.make_site(folder, build)
-    assert (build / "site/index.html").read_text() == "mine"
+    assert (build / "site/index.html").read_text(encoding="utf-8") == "mine"
 
 
 def test_documents_become_pages_that_notebooks_can_link_to(pages):
@@ -363,8 +363,58 @@ def test_the_results_table_is_printed_when_there_are_results(places, capsys):
     write(folder, "00_a.ipynb")
     build.mkdir(parents=True)
     results = {"schema": 1, "environment": {}, "runs": []}
-    (build / "results.json").write_text(json.dumps(results))
+    (build / "results.json").write_text(json.dumps(results), encoding="utf-8")
     assert course.results_text(build) == benchmark.results_table(results)
-    (build / "results.json").write_text("{ half")
+    (build / "results.json").write_text("{ half", encoding="utf-8")
     with pytest.raises(CourseError, match="is not valid JSON"):
         course.results_text(build)
+
+
+# ---- what is there already ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("notebooks/00_a.ipynb", '{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}'),
+        ("notebooks/00_a.failed.ipynb", "notes"),
+        ("notebooks/state.json", "[1]"),
+        ("site/00_a.html", "mine"),
+        ("site/index.html", "mine"),
+    ],
+)
+def test_a_file_of_somebody_else_is_refused_before_the_work(places, name, content):
+    folder, build = places
+    write(folder, "00_a.ipynb", "open('../ran', 'w').close()")
+    mine = build / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text(content, encoding="utf-8")
+    with pytest.raises(CourseError, match=f"{mine.name} was not made by the course"):
+        course.run_course(folder, build)
+    assert mine.read_text(encoding="utf-8") == content and not (folder.parent / "ran").exists()
+
+
+def test_a_link_to_the_source_or_to_a_notebook_elsewhere_is_refused(places):
+    folder, build = places
+    source = write(folder, "00_a.ipynb", "x = 1")
+    ran = nbformat.read(source, as_version=4)
+    ran.metadata.papermill = {}  # even if it once came out of a run
+    nbformat.write(ran, source)
+    elsewhere = write(folder.parent / "own", "mine.ipynb", "x = 2")
+    (build / "notebooks").mkdir(parents=True)
+    for linked in (source, elsewhere):
+        before, link = linked.read_bytes(), build / "notebooks/00_a.ipynb"
+        link.symlink_to(linked)
+        with pytest.raises(CourseError, match="was not made by the course"):
+            course.run_course(folder, build)
+        assert link.is_symlink() and linked.read_bytes() == before
+        link.unlink()
+
+
+def test_the_courses_folder_may_have_any_name(tmp_path):
+    home = tmp_path / "a {folder} 100% #1 黄 é$"
+    write(home / "notebooks", "00_a.ipynb", "print('seed', seed)")
+    course.run_course(home / "notebooks", home / "build {x}", parameters=[("seed", "3")])
+    course.run_course(home / "notebooks", home / "build {x}", parameters=[("seed", "3")])  # its own files it replaces
+    assert "seed 3" in printed(home / "build {x}/notebooks/00_a.ipynb")
+    assert course.make_site(home / "notebooks", home / "build {x}").is_file()

@@ -126,7 +126,7 @@ def test_running_minutes_come_from_a_whole_default_run(tmp_path):
     write_state(tmp_path, state)
     with pytest.raises(CourseError, match=names[3]):
         overview.measure(tmp_path, stored)
-    stored.write_text("[]")
+    stored.write_text("[]", encoding="utf-8")
     with pytest.raises(CourseError, match="not a record of minutes"):
         overview.running_seconds(stored)
     assert overview.running_seconds(tmp_path / "none.json") == {}

@@ -1,15 +1,17 @@
 """Where files may be written: links, devices, folders and full disks."""
 
+import ast
 import errno
 import importlib
 import io
 import os
+import re
 import sys
 
 import pytest
 
 from utils import settings
-from utils.course import apart
+from utils.course import apart, find_notebooks, read
 from utils.settings import CourseError, atomic_path, cache_dir, writable_file
 
 
@@ -85,3 +87,32 @@ def test_a_cache_that_is_a_file_or_below_one_is_one_sentence(tmp_path, monkeypat
         settings.cache_dir()
     with pytest.raises(CourseError, match="cannot be written"), settings.atomic_path(file / "below" / "x.json"):
         pass
+
+
+def bare_texts(source: str) -> list[str]:
+    """The calls that read or write text, or a program's words, in whatever encoding the machine happens to have."""
+    found = []
+    for call in (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)):
+        name = call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
+        given = {keyword.arg: keyword.value for keyword in call.keywords}
+        modes = [*call.args[1:2], *(given[key] for key in ("mode",) if key in given)]
+        binary = any("b" in ast.unparse(mode) for mode in modes)
+        program = name in ("run", "Popen", "check_output") and ("text" in given or "universal_newlines" in given)
+        text = name in ("read_text", "write_text") or (
+            name == "open" and isinstance(call.func, ast.Name) and not binary
+        )
+        found += [ast.unparse(call)] * ((text or program) and "encoding" not in given)
+    return found
+
+
+def test_text_is_read_and_written_as_utf8_everywhere():
+    assert len(bare_texts("open(p)\np.read_text()\np.write_text('x')\nrun(c, text=True)\nopen(p, 'w')")) == 5
+    assert bare_texts("open(p, 'rb')\nopen(p, mode='wb')\nopen(p, encoding='utf-8')\nImage.open(p)") == []
+    being_rewritten = {"wheels.py"}
+    for path in (settings.REPO_ROOT / "utils").rglob("*.py"):
+        if path.name not in being_rewritten:
+            assert bare_texts(path.read_text(encoding="utf-8")) == [], path.name
+    for path in find_notebooks(settings.REPO_ROOT / "notebooks" / "solutions"):
+        cells = (cell.source for cell in read(path).cells if cell.cell_type == "code")
+        code = "\n".join(re.sub(r"^(\s*)[%!].*$", r"\1pass", cell, flags=re.MULTILINE) for cell in cells)
+        assert bare_texts(code) == [], path.name

@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -227,23 +228,37 @@ def attempts(before: Examination, after: Examination, train_rows: tuple[Tensor, 
 # ------------------------------------------------------------------------------------------- nothing is left behind
 
 
+WAYS_OUT = (
+    *((socket.socket, name) for name in ("connect", "connect_ex", "sendto", "sendmsg")),
+    *((socket, name) for name in ("create_connection", "getaddrinfo", "gethostbyname", "gethostbyname_ex")),
+    *((socket, name) for name in ("gethostbyaddr", "getnameinfo")),
+)
+
+
 @contextmanager
 def no_network() -> Iterator[list[str]]:
-    """Refuse every network connection that Python code opens, and yield the list of those that were tried.
+    """Refuse to open a connection, to send to an address or to look up a name, and yield the list of what was tried.
 
-    Introduced in notebook 11.
+    It covers Python code of this process that goes through `socket`, on every thread: requests, urllib, asyncio and
+    libraries like them. It does not cover connections that are open already (Jupyter's own), other processes and shell
+    lines, or compiled code that calls the system by itself. Introduced in notebook 11.
     """
-    tried, connect = [], socket.socket.connect
+    tried: list[str] = []
 
-    def refuse(self: socket.socket, address: object) -> None:
-        tried.append(str(address))
-        raise OSError("This notebook works without a network, and has cut it off.")
+    def refusing(name: str, way: Callable) -> Callable:
+        def refuse(*arguments: object, **more: object) -> object:
+            given = [value for value in (*arguments, *more.values()) if not isinstance(value, socket.socket)]
+            if name == "sendmsg" and len(given) < 4:  # no address: over a connection that is open already
+                return way(*arguments, **more)
+            tried.append(f"{name} {given[-1 if name.startswith('send') else 0]}")
+            raise OSError("This notebook works without a network, and has cut it off.")
 
-    socket.socket.connect = refuse
-    try:
+        return refuse
+
+    with ExitStack() as stack:
+        for owner, name in WAYS_OUT:
+            stack.enter_context(patch.object(owner, name, refusing(name, getattr(owner, name))))
         yield tried
-    finally:
-        socket.socket.connect = connect
 
 
 def files_in(*folders: Path) -> dict[str, tuple[int, int]]:

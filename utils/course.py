@@ -34,6 +34,7 @@ from utils.settings import (
     check_environment,
     printable_output,
     progress_bar,
+    regular_target,
     sha256_of,
     suggest,
     writable_folder,
@@ -84,7 +85,12 @@ def find_notebooks(folder: Path = NOTEBOOK_DIR, only: str | None = None) -> list
 
 def parameters_of(path: Path) -> dict[str, dict]:
     """Return what a notebook's `parameters` cell declares: name -> default, type and help as papermill reads them."""
-    return papermill.inspect_notebook(str(path))
+    return papermill.inspect_notebook(literally(path))
+
+
+def literally(path: Path) -> str:
+    """Return a path for papermill, which reads braces in one as the name of a parameter."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def choose_parameters(paths: Sequence[Path], profile: str, given: Sequence[tuple[str, str]] = ()) -> dict[Path, dict]:
@@ -177,18 +183,45 @@ def stamps(build: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in build.glob("*") if path.is_file()}
 
 
+def places_of(task: Task, build: Path) -> tuple[Path, Path, Path]:
+    """Return where a run's notebook, its half-run copy after a failure and the copy at work lie, links followed."""
+    names = f"{task.name}.ipynb", f"{task.name}.failed.ipynb", f".{task.name}.partial.ipynb"
+    return tuple(regular_target(build / "notebooks" / name) for name in names)
+
+
+def refuse_foreign(tasks: Sequence[Task], build: Path) -> None:
+    """Raise CourseError if a run or its pages would replace what the course did not write."""
+    from utils.site import is_ours
+
+    notebooks = [(path, "papermill") for task in tasks for path in places_of(task, build)[:2]]
+    records = [*notebooks, (regular_target(build / "notebooks" / "state.json"), "notebooks")]
+    pages = [regular_target(build / "site" / f"{name}.html") for name in ("index", *(task.name for task in tasks))]
+    sources = {task.path.resolve() for task in tasks}
+    foreign = [path for path, mark in records if path.exists() and (path in sources or not has_mark(path, mark))]
+    foreign += [path for path in pages if path.exists() and not is_ours(path)]
+    if foreign:
+        raise CourseError(f"{foreign[0]} was not made by the course: move it away, or choose another folder (--build).")
+
+
+def has_mark(path: Path, mark: str) -> bool:
+    """Say whether a JSON file has the key that the course's runs write: papermill's record, or the list of runs."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return mark in found or mark in found["metadata"]
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
 def run_notebook(task: Task, build: Path, timeout: float) -> dict:
     """Execute one notebook into build/notebooks and return its record; CourseError names the cell that failed."""
-    target = build / "notebooks" / f"{task.name}.ipynb"
-    failed = target.with_suffix(".failed.ipynb")
-    partial = target.with_name(f".{task.name}.partial.ipynb")
+    target, failed, partial = places_of(task, build)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     before, start = stamps(build), time.perf_counter()
     try:
         papermill.execute_notebook(
-            str(task.path),
-            str(partial),
+            literally(task.path),
+            literally(partial),
             parameters=task.parameters,
             kernel_name="python3",
             cwd=str(task.path.parent),
@@ -268,8 +301,9 @@ def run_course(
     paths = find_notebooks(folder, only)
     chosen, code = choose_parameters(paths, profile, parameters), code_hash()
     tasks = [Task(path, chosen[path], input_hash(path, chosen[path], code)) for path in paths]
+    refuse_foreign(tasks, build)
     state = read_state(build)
-    for leftover in (build / "notebooks").glob(".*.partial*"):
+    for leftover in (build / "notebooks").glob(".state.json.*.partial"):  # of a run that was killed
         leftover.unlink()
     with progress_bar(desc="course", total=len(tasks)) as bar:
         for task in tasks:

@@ -250,14 +250,14 @@ def _record(target: Path) -> Path:
 
 def _remembered(target: Path) -> str | None:
     record = _record(target)
-    return f"sha256:{record.read_text().split()[0]}" if record.is_file() else None
+    return f"sha256:{record.read_text(encoding='utf-8').split()[0]}" if record.is_file() else None
 
 
 def _remember(target: Path, remote: RemoteFile, expected: str | None) -> Path:
     """Note the sha256 of a file whose checksum nobody has published, so that a later copy must equal the first."""
     if not expected:
         digest = checksum_of(target).split(":")[1]
-        _record(target).write_text(f"{digest}  {remote.name}\n")
+        _record(target).write_text(f"{digest}  {remote.name}\n", encoding="utf-8")
         print(f"{remote.name}: no checksum to compare with; trusted, and its sha256 {digest} is required from now on.")
     return target
 

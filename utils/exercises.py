@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import cmath
 import math
+import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -121,13 +122,11 @@ def check_00_environment() -> str:
 
 
 def _folder_fault() -> str:
-    probe = REPO_ROOT / ".write_probe"
     try:
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=REPO_ROOT):  # a nameless file: nothing of anybody's is in its way
+            return ""
     except OSError as error:
         return f"The course's folder cannot be written ({_one_line(error)}); move it to a folder of your own."
-    return ""
 
 
 # ------------------------------------------------------------------------------------------------ notebook 01: faces

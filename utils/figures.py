@@ -7,8 +7,12 @@ with the call and the picture appears once; nothing has to be shown or closed.
 from __future__ import annotations
 
 import base64
+import functools
 import io
-from collections.abc import Mapping, Sequence
+import itertools
+import re
+import warnings
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
@@ -21,30 +25,39 @@ from IPython.display import HTML
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.font_manager import fontManager
+from matplotlib.ft2font import FT2Font
+from matplotlib.text import Text
+from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 from numpy.typing import ArrayLike
 from PIL import Image
 
 from .alignment import AlignedFace, canonical_landmarks, similarity_transform
 from .retrieval import Gallery
 from .splits import PARTS, Splits
+from .tables import columns, one_line
 from .training import embed
 
-# Okabe and Ito's palette: eight colours that people with any common colour vision tell apart.
+# Okabe and Ito's palette: eight colours that people with any common colour vision tell apart; two of Tol's besides.
 FORGET, RETAIN, UNSEEN = "#D55E00", "#0072B2", "#009E73"
-ORIGINAL, RETRAIN, ACCENT = "#3B3B3B", "#CC79A7", "#E69F00"
+ORIGINAL, RETRAIN, ACCENT = "#3B3B3B", "#CC79A7", "#56B4E9"
 CHANCE, INK, PAPER = "#6B6B6B", "#222222", "#FFFFFF"
-CORRECT, WRONG = "#009E73", "#D55E00"
-CYCLE = (RETAIN, FORGET, UNSEEN, ACCENT, RETRAIN, "#56B4E9", ORIGINAL, "#F0E442")
+CORRECT, WRONG = "#009E73", "#882255"
+CYCLE = (RETAIN, ACCENT, UNSEEN, RETRAIN, ORIGINAL, "#F0E442", "#332288")  # never FORGET: orange is who was forgotten
 POOLS = {"forget": FORGET, "retain": RETAIN, "unseen": UNSEEN}
 HATCHES = {"forget": "", "retain": "//", "unseen": ".."}
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+BETTER = {"forget": "lower is better", "unseen": "higher is better"}
+TENS, STEPS = (1, 10, 100, 1000, 10_000), (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
+METRICS = {"r1": "R@1", "r5": "R@5", "map": "mAP"}
 HEAT = "cividis"
+FONT = "DejaVu Sans"
+UNSAID = {ord("_"): " "} | dict.fromkeys(map(ord, "\u200c\u200d\ufe0e\ufe0f"))  # without a shape of their own
 MOST_SAID = 600  # characters of a figure's description
 PERCENT = FuncFormatter(lambda share, _: f"{100 * share:g}%")
 STYLE = {
     "figure.dpi": 110, "savefig.dpi": 110, "figure.facecolor": PAPER, "savefig.facecolor": PAPER,
-    "font.family": "DejaVu Sans", "font.size": 11, "axes.titlesize": 12, "axes.labelsize": 11,
+    "font.family": FONT, "font.size": 11, "axes.titlesize": 12, "axes.labelsize": 11,
     "xtick.labelsize": 10, "ytick.labelsize": 10, "legend.fontsize": 10, "figure.titlesize": 13,
     "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": INK, "axes.labelcolor": INK,
     "text.color": INK, "xtick.color": INK, "ytick.color": INK, "axes.titlelocation": "left",
@@ -87,7 +100,7 @@ def alt_text(figure: Figure) -> str:
         legend = ax.get_legend_handles_labels()[1]
         said += [f"shown: {', '.join(legend)}"] if legend else []
         said += [text.get_text() for text in ax.texts]
-    lines = dict.fromkeys(" ".join(str(text).split()) for text in said)
+    lines = dict.fromkeys(" ".join(str(text).replace(r"\$", "$").split()) for text in said)
     text = ". ".join(line for line in lines if line)
     return text if len(text) <= MOST_SAID else text[: MOST_SAID - 1] + "…"
 
@@ -105,11 +118,105 @@ def compact_png(figure: Figure) -> tuple[bytes, dict]:
     return small.getvalue(), {"alt": alt_text(figure)}
 
 
+# ----------------------------------------------------------------------------------------------- words and colours
+
+
+@functools.cache
+def _font_of(character: str) -> str | None:
+    """Return the family of a font on this machine that has a character, the course's own before others, or None."""
+    if character.isascii():
+        return FONT
+    for font in sorted(fontManager.ttflist, key=lambda font: (font.name != FONT, font.style != "normal", font.name)):
+        try:
+            if not font.name.startswith("Last Resort") and FT2Font(font.fname).get_char_index(ord(character)):
+                return font.name
+        except (OSError, RuntimeError):  # a font that was taken away or cannot be read
+            continue
+    return None
+
+
+@functools.cache
+def _say_what_lacks() -> None:
+    """Say once that some names cannot be drawn."""
+    warnings.warn(
+        "No font here has all characters of some names: such a name is drawn as its label (#7) or by the codes of its "
+        "characters; install a font that has them, such as Noto Sans CJK.",
+        stacklevel=2,
+    )
+
+
+def _lacks(text: str) -> bool:
+    """Say whether no font on this machine has one of the characters, and tell the reader so once."""
+    lacks = not all(map(_font_of, text))
+    if lacks:
+        _say_what_lacks()
+    return lacks
+
+
+def words(text: object, length: int = 48) -> str:
+    """Return any name as a figure draws it: literally, no formula, on one line of at most so many columns.
+
+    Characters that no font here has are written as their codes. Introduced in notebook 06.
+    """
+    said = _plain(text)
+    if _lacks(said):
+        said = "".join(c if _font_of(c) else c.encode("ascii", "backslashreplace").decode() for c in said)
+    whole = columns(said) <= length
+    while columns(said) > length - (not whole):
+        said = said[:-1]
+    return said.replace("$", r"\$") + "…" * (not whole)
+
+
+def lines_of(text: object) -> str:
+    """Return a title as a figure draws it: its lines as `words`."""
+    return "\n".join(words(line, 120) for line in str(text).split("\n"))
+
+
+def _plain(text: object) -> str:
+    """Return text on one line, as characters that have a shape of their own; an underscore is a space."""
+    return " ".join(one_line(text).translate(UNSAID).split())
+
+
+def person(label: int, names: Sequence[str]) -> str:
+    """Return who has a label: the name, or the label itself (#7) where no font here has all characters of the name."""
+    name = _plain(names[label])
+    return f"#{label}" if not name or _lacks(name) else names[label]
+
+
+def _name_of(label: int, names: Sequence[str] | None) -> str:
+    return words(person(label, names), 16) if names is not None else str(label)
+
+
+def colour_of(name: str, default: str) -> str:
+    """Return the colour of the pool that a name speaks of (forgotten people are orange), or the default."""
+    found = re.search(r"\b(forg[eo]t|retain|unseen|never-seen)", str(name).casefold())
+    key = {"forgot": "forget", "never-seen": "unseen"}.get(found[1], found[1]) if found else ""
+    return POOLS.get(key, default)
+
+
 # ---------------------------------------------------------------------------------------------------------- helpers
 
 
 def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def _one(width: float, height: float) -> tuple[Figure, Axes]:
+    fig = _figure(width, height)
+    return fig, fig.subplots()
+
+
+def finished(fig: Figure, title: str = "", **look: object) -> Figure:
+    """Return the figure with its title, its axes' names in their pools' colours, its words in fonts that have them."""
+    fig.suptitle(lines_of(title), **look)
+    for axis in (axis for ax in fig.axes for axis in (ax.xaxis, ax.yaxis)):
+        axis.label.set_color(colour_of(axis.label.get_text(), INK))
+    texts = fig.findobj(Text)
+    fonts = dict.fromkeys(_font_of(c) for c in sorted({*"".join(text.get_text() for text in texts)}))
+    if more := [font for font in fonts if font not in (FONT, None)]:
+        for text in texts:
+            text.set_fontfamily([FONT, *more])
+    return fig
 
 
 def _rgb(image: ArrayLike) -> np.ndarray:
@@ -124,22 +231,36 @@ def _photo(ax: Axes, image: ArrayLike, frame: str | None = None) -> None:
         spine.set(visible=frame is not None, color=frame or INK, linewidth=4)
 
 
-def _grid(ax: Axes, axis: str = "both") -> None:
+def _grid(ax: Axes, axis: str = "both", percent: str = "") -> None:
+    """Draw a grid behind the data; the axes named in `percent` count in percent."""
     ax.grid(True, axis=axis)
     ax.set_axisbelow(True)
+    for name in percent:
+        getattr(ax, f"{name}axis").set_major_formatter(PERCENT)
+        getattr(ax, f"{name}axis").set_minor_formatter(NullFormatter())
 
 
-def _short(name: str, length: int = 16) -> str:
-    name = str(name).replace("_", " ")
-    return name if len(name) <= length else name[: length - 1] + "…"
+def _log_ticks(ax: Axes, axis: str, ticks: Sequence[int], last: float = np.inf, **look: object) -> None:
+    """Write plain numbers, those up to `last`, on a logarithmic axis."""
+    shown = [tick for tick in ticks if tick <= last]
+    getattr(ax, f"set_{axis}ticks")(shown, [f"{tick:,}" for tick in shown], **look)
+    getattr(ax, f"{axis}axis").set_minor_locator(NullLocator())
 
 
-def _label_colours(labels: np.ndarray) -> dict:
-    return {label: CYCLE[i % len(CYCLE)] for i, label in enumerate(dict.fromkeys(labels.tolist()))}
+def _legend_below(fig: Figure, ax: Axes, ncols: int) -> None:
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=ncols)
 
 
-def _name_of(label: int, names: Sequence[str] | None) -> str:
-    return _short(names[label]) if names is not None else str(label)
+def _legend_right(ax: Axes) -> None:
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def _shares(
+    ax: Axes, values: np.ndarray, bins: np.ndarray, label: str, colour: str, line: str, width: float = 2
+) -> None:
+    """Draw a histogram whose heights add up to 1."""
+    look = dict(histtype="stepfilled", facecolor=to_rgba(colour, 0.3), edgecolor=colour, linestyle=line)
+    ax.hist(values, bins, weights=np.full(values.size, 1 / max(values.size, 1)), label=label, linewidth=width, **look)
 
 
 # ----------------------------------------------------------------------------------------------------------- photos
@@ -158,10 +279,9 @@ def photo_grid(images: ArrayLike, titles: Sequence[str] | None = None, n_columns
             continue
         _photo(ax, images[i])
         if titles is not None:
-            lines = [_short(line, 18) for line in str(titles[i]).split("\n")]
+            lines = [words(line, 18) for line in str(titles[i]).split("\n")]
             ax.set_title("\n".join(lines), fontsize=9, loc="center", pad=3)
-    fig.suptitle(title)
-    return fig
+    return finished(fig, title)
 
 
 def identity_rows(
@@ -181,8 +301,7 @@ def identity_rows(
             else:
                 ax.axis("off")
         line[0].set_ylabel(_name_of(person, names), rotation=0, ha="right", va="center", labelpad=8)
-    fig.suptitle(title)
-    return fig
+    return finished(fig, title)
 
 
 def alignment_steps(photo: ArrayLike, face: AlignedFace, margin: float = 0.2, title: str = "") -> Figure:
@@ -205,15 +324,14 @@ def alignment_steps(photo: ArrayLike, face: AlignedFace, margin: float = 0.2, ti
     for ax, points in ((axes[1], face.landmarks), (axes[2], face.landmarks), (axes[3], meant)):
         marker = dict(marker="+", s=120, linewidths=2.5) if ax is axes[3] else dict(marker="o", s=34, edgecolors=INK)
         ax.scatter(*np.asarray(points).T, color="#F0E442", zorder=3, **marker)
-    axes[2].plot(corners.real, corners.imag, color="#56B4E9")
-    axes[2].plot(corners.real[:2], corners.imag[:2], color=FORGET, linewidth=4)  # which side becomes the top
+    axes[2].plot(corners.real, corners.imag, color=ACCENT)
+    axes[2].plot(corners.real[:2], corners.imag[:2], color=RETRAIN, linewidth=4)  # which side becomes the top
     for ax in axes[1:3]:
         ax.set(xlim=axes[0].get_xlim(), ylim=axes[0].get_ylim())
     axes[1].set_xlabel(f"a face: {face.confidence:.0%} sure")
     axes[2].set_xlabel(f"turned {np.degrees(np.angle(a)):+.0f}°, × {abs(a):.2f}")
     axes[3].set_xlabel("+ where landmarks belong")
-    fig.suptitle(title)
-    return fig
+    return finished(fig, title)
 
 
 def _strip(axes: Sequence[Axes], search: Search) -> None:
@@ -228,7 +346,7 @@ def _strip(axes: Sequence[Axes], search: Search) -> None:
         _photo(ax, search.results[k], CORRECT if hit else WRONG)
         mark = dict(color=CORRECT if hit else WRONG, loc="center", pad=6, fontweight="bold")
         ax.set_title(f"{k + 1}  {'✓' if hit else '✗'}", fontsize=12, **mark)
-        name = f"{_short(search.names[k], 13)}\n" if len(search.names) else ""
+        name = f"{words(search.names[k], 13)}\n" if len(search.names) else ""
         ax.set_xlabel(f"{name}cos {float(search.cosines[k]):.2f}", fontsize=9.5, labelpad=4)
 
 
@@ -254,9 +372,9 @@ def run_searches(
     searches = []
     for i, photo in enumerate(photos):
         found = gallery[rows[i]]
-        names = [faces.identities[label] for label in faces.labels[found]]
+        names = [person(label, faces.identities) for label in faces.labels[found]]
         correct = faces.labels[found] == faces.labels[photo]
-        title = titles[i] if titles else faces.identities[faces.labels[photo]]
+        title = titles[i] if titles else person(faces.labels[photo], faces.identities)
         searches.append(Search(faces.images([photo])[0], faces.images(found), correct, cosines[i], names, title))
     return searches
 
@@ -269,9 +387,8 @@ def search_strips(searches: Sequence[Search], title: str = "") -> Figure:
     rows = fig.subfigures(len(searches), 1, squeeze=False)[:, 0]
     for row, search in zip(rows, searches, strict=True):
         _strip(row.subplots(1, k + 1), search)
-        row.suptitle(search.title, x=0.01, ha="left", fontsize=12)
-    fig.suptitle(title, fontweight="bold")
-    return fig
+        row.suptitle(words(search.title), x=0.01, ha="left", fontsize=12)
+    return finished(fig, title, fontweight="bold")
 
 
 def before_after_search(before: Sequence[Search], after: Sequence[Search], title: str = "") -> Figure:
@@ -297,19 +414,16 @@ def take_home(
     ax = bottom.subplots()
     for place, (old, new) in enumerate(ranks.values()):
         ax.plot([old, new], [-place, -place], color="#BBBBBB", linewidth=3, zorder=1)
-        ax.scatter([old], [-place], color=ORIGINAL, marker="s", s=60, zorder=3, label="before" if not place else None)
-        ax.scatter([new], [-place], color=FORGET, s=80, zorder=3, label="after" if not place else None)
+        ax.scatter([old], [-place], color=ORIGINAL, marker="s", s=60, zorder=3, label="before" * (not place))
+        ax.scatter([new], [-place], color=FORGET, s=80, zorder=3, label="after" * (not place))
         ax.text(gallery_size * 1.15, -place, f"{old:.0f} → {new:.0f}", va="center", fontsize=10)
-    ax.set_yticks([-place for place in range(len(ranks))], list(ranks))
+    ax.set_yticks([-place for place in range(len(ranks))], [words(way) for way in ranks])
     ax.set(xscale="log", xlim=(0.8, gallery_size), ylim=(0.6 - len(ranks), 0.6))
-    ticks = [rank for rank in (1, 10, 100, 1000, 10_000) if rank <= gallery_size]
-    ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
-    ax.xaxis.set_minor_locator(NullLocator())
+    _log_ticks(ax, "x", TENS, gallery_size)
     ax.set_xlabel(f"rank of the first right photo, of {gallery_size:,} (1 = found at once)")
     _grid(ax, "x")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, 1.25), ncols=2)
-    fig.suptitle(title, fontweight="bold")
-    return fig
+    return finished(fig, title, fontweight="bold")
 
 
 # ------------------------------------------------------------------------------------------- cosines and embeddings
@@ -336,15 +450,15 @@ def similarity_heatmap(
         emb = np.asarray(emb)[order]
         drawn = ax.imshow(emb @ emb.T, vmin=-0.2, vmax=1, cmap=HEAT, interpolation="nearest")
         middles = (edges[:-1] + edges[1:] - 1) / 2
-        ax.set_xticks(middles, [_name_of(p, names) for p in people], rotation=30, ha="right", rotation_mode="anchor")
-        ax.set_yticks(middles, [_name_of(p, names) for p in people])
+        shown = [_name_of(label, names) for label in people]
+        ax.set_xticks(middles, shown, rotation=30, ha="right", rotation_mode="anchor")
+        ax.set_yticks(middles, shown)
         for edge in edges[1:-1]:
             ax.axhline(edge - 0.5, color=PAPER, linewidth=1.5)
             ax.axvline(edge - 0.5, color=PAPER, linewidth=1.5)
-        ax.set_title(name)
+        ax.set_title(words(name))
     fig.colorbar(drawn, ax=axes, label="cosine", shrink=0.85, extend="min")
-    fig.suptitle(title)
-    return fig
+    return finished(fig, title)
 
 
 def cosine_histograms(
@@ -360,22 +474,15 @@ def cosine_histograms(
     """Show how the cosines of same-identity and different-identity pairs are spread, as shares. Notebook 02."""
     same, different = np.asarray(same).ravel(), np.asarray(different).ravel()
     bins = np.linspace(min(same.min(), different.min(), -0.2), 1.0, 61)
-    fig = _figure(7.6, 3.8)
-    ax = fig.subplots()
-    groups = ((different, names[0], FORGET, "--"), (same, names[1], RETAIN, "-"))
-    for values, name, colour, line in groups:
-        weights = np.full(values.size, 1 / values.size)
-        label = f"{name} ({values.size:,} {unit})"
-        style = dict(weights=weights, histtype="stepfilled", linestyle=line, linewidth=2)
-        ax.hist(values, bins, label=label, facecolor=to_rgba(colour, 0.3), edgecolor=colour, **style)
+    fig, ax = _one(7.6, 3.8)
+    for values, name, colour, line in ((different, names[0], CHANCE, "--"), (same, names[1], RETAIN, "-")):
+        _shares(ax, values, bins, f"{words(name)} ({values.size:,} {unit})", colour_of(name, colour), line)
     if threshold is not None:
         ax.axvline(threshold, color=INK, linewidth=1.5, label=f"threshold {threshold:.2f}")
     ax.set(xlabel=xlabel, ylabel=f"share of {unit}", yscale="log" if log else "linear")
-    ax.yaxis.set_major_formatter(PERCENT)
-    _grid(ax, "y")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
-    fig.suptitle(title)
-    return fig
+    _grid(ax, "y", "y")
+    _legend_below(fig, ax, 3)
+    return finished(fig, title)
 
 
 def to_sphere(embeddings: ArrayLike, reference: ArrayLike | None = None) -> np.ndarray:
@@ -398,11 +505,16 @@ def sphere_scatter(
     names: Sequence[str] | None = None,
     title: str = "",
     view: tuple[float, float] = (18, 35),
+    forget: Collection[int] = (),
 ) -> Figure:
-    """Show points (N, 3) on the ordinary sphere, coloured by label; points behind the ball are paler. Notebook 02."""
+    """Show points (N, 3) on the ordinary sphere, coloured by label; points behind the ball are paler. Notebook 02.
+
+    The people with labels in `forget` are orange, one by one told apart by their marks.
+    """
     panels = points if isinstance(points, Mapping) else {"": points}
     labels = np.asarray(labels)
-    colours = _label_colours(labels)
+    kept = iter(CYCLE * len(labels))
+    colours = {label: FORGET if label in forget else next(kept) for label in dict.fromkeys(labels.tolist())}
     fig = _figure(4.7 * len(panels) + 1.4, 4.7)
     axes = fig.subplots(1, len(panels), squeeze=False, subplot_kw={"projection": "3d", "computed_zorder": False})[0]
     for ax, (name, xyz) in zip(axes, panels.items(), strict=True):
@@ -415,11 +527,10 @@ def sphere_scatter(
                 look = dict(color=colour, marker=MARKERS[i % len(MARKERS)], s=34, alpha=alpha, zorder=order)
                 ax.scatter(*chosen.T, depthshade=False, edgecolors=PAPER, linewidths=0.4, **look)
             ax.scatter([], [], [], color=colour, marker=MARKERS[i % len(MARKERS)], s=40, label=_name_of(label, names))
-        ax.set_title(name, loc="center")
+        ax.set_title(words(name), loc="center")
     handles, texts = axes[-1].get_legend_handles_labels()
     fig.legend(handles, texts, loc="outside right center", ncols=1 + len(texts) // 14)
-    fig.suptitle(title)
-    return fig
+    return finished(fig, title)
 
 
 def facing(points: ArrayLike) -> tuple[float, float]:
@@ -467,10 +578,9 @@ def sphere_film(
             _disc(ax, np.asarray(places)[moment], np.asarray(others), view)
             if ax in axes[0]:
                 ax.set_title(f"step {moment}" if moment else "before", loc="center", fontsize=10)
-        row[0].text(-1.25, 0, name.replace(" ", "\n"), ha="right", va="center", fontsize=10, fontweight="bold")
-        row[-1].text(1.25, 0, notes.get(name, ""), va="center", fontsize=9.5)
-    fig.suptitle(title)
-    return fig
+        row[0].text(-1.25, 0, words(name).replace(" ", "\n"), ha="right", va="center", fontsize=10, fontweight="bold")
+        row[-1].text(1.25, 0, lines_of(notes.get(name, "")), va="center", fontsize=9.5)
+    return finished(fig, title)
 
 
 def moving_spheres(
@@ -492,12 +602,11 @@ def moving_spheres(
         axes = list(fig.subplots(2, columns, squeeze=False).flat)
         for ax, (name, places) in zip(axes, journeys.items(), strict=False):
             _disc(ax, np.asarray(places)[moment], np.asarray(others), view)
-            ax.set_title(name, loc="center", fontsize=10)
+            ax.set_title(words(name), loc="center", fontsize=10)
         for ax in axes[len(journeys) :]:
             ax.axis("off")
-        fig.suptitle(f"{title} · step {moment}", fontsize=11)
         page = io.BytesIO()
-        fig.savefig(page, format="png")
+        finished(fig, f"{title} · step {moment}", fontsize=11).savefig(page, format="png")
         pictures.append(Image.open(page).convert("RGB"))
     colours = pictures[-1].quantize(48, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     flat = [picture.quantize(palette=colours, dither=Image.Dither.NONE) for picture in pictures]
@@ -534,16 +643,21 @@ def best_dispersal(
     counts: Sequence[int], reached: Mapping[str, Sequence[float]], best: Sequence[float], title: str = ""
 ) -> Figure:
     """Show the nearest cosine that losses reach for n points, against the best possible. Introduced in notebook 04."""
-    fig = _figure(7.4, 3.9)
-    ax = fig.subplots()
+    fig, ax = _one(7.4, 3.9)
     ax.plot(counts, best, "_", color=INK, markersize=22, markeredgewidth=2.5, label="best possible, where known")
     for i, (name, values) in enumerate(reached.items()):
-        ax.plot(counts, values, color=CYCLE[i + 1], marker=MARKERS[i], linewidth=1.2, label=name)
+        ax.plot(
+            counts,
+            values,
+            color=CYCLE[i % len(CYCLE)],
+            marker=MARKERS[i % len(MARKERS)],
+            linewidth=1.2,
+            label=words(name),
+        )
     ax.set(xlabel="points of one person", ylabel="largest cosine of any two", xticks=list(counts))
     _grid(ax)
     ax.legend()
-    fig.suptitle(title)
-    return fig
+    return finished(fig, title)
 
 
 def circle_scatter(configurations: Mapping[str, ArrayLike], title: str = "") -> Figure:
@@ -561,9 +675,10 @@ def circle_scatter(configurations: Mapping[str, ArrayLike], title: str = "") -> 
             ax.plot([0, x], [0, y], color=FORGET, alpha=0.35, linewidth=1)
         ax.scatter(*points.T, color=FORGET, s=46, zorder=3, edgecolors=PAPER)
         ax.set(aspect="equal", xlim=(-1.1, 1.1), ylim=(-1.1, 1.1), xticks=[], yticks=[], frame_on=False)
-        ax.set_title(f"{name}\nmean cosine {mean:+.2f}\nnearest cosine {nearest:+.2f}", loc="center", fontsize=11)
-    fig.suptitle(title)
-    return fig
+        ax.set_title(
+            f"{words(name)}\nmean cosine {mean:+.2f}\nnearest cosine {nearest:+.2f}", loc="center", fontsize=11
+        )
+    return finished(fig, title)
 
 
 def margin_curves(scale: float = 64.0, cosface: float = 0.35, arcface: float = 0.5, title: str = "") -> Figure:
@@ -574,10 +689,9 @@ def margin_curves(scale: float = 64.0, cosface: float = 0.35, arcface: float = 0
     curves = {
         "no margin: s·cos θ": (scale * np.cos(radians), CHANCE, ":"),
         f"CosFace: s·(cos θ − {cosface:g})": (scale * (np.cos(radians) - cosface), RETAIN, "-"),
-        f"ArcFace: s·cos(θ + {arcface:g})": (scale * turned, FORGET, "--"),
+        f"ArcFace: s·cos(θ + {arcface:g})": (scale * turned, RETRAIN, "--"),
     }
-    fig = _figure(7.6, 3.9)
-    ax = fig.subplots()
+    fig, ax = _one(7.6, 3.9)
     for name, (logit, colour, line) in curves.items():
         ax.plot(angle, logit, line, color=colour, label=name)
     ax.axhline(0, color=INK, linewidth=0.8)
@@ -585,8 +699,7 @@ def margin_curves(scale: float = 64.0, cosface: float = 0.35, arcface: float = 0
     ax.set_xticks(range(0, 121, 15), [f"{degree}°" for degree in range(0, 121, 15)])
     _grid(ax)
     ax.legend()
-    fig.suptitle(title or f"Handicap for the true person, scale s = {scale:g}")
-    return fig
+    return finished(fig, title or f"Handicap for the true person, scale s = {scale:g}")
 
 
 # --------------------------------------------------------------------------------------------- people and their photos
@@ -595,30 +708,25 @@ def margin_curves(scale: float = 64.0, cosface: float = 0.35, arcface: float = 0
 def photos_per_person(labels: ArrayLike, minimum: int | None = None, title: str = "") -> Figure:
     """Show how many photos each person has, most photographed first, with the least that training asks. Notebook 01."""
     counts = np.sort(np.unique(np.asarray(labels), return_counts=True)[1])[::-1]
-    fig = _figure(7.6, 3.4)
-    ax = fig.subplots()
+    fig, ax = _one(7.6, 3.4)
     ax.stairs(counts, np.arange(len(counts) + 1) + 0.5, fill=True, color=to_rgba(RETAIN, 0.55))
     if minimum is not None:
         enough = int((counts >= minimum).sum())
         label = f"training asks for {minimum} photos: {enough} of {len(counts)} people have them"
         ax.axhline(minimum, color=INK, linestyle="--", linewidth=1.5, label=label)
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2))
+        _legend_below(fig, ax, 3)
     ax.set(xlabel="people, most photographed first", ylabel="photos", yscale="log", xlim=(0.5, len(counts) + 0.5))
-    ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if tick <= 1.2 * counts.max()]
-    ax.set_yticks(ticks, [str(tick) for tick in ticks])
-    ax.yaxis.set_minor_locator(NullLocator())
+    _log_ticks(ax, "y", STEPS, 1.2 * counts.max())
     ax.set_ylim(bottom=0.8)
     _grid(ax, "y")
-    fig.suptitle(title)
-    return fig
+    return finished(fig, title)
 
 
 def split_map(splits: Splits, title: str = "") -> Figure:
     """Show every person as a column of photos, pool by pool, coloured by the part each photo plays. Notebook 01."""
-    parts = {"train": to_rgba(ORIGINAL, 0.45), "query": ACCENT, "gallery": "#56B4E9"}
+    parts = {"train": to_rgba(ORIGINAL, 0.45), "query": RETRAIN, "gallery": ACCENT}
     pools = [pool for pool in ("forget", "dev_forget", "retain", "unseen", "distractors") if getattr(splits, pool)]
-    fig = _figure(11.0, 4.2)
-    ax = fig.subplots()
+    fig, ax = _one(11.0, 4.2)
     left, places, names = 0.0, [], []
     line = 0.5 if splits.n_identities <= 200 else 0.0
     for pool in pools:
@@ -642,9 +750,8 @@ def split_map(splits: Splits, title: str = "") -> Figure:
     ax.set_xticks(places, names)
     ax.tick_params(axis="x", length=0)
     _grid(ax, "y")
-    fig.legend(loc="outside lower center", ncols=3)
-    fig.suptitle(title)
-    return fig
+    _legend_below(fig, ax, 3)
+    return finished(fig, title)
 
 
 # -------------------------------------------------------------------------------------------------------- retrieval
@@ -677,8 +784,7 @@ def precision_recall_walk(relevant: Sequence[bool], n_shown: int = 20, title: st
     ax.set(xlabel="rank", ylabel="precision so far", ylim=(0, 1.18), xlim=(0.4, n_shown + 0.6), xticks=shown)
     ax.set_yticks([0, 0.5, 1])
     later = relevant[n_shown:].sum()
-    fig.suptitle(title + (f" (hits below rank {n_shown}: {later})" if later else ""))
-    return fig
+    return finished(fig, title + (f" (hits below rank {n_shown}: {later})" if later else ""))
 
 
 def roc_curve(far: ArrayLike, tar: ArrayLike, mark: float | None = 1e-3, title: str = "") -> Figure:
@@ -687,23 +793,19 @@ def roc_curve(far: ArrayLike, tar: ArrayLike, mark: float | None = 1e-3, title: 
     order = np.lexsort((tar, far))
     far, tar = far[order], tar[order]
     floor = max(far[far > 0].min(initial=1.0), 1e-6)
-    fig = _figure(6.6, 4.0)
-    ax = fig.subplots()
+    fig, ax = _one(6.6, 4.0)
     ax.plot(np.maximum(far, floor), tar, color=RETAIN, label="this model")
     chance = np.geomspace(floor, 1, 100)
     ax.plot(chance, chance, ":", color=CHANCE, label="guessing")
     if mark is not None:
         height = np.interp(mark, far, tar)
-        ax.plot([mark], [height], "o", color=FORGET, markersize=9)
+        ax.plot([mark], [height], "o", color=INK, markersize=9)
         note = f"TAR {height:.0%} at FAR {mark:.1%}"
         ax.annotate(note, (mark, height), (10, -8), textcoords="offset points", va="top")
     ax.set(xscale="log", xlabel="FAR: strangers let in", ylabel="TAR: true pairs accepted", ylim=(0, 1.03))
-    ax.xaxis.set_major_formatter(PERCENT)
-    ax.yaxis.set_major_formatter(PERCENT)
-    _grid(ax)
+    _grid(ax, percent="xy")
     ax.legend(loc="lower right")
-    fig.suptitle(title)
-    return fig
+    return finished(fig, title)
 
 
 def rank_histogram(
@@ -713,24 +815,16 @@ def rank_histogram(
     before, after = np.asarray(before), np.asarray(after)
     last = gallery_size or int(max(before.max(), after.max()))
     edges = _rank_edges(last)
-    fig = _figure(7.6, 3.8)
-    ax = fig.subplots()
+    fig, ax = _one(7.6, 3.8)
     for values, name, colour, line in ((before, "before", ORIGINAL, "--"), (after, "after", FORGET, "-")):
-        weights = np.full(values.size, 1 / values.size)
-        style = dict(weights=weights, histtype="stepfilled", linestyle=line, linewidth=2)
-        label = f"{name}: median rank {np.median(values):g}"
-        ax.hist(values, edges, label=label, facecolor=to_rgba(colour, 0.3), edgecolor=colour, **style)
+        _shares(ax, values, edges, f"{name}: median rank {np.median(values):g}", colour, line)
     if random is not None:
         ax.axvline(random, color=CHANCE, linestyle=":", label=f"random order: about {random:.0f}")
     ax.set(xscale="log", xlabel="rank of the first correct photo (1 = found at once)", ylabel="share of queries")
-    ticks = [rank for rank in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000) if rank <= last]
-    ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_formatter(PERCENT)
-    _grid(ax, "y")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
-    fig.suptitle(title)
-    return fig
+    _log_ticks(ax, "x", STEPS, last)
+    _grid(ax, "y", "y")
+    _legend_below(fig, ax, 3)
+    return finished(fig, title)
 
 
 def _rank_edges(last: int) -> np.ndarray:
@@ -741,23 +835,23 @@ def _rank_edges(last: int) -> np.ndarray:
 
 def identity_dots(values: Mapping[str, ArrayLike], ylabel: str, title: str = "", chance: float | None = None) -> Figure:
     """Show one dot per identity and the median of each pool; keys name the pools. Introduced in notebook 03."""
-    fig = _figure(max(5.5, 1.7 * len(values) + 1.5), 4.0)
-    ax = fig.subplots()
+    fig, ax = _one(max(5.5, 1.7 * len(values) + 1.5), 4.0)
     rng = np.random.default_rng(0)
     for i, (name, scores) in enumerate(values.items()):
         scores = np.asarray(scores, dtype=np.float64)
-        colour = POOLS.get(name.split()[0], CYCLE[i % len(CYCLE)])
+        colour = colour_of(name, colour_of(ylabel, CYCLE[i % len(CYCLE)]))
         spread = rng.uniform(-0.22, 0.22, len(scores))
-        ax.scatter(i + spread, scores, color=colour, s=30, alpha=0.65, marker=MARKERS[i], edgecolors=PAPER)
+        ax.scatter(
+            i + spread, scores, color=colour, s=30, alpha=0.65, marker=MARKERS[i % len(MARKERS)], edgecolors=PAPER
+        )
         ax.hlines(np.median(scores), i - 0.32, i + 0.32, color=INK, linewidth=2.5)
     if chance is not None:
         ax.axhline(chance, color=CHANCE, linestyle=":", label="chance")
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12))
-    ax.set_xticks(range(len(values)), [f"{name}\n({len(scores)})" for name, scores in values.items()])
+        _legend_below(fig, ax, 3)
+    ax.set_xticks(range(len(values)), [f"{lines_of(name)}\n({len(scores)})" for name, scores in values.items()])
     ax.set(ylabel=ylabel, xlim=(-0.6, len(values) - 0.4))
     _grid(ax, "y")
-    fig.suptitle(title)
-    return fig
+    return finished(fig, title)
 
 
 # ----------------------------------------------------------------------------------------------- unlearning results
@@ -779,14 +873,11 @@ def score_bars(
         for i, scores in enumerate(results.values()):
             ax.hlines(scores["chance"][metric], i - 0.45, i + 0.45, color=INK, linewidth=1.6, linestyle=":")
         ax.plot([], [], ":", color=INK, label="chance")
-        ax.set(ylabel={"r1": "R@1", "r5": "R@5", "map": "mAP"}.get(metric, metric), ylim=(0, 1.12))
-        ax.yaxis.set_major_formatter(PERCENT)
-        _grid(ax, "y")
-    axes[-1].set_xticks(range(len(results)), [name.replace("_", "\n") for name in results])
-    handles, texts = axes[0].get_legend_handles_labels()
-    fig.legend(handles, texts, loc="outside lower center", ncols=4)
-    fig.suptitle(title)
-    return fig
+        ax.set(ylabel=METRICS.get(metric, metric), ylim=(0, 1.12))
+        _grid(ax, "y", "y")
+    axes[-1].set_xticks(range(len(results)), [words(name).replace(" ", "\n") for name in results])
+    _legend_below(fig, axes[0], 4)
+    return finished(fig, title)
 
 
 def forgetting_panel(
@@ -808,11 +899,10 @@ def forgetting_panel(
     """
     fig = _figure(10.4, 2.75)
     left, middle, right = fig.subfigures(1, 3, width_ratios=(4.1, 3.3, 3.4))
-    _cosine_squares(left, {"before": person_before, "after": person_after}, f"cosines: {_short(person)}")
+    _cosine_squares(left, {"before": person_before, "after": person_after}, f"cosines: {words(person, 16)}")
     _rank_steps(middle.subplots(), np.asarray(ranks_before), np.asarray(ranks_after), gallery_size)
     _paired_bars(right.subplots(), bars_before, bars_after)
-    fig.suptitle(title, fontsize=12)
-    return fig
+    return finished(fig, title, fontsize=12)
 
 
 def _cosine_squares(fig: SubFigure, panels: Mapping[str, ArrayLike], label: str) -> None:
@@ -831,29 +921,25 @@ def _rank_steps(ax: Axes, before: np.ndarray, after: np.ndarray, last: int) -> N
     edges = _rank_edges(last)
     for values, name, colour, line in ((before, "before", ORIGINAL, "--"), (after, "after", FORGET, "-")):
         values = values[np.isfinite(values)]
-        style = dict(weights=np.full(values.size, 1 / max(values.size, 1)), histtype="stepfilled", linewidth=1.5)
-        label = f"{name}: median {np.median(values):g}"
-        ax.hist(values, edges, label=label, linestyle=line, facecolor=to_rgba(colour, 0.3), edgecolor=colour, **style)
-    ticks = [rank for rank in (1, 10, 100, 1000, 10_000) if rank <= last]
+        _shares(ax, values, edges, f"{name}: median {np.median(values):g}", colour, line, 1.5)
     ax.set(xscale="log", xlim=(0.5, last + 1), ylim=(0, 1.03))
-    ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks], fontsize=9)
+    _log_ticks(ax, "x", TENS, last, fontsize=9)
     ax.set_xlabel("first right photo at rank", fontsize=9)
     ax.set_title("forget queries", fontsize=10)
     ax.set_yticks([0, 0.5, 1], ["0%", "50%", "100%"], fontsize=9)
-    ax.xaxis.set_minor_locator(NullLocator())
     _grid(ax, "y")
     ax.legend(fontsize=8.5, loc="upper right")
 
 
 def _paired_bars(ax: Axes, before: Mapping[str, float], after: Mapping[str, float]) -> None:
     places = np.arange(len(after))
-    colours = [POOLS.get(name.split()[0], INK) for name in after]
+    colours = [colour_of(name, INK) for name in after]
     for values, shift, fill in ((before, -0.2, [to_rgba(ORIGINAL, 0.35)] * len(after)), (after, 0.2, colours)):
         heights = np.array([values[name] for name in after], dtype=np.float64)
         bars = ax.bar(places + shift, np.nan_to_num(heights), 0.38, color=fill)
         shares = ["–" if np.isnan(height) else f"{100 * height:.0f}" for height in heights]
         ax.bar_label(bars, shares, fontsize=8.5, padding=1)
-    ax.set_xticks(places, [name.replace(" ", "\n") for name in after], fontsize=9)
+    ax.set_xticks(places, [words(name).replace(" ", "\n") for name in after], fontsize=9)
     ax.set(ylim=(0, 1.14))
     ax.set_yticks([0, 0.5, 1], ["0%", "50%", "100%"], fontsize=9)
     ax.set_title("grey: before, colour: after", fontsize=10)
@@ -871,25 +957,21 @@ def pareto(
     With many methods `named` says which of them are written beside their points.
     """
     forget, retain, unseen = (np.array([s[pool][metric] for s in results.values()]) for pool in POOLS)
-    short = {"r1": "R@1", "r5": "R@5", "map": "mAP"}.get(metric, metric)
-    fig = _figure(7.4, 4.8)
-    ax = fig.subplots()
+    short = METRICS.get(metric, metric)
+    fig, ax = _one(7.4, 4.8)
     look = dict(c=unseen, cmap=HEAT, vmin=min(unseen.min(), 0.5), vmax=max(unseen.max(), 0.9))
     dots = ax.scatter(retain, forget, s=130, edgecolors=INK, zorder=3, **look)
     shown = [i for i, name in enumerate(results) if named is None or name in named]
-    _spread_labels(ax, retain, forget, [name.replace("_", " ") for name in results], shown)
+    _spread_labels(ax, retain, forget, [words(name) for name in results], shown)
     chance = np.mean([scores["chance"][metric] for scores in results.values()])
     ax.axhline(chance, color=CHANCE, linestyle=":", linewidth=1.6)
     ax.text(0.01, chance, "chance", transform=ax.get_yaxis_transform(), color=CHANCE, va="bottom", fontsize=10)
     ax.set(xlabel=f"retain {short} (higher is better)", ylabel=f"forget {short} (lower is better)")
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter(PERCENT)
     bar = fig.colorbar(dots, ax=ax, label=f"unseen {short}")
     bar.ax.yaxis.set_major_formatter(PERCENT)
     ax.set_xlim(right=min(ax.get_xlim()[1], 1.01))  # nothing is beyond 100 %
-    _grid(ax)
-    fig.suptitle(title)
-    return fig
+    _grid(ax, percent="xy")
+    return finished(fig, title)
 
 
 def _spread_labels(ax: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str], shown: Sequence[int]) -> None:
@@ -917,21 +999,21 @@ NO_LOSSES = ("step", "moved", "dev_map", "name_error", "noise_norm", "damped", "
 
 def history_curves(history: Sequence[Mapping[str, float]] | Mapping[str, Sequence[float]], title: str = "") -> Figure:
     """Show losses (left) and cosines (right) by step, given as records or as columns. Introduced in notebook 08."""
-    columns = history if isinstance(history, Mapping) else _columns(history)
-    length = max(len(values) for values in columns.values())
-    steps = columns.get("step", np.arange(1, length + 1))
-    losses = [key for key in columns if key not in NO_LOSSES and "cosine" not in key]
-    cosines = [key for key in columns if "cosine" in key]
+    diary = history if isinstance(history, Mapping) else _columns(history)
+    length = max(len(values) for values in diary.values())
+    steps = diary.get("step", np.arange(1, length + 1))
+    losses = [key for key in diary if key not in NO_LOSSES and "cosine" not in key]
+    cosines = [key for key in diary if "cosine" in key]
     groups = [(keys, label) for keys, label in ((losses, "loss"), (cosines, "cosine of forget photos")) if keys]
     fig = _figure(4.9 * max(len(groups), 1), 3.9)
     for ax, (keys, label) in zip(fig.subplots(1, len(groups), squeeze=False)[0], groups, strict=True):
         for i, key in enumerate(keys):
-            ax.plot(steps, columns[key], ("-", "--", "-.", ":")[i % 4], label=key.replace("_", " "))
+            look = dict(color=colour_of(key, (ORIGINAL, ACCENT, RETRAIN, CHANCE)[i % 4]), label=words(key))
+            ax.plot(steps, diary[key], ("-", "--", "-.", ":")[i % 4], **look)
         ax.set(xlabel="step", ylabel=label)
         _grid(ax)
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
-    fig.suptitle(title)
-    return fig
+    return finished(fig, title)
 
 
 def _columns(records: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
@@ -943,38 +1025,33 @@ def pair_weights(cosines: ArrayLike, sharpness: Sequence[float] = (2, 10, 40), t
     """Show which share of the push each pair gets under mean, log-sum-exp and hardest-pair losses. Notebook 08."""
     cosines = np.sort(np.asarray(cosines, dtype=np.float64).ravel())
     curves = [("mean (β → 0)", np.full(cosines.size, 1 / cosines.size), CHANCE, "-")]
-    for beta, colour, line in zip(sharpness, ("#56B4E9", RETAIN, UNSEEN), ("--", "-.", (0, (5, 1))), strict=False):
+    for beta, colour, line in zip(sharpness, (ACCENT, RETAIN, UNSEEN), ("--", "-.", (0, (5, 1))), strict=False):
         weights = np.exp(beta * (cosines - cosines.max()))
         curves.append((f"log-sum-exp, β = {beta:g}", weights / weights.sum(), colour, line))
-    fig = _figure(7.2, 4.1)
-    ax = fig.subplots()
+    fig, ax = _one(7.2, 4.1)
     for name, weights, colour, line in curves:
         ax.plot(cosines, weights, linestyle=line, color=colour, label=name)
-    ax.plot([cosines[-1]], [1.0], "*", color=FORGET, markersize=16, label="hardest pair (β → ∞)", clip_on=False)
+    ax.plot([cosines[-1]], [1.0], "*", color=RETRAIN, markersize=16, label="hardest pair (β → ∞)", clip_on=False)
     ax.set(xlabel="cosine of the pair", ylabel="share of the push", yscale="log", ylim=(1e-6, 1.5))
-    ax.yaxis.set_major_formatter(PERCENT)
-    _grid(ax)
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    fig.suptitle(title or f"Who gets pushed: {cosines.size:,} pairs of one person")
-    return fig
+    _grid(ax, percent="y")
+    _legend_right(ax)
+    return finished(fig, title or f"Who gets pushed: {cosines.size:,} pairs of one person")
 
 
 def steps_diagram(steps: Sequence[tuple[str, str]], title: str = "") -> Figure:
     """Show a chain of boxes joined by arrows, each a (name, explanation) pair. Introduced in notebook 00."""
-    fig = _figure(2.05 * len(steps) + 0.3, 1.3 + (0.35 if title else 0))
-    ax = fig.subplots()
+    fig, ax = _one(2.05 * len(steps) + 0.3, 1.3 + (0.35 if title else 0))
     for i, (name, explanation) in enumerate(steps):
         look = dict(facecolor=to_rgba(CYCLE[i % 6], 0.16), edgecolor=CYCLE[i % 6], linewidth=1.8)
         box = dict(boxstyle="round,pad=0.5", **look)
-        ax.text(i, 0.62, name, ha="center", va="center", fontsize=12, fontweight="bold", bbox=box)
-        ax.text(i, 0.25, explanation, ha="center", va="top", fontsize=9.5)
+        ax.text(i, 0.62, lines_of(name), ha="center", va="center", fontsize=12, fontweight="bold", bbox=box)
+        ax.text(i, 0.25, lines_of(explanation), ha="center", va="top", fontsize=9.5)
         if i:
             arrow = dict(arrowstyle="-|>", color=INK, linewidth=1.6)
             ax.annotate("", (i - 0.34, 0.62), (i - 0.66, 0.62), arrowprops=arrow)
     ax.set(xlim=(-0.55, len(steps) - 0.45), ylim=(-0.25, 0.95))
     ax.axis("off")
-    fig.suptitle(title)
-    return fig
+    return finished(fig, title)
 
 
 def ablation_dots(lines: Sequence[tuple[str, str, Sequence[Mapping]]], title: str = "") -> Figure:
@@ -985,70 +1062,66 @@ def ablation_dots(lines: Sequence[tuple[str, str, Sequence[Mapping]]], title: st
     fig = _figure(9.6, 0.3 * len(lines) + 1.2)
     axes = fig.subplots(1, 2, sharey=True)
     start = lines[0][2][0]
-    groups = list(dict.fromkeys(group for group, _, _ in lines))
-    for ax, pool, better in zip(axes, ("forget", "unseen"), ("lower", "higher"), strict=True):
+    groups = {group: i % len(CYCLE) for i, group in enumerate(dict.fromkeys(group for group, _, _ in lines))}
+    looks = {group: dict(color=CYCLE[i], marker=MARKERS[i], s=48) for group, i in groups.items()}
+    for ax, (pool, better) in zip(axes, BETTER.items(), strict=True):
         for place, (group, _, trials) in enumerate(lines):
             scores = [trial[pool]["map"] for trial in trials]
-            look = dict(color=CYCLE[groups.index(group)], marker=MARKERS[groups.index(group)])
             ax.hlines(-place, min(0, *scores), np.mean(scores), color="#DDDDDD", zorder=1)
-            ax.scatter(scores, [-place] * len(scores), s=48, edgecolors=PAPER, zorder=3, **look)
+            ax.scatter(scores, [-place] * len(scores), edgecolors=PAPER, zorder=3, **looks[group])
         ax.axvline(start[pool]["map"], color=ORIGINAL, linestyle=":", linewidth=1.5)
-        ax.set(xlabel=f"{pool} mAP ({better} is better)", xlim=(-0.02, 1.04), ylim=(0.7 - len(lines), 0.7))
+        ax.set(xlabel=f"{pool} mAP ({better})", xlim=(-0.02, 1.04), ylim=(0.7 - len(lines), 0.7))
         ax.xaxis.set_major_formatter(PERCENT)
     for place, (group, _, _) in enumerate(lines):
         if place and group != lines[place - 1][0]:
             for ax in axes:
                 ax.axhline(0.5 - place, color=INK, linewidth=0.8)
-    axes[0].set_yticks([-place for place in range(len(lines))], [label for _, label, _ in lines], fontsize=9)
-    for group in groups:
-        look = dict(color=CYCLE[groups.index(group)], marker=MARKERS[groups.index(group)])
-        axes[0].scatter([], [], s=48, label=group, **look)
-    handles, texts = axes[0].get_legend_handles_labels()
-    fig.legend(handles, texts, loc="outside lower center", ncols=len(groups))
-    fig.suptitle(title)
-    return fig
+    axes[0].set_yticks([-place for place in range(len(lines))], [words(label) for _, label, _ in lines], fontsize=9)
+    for group, look in looks.items():
+        axes[0].scatter([], [], label=words(group), **look)
+    _legend_below(fig, axes[0], len(groups))
+    return finished(fig, title)
+
+
+def _method_looks(names: Iterable[str]) -> dict[str, dict]:
+    """Return colour, mark and label of each method's line; the two references always have the same colours."""
+    free = itertools.cycle(colour for colour in CYCLE if colour not in (ORIGINAL, RETRAIN))
+    fixed = {"original": ORIGINAL, "retrain": RETRAIN}
+    marks = itertools.cycle(MARKERS)
+    return {name: dict(color=fixed.get(name) or next(free), marker=next(marks), label=words(name)) for name in names}
 
 
 def cost_bars(costs: Mapping[str, float], unit: str, title: str = "", whole: str = "retrain") -> Figure:
     """Show what each method costs as bars on a log axis, with its share of `whole`'s price. Notebook 09."""
     names, prices = list(costs), np.array(list(costs.values()), dtype=np.float64)
     least = prices[prices > 0].min() / 3
-    fig = _figure(8.0, 0.27 * len(names) + 1.2)
-    ax = fig.subplots()
+    fig, ax = _one(8.0, 0.27 * len(names) + 1.2)
     colours = [RETRAIN if name == whole else RETAIN for name in names]
     ax.barh(range(len(names)), np.maximum(prices, least) - least, left=least, color=colours, height=0.7)
     for place, price in enumerate(prices):
-        share = f"  {price / costs[whole]:.1%} of {whole}" if whole in costs and names[place] != whole else ""
+        share = f"  {price / costs[whole]:.1%} of {words(whole)}" if whole in costs and names[place] != whole else ""
         ax.text(max(price, least) * 1.06, place, f"{price:,.0f}{share}", va="center", fontsize=9)
     ax.set(xscale="log", xlabel=unit, xlim=(least, prices.max() * 12), ylim=(len(names) - 0.4, -0.6))
-    ax.set_yticks(range(len(names)), [name.replace("_", " ") for name in names], fontsize=9)
+    ax.set_yticks(range(len(names)), [words(name) for name in names], fontsize=9)
+    _log_ticks(ax, "x", [10**power for power in range(12) if least <= 10**power <= 12 * prices.max()])
     _grid(ax, "x")
-    fig.suptitle(title)
-    return fig
+    return finished(fig, title)
 
 
 def size_lines(scores: Mapping[str, Mapping[int, Mapping[str, float]]], title: str = "") -> Figure:
     """Show forget and unseen mAP by how many people are forgotten: {method: {people: {pool: mAP}}}. Notebook 09."""
     fig = _figure(9.4, 4.0)
     axes = fig.subplots(1, 2)
-    known = {"original": ORIGINAL, "retrain": RETRAIN}
-    others = [name for name in scores if name not in known]
-    colours = known | dict(zip(others, (RETAIN, UNSEEN, ACCENT, "#56B4E9", FORGET, INK), strict=False))
-    for ax, pool, better in zip(axes, ("forget", "unseen"), ("lower", "higher"), strict=True):
-        for i, (name, by_size) in enumerate(scores.items()):
-            colour = colours.get(name, CHANCE)
-            look = dict(color=colour, marker=MARKERS[i % len(MARKERS)], linewidth=1.8, label=name.replace("_", " "))
-            ax.plot(list(by_size), [by_size[size][pool] for size in by_size], **look)
+    looks = _method_looks(scores)
+    for ax, (pool, better) in zip(axes, BETTER.items(), strict=True):
+        for name, by_size in scores.items():
+            ax.plot(list(by_size), [by_size[size][pool] for size in by_size], linewidth=1.8, **looks[name])
         sizes = sorted({size for by_size in scores.values() for size in by_size})
-        ax.set(xscale="log", xlabel="people forgotten", ylabel=f"{pool} mAP ({better} is better)", ylim=(0, 1.03))
-        ax.set_xticks(sizes, [str(size) for size in sizes])
-        ax.xaxis.set_minor_locator(NullLocator())
-        ax.yaxis.set_major_formatter(PERCENT)
-        _grid(ax)
-    handles, texts = axes[0].get_legend_handles_labels()
-    fig.legend(handles, texts, loc="outside lower center", ncols=4)
-    fig.suptitle(title)
-    return fig
+        ax.set(xscale="log", xlabel="people forgotten", ylabel=f"{pool} mAP ({better})", ylim=(0, 1.03))
+        _log_ticks(ax, "x", sizes)
+        _grid(ax, percent="y")
+    _legend_below(fig, axes[0], 4)
+    return finished(fig, title)
 
 
 def request_lines(runs: Mapping[str, Sequence[Sequence[Mapping]]], title: str = "") -> Figure:
@@ -1063,18 +1136,15 @@ def request_lines(runs: Mapping[str, Sequence[Sequence[Mapping]]], title: str = 
         unseen = np.mean([[state["unseen"] for state in states] for states in seeds], axis=0)
         steps = np.arange(len(groups))
         for group, heights in enumerate(groups.T):
-            look = dict(color=CYCLE[(1, 3, 4, 5)[group % 4]], marker=MARKERS[group % len(MARKERS)])
-            ax.plot(steps, heights, label=f"asked {('first', 'second', 'third', 'fourth')[group % 4]}", **look)
+            look = dict(linestyle=("-", "--", "-.", (0, (5, 1)))[group % 4], marker=MARKERS[group % len(MARKERS)])
+            ax.plot(steps, heights, color=FORGET, label=f"forget, request {group + 1}", **look)
         ax.plot(steps, unseen, ":", color=UNSEEN, label="unseen people")
         ax.set(xlabel="requests answered", xticks=steps, ylim=(-0.02, 1.03))
-        ax.set_title(name.replace("_", " "), fontsize=10, loc="center")
-        ax.yaxis.set_major_formatter(PERCENT)
-        _grid(ax)
+        ax.set_title(words(name), fontsize=10, loc="center")
+        _grid(ax, percent="y")
     axes[0].set_ylabel("mAP, held-out queries")
-    handles, texts = axes[0].get_legend_handles_labels()
-    fig.legend(handles, texts, loc="outside lower center", ncols=len(texts))
-    fig.suptitle(title)
-    return fig
+    _legend_below(fig, axes[0], groups.shape[1] + 1)
+    return finished(fig, title)
 
 
 # -------------------------------------------------------------------------------------------------------- the audit
@@ -1094,18 +1164,17 @@ def audit_page(rows: Sequence[Mapping], title: str = "") -> Figure:
     `rows` are what `audit.audit` returns; attacks that do not apply are left out. Introduced in notebook 10.
     """
     lines = _audit_lines(rows)
-    fig = _figure(9.4, 0.27 * len(lines) + 1.3)
-    ax = fig.subplots()
+    fig, ax = _one(9.4, 0.27 * len(lines) + 1.3)
     heights = -np.arange(len(lines))
     for height, (label, row) in zip(heights, lines, strict=True):
         if row is None:
-            ax.text(-0.02, height - 0.1, label, ha="right", va="center", fontweight="bold", fontsize=10)
+            ax.text(-0.02, height - 0.1, words(label), ha="right", va="center", fontweight="bold", fontsize=10)
             continue
         ax.hlines(height, 0, 1, color="#DDDDDD", linewidth=0.8, zorder=1)
         if row["score"] > row["target"] or row["stated_target"] == "half":  # a bar is what came back
             ends = sorted((row["target"], row["score"]))
             ax.hlines(height, *ends, color=to_rgba(FORGET, 0.45), linewidth=4, zorder=2)
-        ax.text(-0.02, height, label, ha="right", va="center", fontsize=9)
+        ax.text(-0.02, height, words(label), ha="right", va="center", fontsize=9)
         ax.text(1.03, height, f"{_score_text(row)} · {GOALS[row['stated_target']]}", va="center", fontsize=9)
     shown = [(height, row) for height, (_, row) in zip(heights, lines, strict=True) if row is not None]
     looks = {
@@ -1119,9 +1188,8 @@ def audit_page(rows: Sequence[Mapping], title: str = "") -> Figure:
     ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])
     ax.spines["left"].set_visible(False)
     ax.set_xlabel("score of the attack (mAP, top-1 or AUC)")
-    fig.legend(loc="outside lower center", ncols=3)
-    fig.suptitle(title)
-    return fig
+    _legend_below(fig, ax, 3)
+    return finished(fig, title)
 
 
 def _score_text(row: Mapping) -> str:
@@ -1156,8 +1224,7 @@ def audit_map(audits: Mapping[str, Sequence[Mapping]], title: str = "") -> Figur
     table = {name: {row["attack"]: _without_none(row) for row in rows} for name, rows in audits.items()}
     lines = _audit_lines([row for rows in audits.values() for row in rows if not _unknown(row["score"])])
     lines = list({(label, row and row["attack"]): (label, row) for label, row in lines}.values())
-    fig = _figure(1.35 * len(table) + 4.6, 0.29 * len(lines) + 1.5)
-    ax = fig.subplots()
+    fig, ax = _one(1.35 * len(table) + 4.6, 0.29 * len(lines) + 1.5)
     share = np.full((len(lines), len(table)), np.nan)
     for i, (_, row) in enumerate(lines):
         for j, known in enumerate(table.values()):
@@ -1168,19 +1235,18 @@ def audit_map(audits: Mapping[str, Sequence[Mapping]], title: str = "") -> Figur
             colour = PAPER if share[i, j] < 0.5 else INK
             ax.text(j, i, _score_text(mine), ha="center", va="center", fontsize=9, color=colour)
     drawn = ax.imshow(share, cmap=HEAT, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-    goals = [f"{label}  [{GOALS[row['stated_target']]}]" if row else label for label, row in lines]
+    goals = [f"{words(label)}  [{GOALS[row['stated_target']]}]" if row else label for label, row in lines]
     ax.set_yticks(range(len(lines)), goals, fontsize=9)
     for tick, (_, row) in zip(ax.get_yticklabels(), lines, strict=True):
         tick.set_fontweight("normal" if row else "bold")
-    ax.set_xticks(range(len(table)), [name.replace("_", "\n") for name in table])
+    ax.set_xticks(range(len(table)), [words(name).replace(" ", "\n") for name in table])
     ax.tick_params(length=0)
     ax.xaxis.tick_top()
     for edge in ax.spines.values():
         edge.set_visible(False)
     bar = fig.colorbar(drawn, ax=ax, shrink=0.5, label="recovered: 0 = at the target, 1 = at the original")
     bar.ax.yaxis.set_major_formatter(PERCENT)
-    fig.suptitle(title)
-    return fig
+    return finished(fig, title)
 
 
 def relearning_curves(curves: Mapping[str, Mapping[str, float]], title: str = "") -> Figure:
@@ -1188,18 +1254,13 @@ def relearning_curves(curves: Mapping[str, Mapping[str, float]], title: str = ""
 
     Introduced in notebook 10.
     """
-    fig = _figure(7.4, 3.7)
-    ax = fig.subplots()
-    colours = iter((FORGET, RETAIN, UNSEEN, ACCENT, "#56B4E9", "#F0E442"))
-    for i, (name, curve) in enumerate(curves.items()):
-        steps, heights = [int(step) for step in curve], list(curve.values())
-        fixed = {"original": (ORIGINAL, ":"), "retrain": (RETRAIN, "--")}.get(name)
-        colour, line = fixed or (next(colours, CHANCE), "-")
-        ax.plot(steps, heights, line, color=colour, marker=MARKERS[i % len(MARKERS)], label=name.replace("_", " "))
+    fig, ax = _one(7.4, 3.7)
+    looks = _method_looks(curves)
+    for name, curve in curves.items():
+        line = {"original": ":", "retrain": "--"}.get(name, "-")
+        ax.plot([int(step) for step in curve], list(curve.values()), line, **looks[name])
     ax.set(xlabel="relearning step", ylabel="forget mAP, held-out queries", ylim=(0, 1.04))
     ax.set_xticks(sorted({int(step) for curve in curves.values() for step in curve}))
-    ax.yaxis.set_major_formatter(PERCENT)
-    _grid(ax)
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    fig.suptitle(title)
-    return fig
+    _grid(ax, percent="y")
+    _legend_right(ax)
+    return finished(fig, title)

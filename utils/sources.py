@@ -338,11 +338,17 @@ def _class_names(metadata: dict[bytes, bytes], column: str) -> list[str]:
 
 
 def _join_celeba_lists(staging: Path) -> None:
-    lines = [line for path in sorted((staging / ".done").iterdir()) for line in path.read_text().splitlines()]
+    lines = [
+        line for path in sorted((staging / ".done").iterdir()) for line in path.read_text(encoding="utf-8").splitlines()
+    ]
     rows = sorted(line.split() for line in lines)
     if rows:
-        (staging / "identity_CelebA.txt").write_text("".join(f"{file} {person}\n" for file, person, _ in rows))
-        (staging / "list_eval_partition.txt").write_text("".join(f"{file} {part}\n" for file, _, part in rows))
+        (staging / "identity_CelebA.txt").write_text(
+            "".join(f"{file} {person}\n" for file, person, _ in rows), encoding="utf-8"
+        )
+        (staging / "list_eval_partition.txt").write_text(
+            "".join(f"{file} {part}\n" for file, _, part in rows), encoding="utf-8"
+        )
 
 
 # Olivetti ------------------------------------------------------------------------------------------------------------

@@ -280,7 +280,7 @@ def load_exactly(module: torch.nn.Module, tensors: dict[str, Tensor], name: str)
 def embedded_models() -> dict[str, dict]:
     """Return the manifest of committed checkpoints: recipe key -> file, sha256, recipe, command, scores."""
     path = MODEL_DIR / MANIFEST
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def load_or_train(
@@ -405,7 +405,7 @@ def train_embedded(which: str, *, progress: bool = True) -> dict:
     manifest = {key: old for key, old in embedded_models().items() if old["file"] != path.name}
     manifest[recipe_key(recipe)] = entry
     with atomic_path(MODEL_DIR / MANIFEST) as temporary:
-        temporary.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+        temporary.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return entry
 
 
