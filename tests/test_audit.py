@@ -77,6 +77,9 @@ def test_area_under_curve_by_hand():
     assert area_under_curve(np.array([0.3]), np.array([0.3])) == 0.5
     assert area_under_curve(np.array([-1.0]), np.array([0.0, 5.0])) == 0.0
     assert math.isnan(area_under_curve(np.array([]), np.array([1.0])))
+    draws = np.random.default_rng(0).integers(0, 9, (2, 40)) / 9  # with many ties
+    wins = (draws[0][:, None] > draws[1]) + 0.5 * (draws[0][:, None] == draws[1])
+    assert area_under_curve(*draws) == pytest.approx(wins.mean(), abs=1e-15)
 
 
 @pytest.mark.parametrize(

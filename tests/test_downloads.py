@@ -215,6 +215,14 @@ def test_a_file_that_changes_on_the_way_is_never_mixed(server, tmp_path):
     assert ask(server, tmp_path, checksum=None).read_bytes() == other
 
 
+def test_without_a_checksum_and_a_tag_nothing_is_continued(server, tmp_path):
+    other = BODY[::-1]
+    first = lambda: len(server.requests) == 1  # noqa: E731
+    server.answers["/file"] = lambda h: answer(h, 200, BODY[:90_000], len(BODY)) if first() else good(h, other)
+    assert ask(server, tmp_path, checksum=None).read_bytes() == other
+    assert server.ranges("/file") == [None, None]
+
+
 def test_silence_counts_as_broken(server, tmp_path, monkeypatch):
     monkeypatch.setattr(downloads, "SILENCE", 0.1)
 
@@ -255,7 +263,7 @@ def test_a_lie_about_the_content_is_refused_with_both_hashes(server, tmp_path):
     server.answers["/file"] = good
     with pytest.raises(CourseError) as caught:
         ask(server, tmp_path, checksum=LIE)
-    assert f"{SHA} instead of {LIE}" in str(caught.value) and left_in(tmp_path) == []
+    assert f"expected {LIE} but got {SHA.removeprefix('sha256:')}" in str(caught.value) and left_in(tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -323,7 +331,7 @@ def test_without_a_published_checksum_the_first_file_is_the_measure(server, tmp_
     assert (tmp_path / "file.bin.sha256").read_text() == f"{digest}  file.bin\n"
     path.unlink()
     server.answers["/file"] = lambda handler: good(handler, BODY[::-1])
-    with pytest.raises(CourseError, match=f"instead of {SHA}"):
+    with pytest.raises(CourseError, match=f"expected {SHA} but got "):
         ask(server, tmp_path, checksum=None)
     assert left_in(tmp_path) == ["file.bin.sha256"]
 
@@ -367,6 +375,30 @@ def test_a_disk_that_fills_up_on_the_way_keeps_nothing(server, tmp_path, monkeyp
     with pytest.raises(CourseError, match="no room was left; nothing was kept"):
         ask(server, tmp_path)
     assert left_in(tmp_path) == []
+
+
+def test_a_link_stays_a_link_and_what_is_no_file_is_refused_before_anything_is_asked_for(server, tmp_path):
+    server.answers["/file"] = good
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/file.bin").symlink_to(tmp_path / "shared/file.bin")
+    ask(server, tmp_path / "here")
+    assert (tmp_path / "here/file.bin").is_symlink() and (tmp_path / "shared/file.bin").read_bytes() == BODY
+    (tmp_path / "b/file.bin").mkdir(parents=True)
+    with pytest.raises(CourseError, match="not a regular file"):
+        ask(server, tmp_path / "b")
+    assert len(server.requests) == 1
+
+
+def test_a_wrong_copy_stays_until_a_better_one_is_whole(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(downloads, "PAUSE", 0.0)
+    (tmp_path / "file.bin").write_bytes(b"placed by hand")
+    server.answers["/file"] = lambda handler: answer(handler, 404)
+    with pytest.raises(CourseError, match="has 14 bytes instead of 307,200.*answered 404"):
+        ask(server, tmp_path, checksum=None)
+    assert (tmp_path / "file.bin").read_bytes() == b"placed by hand" and left_in(tmp_path) == ["file.bin"]
+    server.answers["/file"] = good
+    assert ask(server, tmp_path, checksum=None).read_bytes() == BODY
 
 
 def test_checksums_name_their_algorithm(tmp_path):

@@ -480,13 +480,13 @@ def web(monkeypatch, tmp_path):
     served.mkdir()
     asked = []
 
-    def download(url, host, remote, expected, target, progress) -> None:
+    def receive(url, whole, _, *, remote, **options) -> None:
         asked.append(remote.name)
         if not (served / remote.name).is_file():
             raise downloads._Refused("cannot be reached")
-        shutil.copy(served / remote.name, target)
+        shutil.copy(served / remote.name, whole)
 
-    monkeypatch.setattr(downloads, "_download", download)
+    monkeypatch.setattr(downloads, "_receive", receive)
     for name, known in sources.SOURCES.items():
         known = tuple(replace(s, files=tuple(replace(f, checksum=None) for f in s.files)) for s in known)
         monkeypatch.setitem(sources.SOURCES, name, known)

@@ -28,6 +28,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.linalg import orthogonal_procrustes
+from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from .backbones import FaceBackbone
@@ -336,9 +338,8 @@ def area_under_curve(higher: np.ndarray, lower: np.ndarray) -> float:
     """
     if not len(higher) or not len(lower):
         return math.nan
-    ordered = np.sort(lower)
-    below = np.searchsorted(ordered, higher, "left") + np.searchsorted(ordered, higher, "right")
-    return float(below.mean() / (2 * len(lower)))
+    is_higher = np.repeat([1, 0], [len(higher), len(lower)])
+    return float(roc_auc_score(is_higher, np.concatenate([higher, lower])))
 
 
 def membership(case: AuditCase, parts: Sequence[str]) -> dict:
@@ -483,8 +484,7 @@ for _shots in (1, 5, 20):
 
 def orthogonal_map(x: Tensor, y: Tensor) -> Tensor:
     """Return the orthogonal M (d, d) that minimises |x M - y|: Procrustes. Introduced in notebook 10."""
-    u, _, v = torch.linalg.svd(x.T @ y)
-    return u @ v
+    return torch.from_numpy(orthogonal_procrustes(x.numpy(), y.numpy())[0])
 
 
 def fitted_ridge(x: Tensor, y: Tensor) -> Tensor:

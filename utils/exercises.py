@@ -595,8 +595,9 @@ def check_10_auc(student: Callable | None) -> str:
 
 
 def _auc(forget: np.ndarray, unseen: np.ndarray) -> float:
-    wins = forget[:, None] > unseen[None, :]
-    return float((wins + 0.5 * (forget[:, None] == unseen[None, :])).mean())
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(np.repeat([1, 0], [len(forget), len(unseen)]), np.concatenate([forget, unseen])))
 
 
 def check_10_hidden_direction(points: Any) -> str:
