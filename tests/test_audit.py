@@ -113,8 +113,16 @@ def test_neighbours_vote_with_their_cosines():
     known = torch.eye(3)
     names = np.array([7, 8, 8])
     asked = F.normalize(torch.tensor([[1.0, 0.1, 0.1], [0.6, 0.5, 0.5]]))
-    assert au.nearest_names(known, names, asked, 1).tolist() == [7, 7]
-    assert au.nearest_names(known, names, asked, 3).tolist() == [7, 8]
+    assert au.nearest_votes(known, names, asked, 1).argmax(dim=1).tolist() == [0, 0]
+    assert au.nearest_votes(known, names, asked, 3).argmax(dim=1).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["neighbours_5", "probe_1", "probe_5", "probe_20", "pairs", "pairs_train"])
+def test_one_point_for_all_gives_no_name_away(name, case):
+    row = au.audit_row(with_points(case, lambda who, i: axis(0)), ATTACKS[name])
+    assert row["recovered"] == 0.0 or math.isnan(row["recovered"])
+    known = len(np.unique(case.labels(au.named_photos(case, 1)[0])))
+    assert row["score"] == pytest.approx(0.5 if name.startswith("pairs") else 1 / known)
 
 
 def test_disturbances_do_what_they_say():

@@ -732,3 +732,28 @@ def test_a_number_of_photos_is_a_whole_number(k):
         Gallery(rows, LABELS).search(rows, k)
     with pytest.raises(CourseError, match="whole number of at least 1"):
         retrieval_scores(rows, LABELS, rows, LABELS, ks=(1, k))
+
+
+@pytest.mark.parametrize(
+    "ks", [1, np.int64(1), torch.tensor(1), np.array([1, 900]), (1.0, 900), torch.tensor([1, 900])]
+)
+def test_cut_offs_of_any_library_are_taken(ks):
+    rows = torch.nn.functional.normalize(torch.randn(6, 4, generator=torch.Generator().manual_seed(0)))
+    found = retrieval_scores(rows, [0, 0, 1, 1, 2, 2], rows, [0, 0, 1, 1, 2, 2], ks=ks)
+    assert (
+        found.recall_at(np.int64(1)) == 1.0
+        and set(found.recall) <= {1, 900}
+        and found.recall.get(900, np.ones(1))[0] == 1
+    )
+    assert chance_level([0], [0, 1, 1], ks=ks)["r1"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("ks", [0, True, "1", None, 1.5, [[1]], float("nan")])
+def test_what_counts_no_photos_is_one_sentence(ks):
+    with pytest.raises(CourseError, match="Each k in ks is .*whole number of at least 1"):
+        chance_level([0], [0, 1], ks=ks)
+
+
+def test_half_precision_in_few_dimensions_is_of_unit_length():
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        assert len(unit_rows(torch.nn.functional.normalize(torch.randn(500, 2)).to(dtype))) == 500

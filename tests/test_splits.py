@@ -209,7 +209,7 @@ def test_summary_counts_people_and_photos():
         ({"forget_ids": ["P00", "P12"]}, r"at least 4 usable photos .*too few: P12 \(3\)"),
         ({"n_forget": 9}, "at most 7 can be forgotten"),
         ({"n_forget": 0}, "at least 1"),
-        ({"n_dev": -1}, "negative"),
+        ({"n_dev": -1}, "n_dev is -1"),
         ({"unseen_fraction": 1.0}, "unseen_fraction"),
         ({"trained_min_photos": 3}, "at least 4 photos"),
         ({"trained_min_photos": 20}, "Only 0 people"),

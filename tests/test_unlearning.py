@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 import re
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from utils.backbones import AddOn
-from utils.heads import CosFace
+from utils.heads import CosFace, head_from_centroids
 from utils.settings import CourseError
 from utils.training import TrainConfig, embed
 from utils.unlearning import METHODS, make_config, run_steps, unlearn
@@ -423,3 +424,55 @@ def test_a_teacher_looks_at_a_photo_once_and_never_changes(task):
 
 def test_retrain_options_are_the_training_recipe():
     assert make_config("retrain", {"epochs": 3}) == TrainConfig(epochs=3)
+
+
+def test_numbers_of_other_libraries_become_pythons():
+    given = {"steps": np.int64(3), "learning_rate": np.float32(0.5), "augment": np.bool_(True), "retain_per_step": 4.0}
+    config = make_config("dispersion", given | {"check_every": torch.tensor(2)})
+    values = config.steps, config.learning_rate, config.augment, config.retain_per_step, config.check_every
+    assert values == (3, 0.5, True, 4, 2) and [type(v) for v in values] == [int, float, bool, int, int]
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 1.5, True, None, "0", float("nan")])
+def test_what_is_no_seed_is_one_sentence(seed, tiny_recogniser, tiny_splits):
+    with pytest.raises(CourseError, match="The seed is .*whole number from 0"):
+        unlearn("original", tiny_recogniser.model, tiny_recogniser.head, tiny_splits, seed=seed)
+
+
+def test_rows_of_a_head_in_another_order_are_noticed(tiny_recogniser, tiny_splits, recwarn):
+    head = head_from_centroids(
+        "cosface",
+        embed(tiny_recogniser.model, tiny_splits.faces, tiny_splits.train),
+        torch.from_numpy(tiny_splits.class_of(tiny_splits.faces.labels[tiny_splits.train])),
+        len(tiny_splits.trained),
+    )
+    unlearn("original", tiny_recogniser.model, head, tiny_splits, device="cpu", progress=False)
+    assert not recwarn.list
+    head.weight.data = head.weight.data.roll(1, 0)
+    with pytest.warns(UserWarning, match="no more than a guess"):
+        unlearn("original", tiny_recogniser.model, head, tiny_splits, device="cpu", progress=False)
+
+
+def test_wrapped_models_work_and_half_ones_are_one_sentence(tiny_recogniser, tiny_splits):
+    wrapped = torch.nn.DataParallel(tiny_recogniser.model)
+    outcome = unlearn("esc", wrapped, tiny_recogniser.head, tiny_splits, device="cpu", progress=False)
+    assert network(outcome.model).name == "mini"
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        other = copy.deepcopy(tiny_recogniser.model).to(dtype)
+        for call in (
+            lambda: unlearn("esc", other, tiny_recogniser.head, tiny_splits),  # noqa: B023
+            lambda: embed(other, tiny_splits.faces, [0]),  # noqa: B023
+        ):
+            with pytest.raises(CourseError, match=r"use \.float\(\)"):
+                call()
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [(name, option) for name, entry in METHODS.items() for option in getattr(entry.config, "unused", ())],
+)
+def test_an_option_that_changes_nothing_is_refused(name, option):
+    value = getattr(METHODS[name].config(), option)
+    make_config(name, {option: value})
+    with pytest.raises(CourseError, match=f"'{option}' changes nothing in method '{name}'"):
+        make_config(name, {option: not value if isinstance(value, bool) else value + 1})

@@ -49,6 +49,20 @@ class FaceBackbone(nn.Module):
         return next(self.parameters()).device
 
 
+def bare(module: nn.Module, kind: type[nn.Module] = FaceBackbone) -> nn.Module:
+    """Return a model or head without the wrapper of parallel or compiled running; raises CourseError if unusable."""
+    while isinstance(inner := getattr(module, "module", getattr(module, "_orig_mod", None)), nn.Module):
+        module = inner
+    what = "head" if kind is not FaceBackbone else "model"
+    if not isinstance(module, nn.Module) or not (isinstance(module, kind) or hasattr(module, "preprocess")):
+        raise CourseError(f"The {what} is a {type(module).__name__}; pass a {kind.__name__} of this course.")
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            kind_of = str(tensor.dtype).removeprefix("torch.")
+            raise CourseError(f"The {what} holds {kind_of} numbers, but the course computes in float32: use .float().")
+    return module
+
+
 class AddOn(FaceBackbone):
     """A face model with something put behind it; `backbone` is the model inside. Introduced in notebook 07.
 

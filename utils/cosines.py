@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from .settings import CourseError, resolve_device
+from .settings import CourseError, plain, resolve_device
 
 Array = np.ndarray | torch.Tensor
 
@@ -30,7 +30,7 @@ def unit_rows(embeddings: Array, what: str = "embeddings", device: str | torch.d
     Raises CourseError for a wrong shape or dtype, for NaN or infinity, and for a row whose length is not 1 within 1e-3.
     Introduced in notebook 03.
     """
-    rows = torch.as_tensor(embeddings).detach()
+    rows = as_rows(embeddings, what)
     if rows.ndim != 2 or not len(rows):
         raise CourseError(f"The {what} have shape {tuple(rows.shape)}; expected at least one row of a (N, d) matrix.")
     if not rows.is_floating_point():
@@ -39,14 +39,28 @@ def unit_rows(embeddings: Array, what: str = "embeddings", device: str | torch.d
     for start in range(0, len(rows), BLOCK):
         block = rows[start : start + BLOCK].to(unit.device, torch.float64)
         norms = block.norm(dim=1, keepdim=True)
-        _check_norms(norms, what, start)
+        _check_norms(norms, what, start, max(NORM_TOLERANCE, 2 * torch.finfo(rows.dtype).eps))
         unit[start : start + BLOCK] = block / norms
     return unit
 
 
-def _check_norms(norms: torch.Tensor, what: str, start: int) -> None:
+def as_rows(embeddings: Array | Sequence, what: str = "embeddings") -> torch.Tensor:
+    """Return embeddings as a tensor, whatever they are kept in; raises CourseError for what is no table of numbers."""
+    if isinstance(embeddings, torch.Tensor):
+        return embeddings.detach()
+    try:
+        array = np.asarray(embeddings)
+        odd = array.dtype.kind in "fO" and array.dtype not in (np.float16, np.float32, np.float64)
+        if np.ma.is_masked(embeddings):
+            raise ValueError("some are masked")
+        return torch.as_tensor(np.ascontiguousarray(array, dtype=np.float64 if odd else None))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise CourseError(f"The {what} are no table of numbers ({error}); pass a (N, d) matrix.") from error
+
+
+def _check_norms(norms: torch.Tensor, what: str, start: int, tolerance: float) -> None:
     """Raise CourseError at the first row that is not finite or not of unit length."""
-    wrong = ((norms - 1).abs() <= NORM_TOLERANCE).logical_not().flatten()  # NaN compares false, so it counts as wrong
+    wrong = ((norms - 1).abs() <= tolerance).logical_not().flatten()  # NaN compares false, so it counts as wrong
     if not wrong.any():
         return
     row = int(wrong.nonzero()[0])
@@ -85,15 +99,19 @@ def as_labels(labels: Array | Sequence, n: int, what: str) -> np.ndarray:
 
     Lists, tuples, tensors, NumPy arrays and pandas columns are taken; whole numbers kept as floats become integers.
     """
+    if np.ma.is_masked(labels):
+        raise CourseError(f"Some {what} labels or ids are masked; leave these photos out.")
     if isinstance(labels, torch.Tensor):
-        labels = labels.detach().cpu().numpy()
+        labels = labels.detach().cpu()
+        labels = (labels.double() if labels.is_floating_point() else labels).numpy()
     if not (isinstance(labels, np.ndarray) and labels.dtype.kind in "iuU"):
         labels = np.asarray(labels, dtype=object)  # as objects, for NumPy would turn [1, "a"] into text
     if labels.shape != (n,):
         raise CourseError(f"There are {n} {what} embeddings but labels or ids of shape {labels.shape}; give one each.")
-    if labels.dtype.kind in "iuU":
+    if labels.dtype.kind == "U" or (labels.dtype.kind in "iu" and not (labels > np.iinfo(np.int64).max).any()):
         return labels.astype(np.int64) if labels.dtype.kind in "iu" else labels
-    kinds = {_kind(label) for label in labels.tolist()}
+    labels = np.array([*map(plain, labels.tolist()), None], dtype=object)[:-1]
+    kinds = {_kind(label) for label in labels}
     if len(kinds) > 1 or kinds & {"other"}:
         found = ", ".join(sorted({type(label).__name__ for label in labels.tolist()}))
         raise CourseError(f"The {what} labels or ids are of type {found}; give whole numbers only, or text only.")
@@ -104,8 +122,9 @@ def _kind(label: object) -> str:
     """Return 'text', 'numbers' (whole ones), or 'other' for what is neither: True, NaN, None, bytes, 1.5."""
     if isinstance(label, str):
         return "text"
-    whole = isinstance(label, int | np.integer) and not isinstance(label, bool)
-    return "numbers" if whole or (isinstance(label, float | np.floating) and float(label).is_integer()) else "other"
+    whole = isinstance(label, int) and not isinstance(label, bool) and -(2**63) <= label < 2**63
+    exact = isinstance(label, float) and label.is_integer() and abs(label) <= 2**53
+    return "numbers" if whole or exact else "other"
 
 
 def require_same_kind(one: np.ndarray, other: np.ndarray, what: str) -> None:

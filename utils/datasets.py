@@ -16,8 +16,8 @@ from torch.utils.data import Dataset
 from utils import alignment, layouts, sources
 from utils.crops import CropStore, LoadOptions, MappedPixels, Result, digest
 from utils.layouts import FaceIndex, Listing, People, Skipped, account
-from utils.lists import clear_name
-from utils.settings import CourseError, cache_dir, one_of, suggest, without_collector
+from utils.settings import CourseError, as_seed, cache_dir, one_of, whole_number, without_collector
+from utils.splits import resolve_identity
 
 COPY = "the same photo as another of that person, used once"
 TWO_PEOPLE = "the same photo lies under two people, used for both"
@@ -74,14 +74,7 @@ class FaceDataset(Dataset):
 
     def photos_of(self, identity: int | str) -> np.ndarray:
         """Return the photo indices of one person, by label or by name; raises CourseError with the nearest names."""
-        if isinstance(identity, str):
-            plain = identity if identity in self.identities else clear_name(identity)
-            if plain not in self.identities:
-                raise CourseError(f"No identity '{identity}' in '{self.name}'.{suggest(identity, self.identities)}")
-            identity = self.identities.index(plain)
-        if isinstance(identity, bool) or not 0 <= identity < len(self.identities):
-            raise CourseError(f"No identity number {identity}; the numbers run from 0 to {len(self.identities) - 1}.")
-        return np.flatnonzero(self.labels == identity)
+        return np.flatnonzero(self.labels == resolve_identity(self, identity))
 
     def report(self, names: int = 3) -> str:
         """Return a short account: people and photos used, and per reason how many were skipped or noted, with the
@@ -108,10 +101,9 @@ def load_faces(
     `max_identities` keeps the people with the most photos, `part` those of an official part ('train', 'valid', 'test');
     raises CourseError for wrong names and layouts. Introduced in notebook 01."""
     loader = DATASETS[one_of(name, DATASETS, "data set")]
-    if not 16 <= image_size <= 1024:
-        raise CourseError(f"image_size is {image_size}, but crops must have 16 to 1024 pixels per side.")
-    if max_identities is not None and max_identities < 1:
-        raise CourseError(f"max_identities is {max_identities}, but at least 1 person is needed.")
+    image_size, seed = whole_number(image_size, "image_size", 16, 1024), as_seed(seed)
+    if max_identities is not None:
+        max_identities = whole_number(max_identities, "max_identities", 1)
     folder, part = Path(cache) if cache else cache_dir(), _known_part(name, part)
     return loader(root or None, LoadOptions(image_size, align, folder, device, progress, seed, max_identities, part))
 

@@ -12,7 +12,7 @@ Every score here rests on two decisions, besides those of utils.cosines, made on
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,6 +23,7 @@ import torch
 from .cosines import (
     Array,
     as_labels,
+    as_rows,
     chunks,
     cosine_matrix,
     mean_or_nan,
@@ -30,7 +31,7 @@ from .cosines import (
     require_same_width,
     unit_rows,
 )
-from .settings import CourseError, one_of, resolve_device
+from .settings import CourseError, one_of, resolve_device, whole_number
 from .verification import (
     Compactness,
     PairHistogram,
@@ -132,10 +133,10 @@ class Gallery:
                 f"Queries have {rows.shape[1]} dimensions and the gallery {self.index.d}; embed both with one model."
             )
         spare = int(query_ids is not None)
-        _check_ks([k])
-        if not 1 <= k <= len(self) - spare:
+        k = whole_number(k, "k", 1)
+        if k > len(self) - spare:
             raise CourseError(f"k is {k}; with {len(self)} photos in the gallery it must be 1 to {len(self) - spare}.")
-        cosines, indices = self.index.search(rows, int(k) + spare)
+        cosines, indices = self.index.search(rows, k + spare)
         if query_ids is None:
             return cosines, indices
         if self.photo_ids is None:
@@ -216,6 +217,7 @@ class RetrievalScores:
 
     def recall_at(self, k: int) -> float:
         """Share of queries with the right person among the k nearest; raises CourseError if k was not asked for."""
+        k = whole_number(k, "k", 1)
         if k not in self.recall:
             raise CourseError(f"R@{k} was not computed; call retrieval_scores with ks that include {k}.")
         return mean_or_nan(self.recall[k][self.scored])
@@ -245,7 +247,7 @@ def retrieval_scores(
     *,
     query_ids: Array | Sequence | None = None,
     gallery_ids: Array | Sequence | None = None,
-    ks: Sequence[int] = (1, 5),
+    ks: Sequence[int] | int = (1, 5),
     chunk_size: int | None = None,
     device: str | torch.device = "cpu",
 ) -> RetrievalScores:
@@ -257,21 +259,20 @@ def retrieval_scores(
     """
     query, gallery = unit_rows(query, "query embeddings", device), unit_rows(gallery, "gallery embeddings", device)
     require_same_width(query, gallery)
-    labels = as_labels(query_labels, len(query), "query")
+    labels, ks = as_labels(query_labels, len(query), "query"), _cut_offs(ks)
     task = _Task.make(labels, as_labels(gallery_labels, len(gallery), "gallery"), query_ids, gallery_ids)
     parts = [
-        _score_chunk(cosine_matrix(query[chunk], gallery), task, chunk, _check_ks(ks))
+        _score_chunk(cosine_matrix(query[chunk], gallery), task, chunk, ks)
         for chunk in chunks(len(query), len(gallery), chunk_size)
     ]
     precision, rank, *hits = (np.concatenate(column) for column in zip(*parts, strict=True))
     return RetrievalScores(labels, precision, rank, dict(zip(ks, hits, strict=True)))
 
 
-def _check_ks(ks: Sequence[int]) -> Sequence[int]:
-    """Return the cut-offs if each is a whole number of at least 1."""
-    if not all(isinstance(k, int | np.integer) and not isinstance(k, bool) and k >= 1 for k in ks):
-        raise CourseError(f"ks is {tuple(ks)}; each k counts photos and must be a whole number of at least 1.")
-    return ks
+def _cut_offs(ks: Sequence[int] | int) -> tuple[int, ...]:
+    """Return the cut-offs, one or several, as ints; raises CourseError for what counts no photos."""
+    several = isinstance(ks, Iterable) and not isinstance(ks, str) and getattr(ks, "ndim", 1)
+    return tuple(dict.fromkeys(whole_number(k, "Each k in ks", 1) for k in (ks if several else (ks,))))
 
 
 class _Task(NamedTuple):
@@ -329,7 +330,7 @@ def _score_chunk(cosines: torch.Tensor, task: _Task, chunk: slice, ks: Sequence[
     precision = (right / above).masked_fill(~valid, 0).sum(dim=1) / n_relevant
     tied, right_tied = above[:, 0] - before, right[:, 0]
     rank = before + (tied + 1) / (right_tied + 1)  # expected place of the first right one within its tie
-    columns = [precision, rank, *(_hit_probability(k, before, tied, right_tied) for k in ks)]
+    columns = [precision, rank, *(_hit_probability(min(k, cosines.shape[1]), before, tied, right_tied) for k in ks)]
     return [column.masked_fill(n_relevant == 0, math.nan).cpu().numpy() for column in columns]
 
 
@@ -382,7 +383,7 @@ def chance_level(
     gallery_labels: Array | Sequence,
     query_ids: Array | Sequence | None = None,
     gallery_ids: Array | Sequence | None = None,
-    ks: Sequence[int] = (1, 5),
+    ks: Sequence[int] | int = (1, 5),
 ) -> dict[str, float]:
     """Return {'r1', 'r5', 'map'} of a random order of this very gallery: the exact expectation, no simulation.
 
@@ -398,7 +399,9 @@ def chance_level(
     relevant, size = relevant[relevant > 0].astype(float), size[relevant > 0].astype(float)
     harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, len(gallery_labels) + 1))])[size.astype(int)]
     precision = (harmonic + (relevant - 1) * (size - harmonic) / np.maximum(size - 1, 1)) / np.maximum(size, 1)
-    recall = {f"r{k}": mean_or_nan(_hit_probability(k, np.zeros_like(size), size, relevant)) for k in _check_ks(ks)}
+    places = {k: min(k, len(gallery_labels)) for k in _cut_offs(ks)}  # more places than photos are all of them
+    hits = {f"r{k}": _hit_probability(most, np.zeros_like(size), size, relevant) for k, most in places.items()}
+    recall = {name: mean_or_nan(found) for name, found in hits.items()}
     return recall | {"map": mean_or_nan(precision)}
 
 
@@ -475,7 +478,7 @@ class Examination(NamedTuple):
         device: str | torch.device = "cpu",
     ) -> Examination:
         """Note which row belongs to which photo; raises CourseError if a held-out photo is missing."""
-        rows, photos = torch.as_tensor(embeddings), np.asarray(photos)
+        rows, photos = as_rows(embeddings), np.asarray(photos)
         as_labels(photos, len(rows), "photo")
         place = np.full(len(splits.faces.labels), -1)
         place[photos] = np.arange(len(photos))
@@ -543,7 +546,9 @@ class Examination(NamedTuple):
         photos = self.held_out(pool)
         if not len(photos):
             return math.nan
-        everybody = len(self.head.weight) == len(self.splits.trained)
+        rows, everybody = len(self.head.weight), len(self.head.weight) == len(self.splits.trained)
+        if not everybody and rows != len(self.splits.kept):
+            raise CourseError(f"The head has {rows} rows, but these splits trained {len(self.splits.trained)} people.")
         people = np.asarray(self.splits.trained if everybody else self.splits.kept)
         with torch.no_grad():
             named = self.head.cosines(self.rows(photos).to(self.head.weight)).argmax(dim=1).cpu().numpy()

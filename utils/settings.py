@@ -62,7 +62,7 @@ def make_settings(profile: str = "quick", seed: int = 0, device: str = "auto") -
     """Check the choices, seed every generator and return them frozen; raises CourseError. Introduced in notebook 00."""
     one_of(profile, PROFILES, "profile")
     seed_everything(seed)
-    return Settings(profile, seed, resolve_device(device))
+    return Settings(profile, as_seed(seed), resolve_device(device))
 
 
 def resolve_device(name: str | torch.device = "auto") -> torch.device:
@@ -79,10 +79,33 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
     return torch.device(name)
 
 
+def plain(value: object) -> object:
+    """Return a NumPy or torch scalar as Python's own number, truth value or text, and anything else as it is."""
+    scalar = isinstance(value, np.generic) or (isinstance(value, np.ndarray | torch.Tensor) and value.ndim == 0)
+    return value.item() if scalar and not np.ma.isMaskedArray(value) else value
+
+
+def whole_number(value: object, what: str, lowest: int = 0, highest: int | None = None) -> int:
+    """Return a whole number of any library as an int; raises CourseError for all else and for one out of bounds."""
+    number = plain(value)
+    number = int(number) if isinstance(number, float) and number.is_integer() else number
+    fits = isinstance(number, int) and not isinstance(number, bool) and number >= lowest
+    if not fits or (highest is not None and number > highest):
+        bounds = f"of at least {lowest}" if highest is None else f"from {lowest} to {highest}"
+        raise CourseError(f"{what} is {value!r}, but it must be a whole number {bounds}.")
+    return number
+
+
+def as_seed(seed: object) -> int:
+    """Return a seed that Python, NumPy, torch and scikit-learn all take, as an int; raises CourseError."""
+    return whole_number(seed, "The seed", 0, 2**32 - 1)
+
+
 def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch (all devices)."""
+    """Seed Python, NumPy and torch (all devices); raises CourseError for what is no seed."""
+    seed = as_seed(seed)
     random.seed(seed)
-    np.random.seed(seed % 2**32)
+    np.random.seed(seed)
     torch.manual_seed(seed)
 
 

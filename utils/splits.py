@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from utils.lists import name_key
-from utils.settings import CourseError, one_of, suggest
+from utils.settings import CourseError, as_seed, one_of, plain, suggest, whole_number
 
 if TYPE_CHECKING:
     from utils.datasets import FaceDataset
@@ -75,7 +75,12 @@ class Splits:
 
     def class_of(self, labels: Iterable[int] | int) -> np.ndarray:
         """Map identity labels to rows of the classification head, int64; raises CourseError for untrained people."""
-        labels = np.asarray(labels, dtype=np.int64)
+        labels = np.asarray(labels)
+        if labels.size and labels.dtype.kind not in "iu":
+            raise CourseError(
+                f"Labels are whole numbers, not {labels.reshape(-1)[0]!r}; see faces.photos_of for names."
+            )
+        labels = labels.astype(np.int64)
         rows = np.asarray(self.trained, dtype=np.int64)
         outside = np.setdiff1d(labels, rows)
         if outside.size:
@@ -115,7 +120,9 @@ def make_splits(
     labels, see `resolve_identities`) replaces the random draw; raises CourseError when the people or photos do not
     suffice. Introduced in notebook 03."""
     minimum = faces.trained_min_photos if trained_min_photos is None else trained_min_photos
-    _check_sizes(n_forget, n_dev, unseen_fraction, minimum)
+    n_forget, n_dev, seed = whole_number(n_forget, "n_forget", 1), whole_number(n_dev, "n_dev"), as_seed(seed)
+    minimum = whole_number(minimum, "trained_min_photos")
+    _check_sizes(unseen_fraction, minimum)
     counts = np.bincount(np.asarray(faces.labels), minlength=len(faces.identities))
     named = resolve_identities(faces, forget_ids)
     _require_photos(faces, named, counts)
@@ -145,19 +152,20 @@ def resolve_identities(faces: FaceDataset, wanted: Sequence[str | int] | str | i
     request, for what is neither, and with the nearest names for a person who is not there."""
     if wanted is None:
         return []
-    names = {name_key(name): label for label, name in enumerate(faces.identities)}
     if isinstance(wanted, str):
-        wanted = [wanted] if name_key(wanted) in names else wanted.split(",")
+        known = {name_key(name) for name in faces.identities}
+        wanted = [wanted] if name_key(wanted) in known else wanted.split(",")
     elif not isinstance(wanted, Iterable) or isinstance(wanted, bytes) or getattr(wanted, "ndim", 1) == 0:
         wanted = [wanted]
     items = [item for item in wanted if not (isinstance(item, str) and not item.strip())]
     if not items:
         raise CourseError("The request names nobody: name the people to forget, or leave it out to have them drawn.")
-    return list(dict.fromkeys(_resolve_one(item, names, faces) for item in items))
+    return list(dict.fromkeys(resolve_identity(faces, item) for item in items))
 
 
-def _resolve_one(item: str | int, names: dict[str, int], faces: FaceDataset) -> int:
-    """Return one person's label; what reads as a name and as a label of two people is refused, not guessed."""
+def resolve_identity(faces: FaceDataset, item: str | int) -> int:
+    """Return one person's label, from a name or a label; what reads as both, of two people, is refused, not guessed."""
+    names = {name_key(name): k for k, name in enumerate(faces.identities)} if isinstance(item, str) else {}
     numbered = re.fullmatch(r"#(\d+)", item.strip()) if isinstance(item, str) else None
     label = int(numbered[1]) if numbered else None
     if isinstance(item, str) and name_key(item) in names:
@@ -173,7 +181,7 @@ def _resolve_one(item: str | int, names: dict[str, int], faces: FaceDataset) -> 
         )
         raise CourseError(f"No identity '{item}' in '{faces.name}'.{suggest(item, faces.identities)}{hint}")
     if label is None:
-        item = item.item() if getattr(item, "ndim", None) == 0 else item  # of a tensor or an array of one number
+        item = plain(item)
         if isinstance(item, bool) or not isinstance(item, int):
             raise CourseError(f"{item!r} names nobody: give a name as text, or a label as a whole number.")
         label = item
@@ -184,11 +192,7 @@ def _resolve_one(item: str | int, names: dict[str, int], faces: FaceDataset) -> 
     return label
 
 
-def _check_sizes(n_forget: int, n_dev: int, unseen_fraction: float, minimum: int) -> None:
-    if n_forget < 1:
-        raise CourseError(f"n_forget is {n_forget}, but at least 1 person must be forgotten.")
-    if n_dev < 0:
-        raise CourseError(f"n_dev is {n_dev}, but it cannot be negative.")
+def _check_sizes(unseen_fraction: float, minimum: int) -> None:
     if not 0 <= unseen_fraction < 1:
         raise CourseError(f"unseen_fraction is {unseen_fraction}, but it must lie in [0, 1).")
     if minimum < MIN_TRAINED_PHOTOS:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .backbones import BACKBONES, PRETRAINED, FaceBackbone, make_backbone
+from .backbones import BACKBONES, PRETRAINED, FaceBackbone, bare, make_backbone
 from .datasets import FaceDataset
 from .heads import HEADS, CosineHead, head_from_centroids, make_head
 from .pretrained import who_was_trained_on
@@ -87,13 +87,13 @@ def embed(
 
     Runs where the model is unless `device` moves it; uses autocast on a GPU only. Introduced in notebook 02.
     """
-    if device is not None:
-        model = model.to(resolve_device(device))
+    model = bare(model)
+    home, modes = model.device, [(module, module.training) for module in model.modules()]
+    device = home if device is None else resolve_device(device)
     chosen = np.arange(len(faces)) if indices is None else np.asarray(indices)
     chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
-    count, was_training = len(chosen), model.training
-    model.eval()
-    device = model.device
+    count = len(chosen)
+    model.to(device).eval()
     out = torch.empty(count, model.embedding_dim)
     for start in progress_bar(range(0, count, batch_size), desc="embedding", enabled=progress):
         batch = chosen[start : start + batch_size]
@@ -101,7 +101,9 @@ def embed(
         with torch.autocast(device.type, enabled=device.type == "cuda"):
             points = model(model.preprocess(photos.to(device)))
         out[start : start + batch_size] = F.normalize(points.float()).cpu()
-    model.train(was_training)
+    model.to(home)
+    for module, training in modes:
+        module.training = training
     return out
 
 

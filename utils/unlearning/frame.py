@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -13,16 +14,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..backbones import FaceBackbone
+from ..backbones import FaceBackbone, bare
 from ..dispersion import hardest_cosine, mean_cosine, pairs_by_identity
 from ..heads import CosineHead
 from ..retrieval import retrieval_scores
-from ..settings import CourseError, progress_bar, resolve_device, seed_everything
+from ..settings import CourseError, as_seed, progress_bar, resolve_device, seed_everything
 from ..splits import Splits
 from ..training import augment, embed
-from .registry import METHODS, StepConfig, check_data, make_config
+from .registry import METHODS, Method, StepConfig, check_data, make_config
 
 WATCHED_PHOTOS, WATCHED_PEOPLE = 4, 40
+ASKED_PHOTOS, SURE = 100, 0.3  # a check of the head, and the lead in cosine with which a wrong name is no weakness
 MAX_MOVED = 5.0  # a run whose weights have moved five times their own length has blown up
 
 
@@ -111,7 +113,8 @@ def unlearn(
     `config` overrides fields of the method's own dataclass. Raises CourseError for unknown names and keys, for data
     that the method needs and the splits lack, and when a run diverges. Introduced in notebook 05.
     """
-    settings = make_config(name, config)
+    settings, seed = make_config(name, config), as_seed(seed)
+    model, head = bare(model), bare(head, CosineHead)
     check_data(METHODS[name], settings, splits)
     check_head(head, model, splits)
     device = resolve_device(device)
@@ -127,6 +130,7 @@ def unlearn(
     )
     task.model.requires_grad_(True)
     task.head.requires_grad_(False)
+    warn_of_strange_head(task, METHODS[name])
     start = time.perf_counter()
     METHODS[name].run(task, settings)
     seconds = time.perf_counter() - start if task.seconds is None else task.seconds
@@ -141,6 +145,26 @@ def check_head(head: CosineHead, model: FaceBackbone, splits: Splits) -> None:
     wanted, given = (len(splits.trained), model.embedding_dim), tuple(head.weight.shape)
     if given != wanted:
         raise CourseError(f"The head has shape {given}, but these splits and this model need {wanted}: pass their own.")
+
+
+@torch.no_grad()
+def warn_of_strange_head(task: Task, entry: Method) -> None:
+    """Warn if the head surely gives wrong names to the training photos of those who stay, right ones as by chance.
+
+    A hardly trained model is as wrong, but unsure. A method that may see no retained photo is asked about its own.
+    """
+    photos = task.kept_photos if "kept" in (*entry.needs, *entry.optional) else task.forget_photos
+    photos = photos[np.unique(np.linspace(0, len(photos) - 1, ASKED_PHOTOS).astype(int))] if len(photos) else photos
+    if not len(photos):
+        return
+    cosines = task.head.cosines(embed(task.model, task.splits.faces, photos).to(task.device))
+    best, named = cosines.max(dim=1)
+    rows = task.head_rows(photos)
+    right, chance = int((named == rows).sum()), len(photos) / cosines.shape[1]
+    lead = float((best - cosines.gather(1, rows[:, None]).squeeze(1)).mean())
+    if right <= chance + 2 * chance**0.5 and lead > SURE:
+        told = f"The head names {right} of {len(photos)} training photos rightly, no more than a guess would"
+        warnings.warn(f"{told}: pass model, head and splits that belong together.", stacklevel=3)
 
 
 def check_weights(name: str, task: Task) -> None:

@@ -70,6 +70,7 @@ class FinetuneConfig(LogitConfig):
     batchnorm: str = "train"
     augment: bool = True
     moves: str = "both"
+    unused = ("identities_per_step", "photos_per_identity", "forget_scale")
 
 
 def retain_side_only(step: int) -> tuple[bool, bool]:

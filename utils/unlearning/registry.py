@@ -6,8 +6,9 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
-from ..settings import PROFILES, CourseError, one_of
+from ..settings import PROFILES, CourseError, one_of, plain
 from ..splits import Splits
 
 FULL = {"steps": 300}  # what most methods' full profile changes
@@ -34,6 +35,7 @@ class StepConfig:
     batchnorm: str = "frozen"
     check_every: int = 0
     max_dev_loss: float = 0.05
+    unused: ClassVar[tuple[str, ...]] = ()  # shared knobs that turn nothing here: refused
 
     def __post_init__(self) -> None:
         one_of(self.batchnorm, LEVELS, "BatchNorm policy")
@@ -108,9 +110,14 @@ def make_config(name: str, options: dict) -> object:
     for key, value in options.items():
         if key not in known:
             raise CourseError(f"Method '{name}' has no option '{key}'; it knows: {', '.join(known) or 'none'}.")
-        wanted = type(known[key].default)
-        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        default, value = known[key].default, plain(value)
+        wanted = type(default)
+        if wanted is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53:
             value = float(value)
+        if wanted is int and isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if key in getattr(METHODS[name].config, "unused", ()) and value != default:
+            raise CourseError(f"Option '{key}' changes nothing in method '{name}': leave it out.")
         if type(value) is not wanted:
             raise CourseError(f"Option '{key}' of method '{name}' must be of type {wanted.__name__}, not {value!r}.")
         if wanted in (int, float) and not (math.isfinite(value) and value >= 0):

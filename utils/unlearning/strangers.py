@@ -39,6 +39,7 @@ class StrangersConfig(StepConfig):
     shifted: float = 0.5
     last_parts: int = 2
     beta: float = 10.0
+    unused = ("augment",)  # `shifted` says how many photos are
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,6 +54,7 @@ class ForgetOnlyConfig(StrangersConfig):
     learning_rate: float = 3e-3
     retain_per_step: int = 0
     stranger_weight: float = 3.0
+    unused = ("augment", "retain_weight")
 
 
 @dataclass
