@@ -212,7 +212,7 @@ def test_summary_counts_people_and_photos():
         ({"n_dev": -1}, "negative"),
         ({"unseen_fraction": 1.0}, "unseen_fraction"),
         ({"trained_min_photos": 3}, "at least 4 photos"),
-        ({"trained_min_photos": 20}, "Only 0 people"),
+        ({"trained_min_photos": 20}, "Too few people .* 0 have at least 20 photos"),
     ],
 )
 def test_wrong_wishes_get_one_clear_sentence(wrong, sentence):
@@ -221,7 +221,7 @@ def test_wrong_wishes_get_one_clear_sentence(wrong, sentence):
 
 
 def test_two_people_are_not_enough():
-    with pytest.raises(CourseError, match="Only 1 people are left to train on"):
+    with pytest.raises(CourseError, match="1 are left to train on, and 3 are needed"):
         make_splits(fake_faces(12, 12), n_forget=1)
 
 
