@@ -14,6 +14,7 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
+import small_world
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -281,3 +282,50 @@ def test_every_picture_is_described_for_those_who_cannot_see_it(path: Path):
     told += re.findall(r'<img[^>]*?alt="([^"]*)"', pages)
     assert told and all(len(text) >= 20 for text in told), [text for text in told if len(text) < 20]
     assert pages.count("<img") == len(re.findall(r"<img[^>]*?alt=", pages))
+
+
+# ---- few people ----------------------------------------------------------------------------------------------------
+
+SIZES = {"6x8": (6, 8), "12x12": (12, 12)}
+
+
+@pytest.fixture(scope="session")
+def small_folders(tmp_path_factory) -> Path:
+    """A folder that holds one of each size, and a cache that the tests share."""
+    place = tmp_path_factory.mktemp("small")
+    for name, size in SIZES.items():
+        small_world.draw_folder(place / name, *size)
+    return place
+
+
+@pytest.fixture
+def in_a_hurry(small_folders, monkeypatch) -> Path:
+    """Methods of a step or two, and results and crops beside the folders."""
+    monkeypatch.setenv("FACE_COURSE_CACHE", str(small_folders / "cache"))
+    small_world.hurry(monkeypatch, small_folders)
+    return small_folders
+
+
+@pytest.mark.parametrize("number", ["00", "01", "02", "03", "05", "06", "07", "08", "09", "10"])
+@pytest.mark.parametrize("size", SIZES)
+def test_a_notebook_runs_on_a_folder_of_few_people(size: str, number: str, in_a_hurry, capsys):
+    small_world.run_notebook(number, dataset="folder", root=str(in_a_hurry / size), device="cpu")
+    assert "✗" not in capsys.readouterr().out  # no right answer is called wrong
+
+
+def test_notebook_09_makes_its_runs_where_none_are_stored(in_a_hurry, capsys):
+    names = small_world.run_notebook("09", dataset="folder", root=str(in_a_hurry / "12x12"), n_forget=2, device="cpu")
+    assert {run["n_forget"] for run in names["runs"]} == {2} and "made here, now" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("people", "photos"), [(2, 2), (3, 3), (1, 5)])
+def test_a_folder_of_too_few_people_gets_one_sentence(people, photos, tmp_path, in_a_hurry):
+    root = small_world.draw_folder(tmp_path / "few", people, photos)
+    for number in ("02", "08", "09"):
+        with pytest.raises(CourseError, match="six people with eight photos each do"):
+            small_world.run_notebook(number, dataset="folder", root=str(root), device="cpu")
+
+
+def test_more_people_to_forget_than_there_are_gets_one_sentence(in_a_hurry):
+    with pytest.raises(CourseError, match="at most 1 can be forgotten"):
+        small_world.run_notebook("05", dataset="folder", root=str(in_a_hurry / "6x8"), n_forget=50, device="cpu")

@@ -122,19 +122,20 @@ def make_splits(
     named = resolve_identities(faces, forget_ids)
     _require_photos(faces, named, counts)
 
+    stay = MIN_RETAINED + min(n_dev, 1)  # early stopping asks at least one dev-forget person
     least = minimum if trained_min_photos is not None else MIN_TRAINED_PHOTOS
     for limit in range(minimum, least - 1, -1):
         trained, unseen = _trained_and_unseen(counts, limit, unseen_fraction)
         notes = _photo_notes(faces, counts, limit, named, unseen)
         trained, unseen = sorted(set(trained) | set(named)), sorted(set(unseen) - set(named))
-        if len(trained) >= (len(named) or n_forget or 1) + MIN_RETAINED:
+        if len(trained) >= (len(named) or n_forget or 1) + stay:
             break
     if limit < minimum:
         notes.append(f"Too few people have {minimum} photos: who has {limit} can be trained on.")
     forget_size = len(named) or n_forget or min(USUAL_FORGET, max(1, len(trained) // 3))
-    _require_people(faces, counts, len(trained), len(unseen), forget_size, limit)
+    _require_people(faces, counts, len(trained), len(unseen), forget_size, stay, limit)
 
-    dev_size = min(n_dev, (len(trained) - forget_size) // 3)
+    dev_size = min(n_dev, max(1, (len(trained) - forget_size) // 3))
     if dev_size < n_dev:
         notes.append(f"Too few trained people for {n_dev} dev-forget people: {dev_size} drawn instead.")
     dev = [label for label in _shuffled(trained, DEV_SEED) if label not in named][:dev_size]
@@ -216,19 +217,18 @@ def _require_photos(faces: FaceDataset, named: list[int], counts: np.ndarray) ->
 
 
 def _require_people(
-    faces: FaceDataset, counts: np.ndarray, n_trained: int, n_unseen: int, n_forget: int, minimum: int
+    faces: FaceDataset, counts: np.ndarray, n_trained: int, n_unseen: int, n_forget: int, stay: int, minimum: int
 ) -> None:
-    most = n_trained - MIN_RETAINED
-    if most < 1:
+    if n_trained <= stay:
         raise CourseError(
-            f"Too few people in '{faces.name}': of {len(faces.identities)}, {int((counts >= minimum).sum())} have at "
-            f"least {minimum} photos; {n_unseen} of all are unseen, {n_trained} are left to train on, and "
-            f"{MIN_RETAINED + 1} are needed: add people, or photos of those there are."
+            f"Too few people in '{faces.name}': {int((counts >= minimum).sum())} of {len(faces.identities)} have "
+            f"{minimum} photos or more, {n_unseen} stay unseen, {n_trained} are left to train on, but {stay + 1} are "
+            "needed (six people with eight photos each do): add people, or photos of those there are."
         )
-    if n_forget > most:
+    if n_forget > n_trained - stay:
         raise CourseError(
-            f"Asked to forget {n_forget} of {n_trained} trained people, but {MIN_RETAINED} must be retained: "
-            f"at most {most} can be forgotten."
+            f"Asked to forget {n_forget} of {n_trained} trained people, but {stay} must stay ({MIN_RETAINED} retained"
+            f"{', 1 dev-forget' if stay > MIN_RETAINED else ''}): at most {n_trained - stay} can be forgotten."
         )
 
 
