@@ -18,8 +18,9 @@ import small_world
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from utils import course
+from utils import ablation, benchmark, course, sequence, sweep
 from utils.settings import REPO_ROOT, CourseError
+from utils.unlearning import METHODS
 
 NOTEBOOKS = sorted((REPO_ROOT / "notebooks").glob("*.ipynb"))
 MAX_BYTES, MAX_CELL_LINES, MAX_OUTPUT_LINES = 1_000_000, 40, 30
@@ -329,3 +330,29 @@ def test_a_folder_of_too_few_people_gets_one_sentence(people, photos, tmp_path, 
 def test_more_people_to_forget_than_there_are_gets_one_sentence(in_a_hurry):
     with pytest.raises(CourseError, match="at most 1 can be forgotten"):
         small_world.run_notebook("05", dataset="folder", root=str(in_a_hurry / "6x8"), n_forget=50, device="cpu")
+
+
+def test_notebook_11_wants_three_photos_of_yourself(tmp_path, monkeypatch):
+    small_world.hurry(monkeypatch, tmp_path)
+    monkeypatch.setattr("utils.settings.BUILD_DIR", tmp_path)
+    album = small_world.draw_folder(tmp_path / "album", 3, 4)
+    me = sorted(folder.name for folder in album.iterdir())[0]
+    small_world.run_notebook("11", album=str(album), me=me, device="cpu")
+    for photo in sorted((album / me).iterdir())[1:]:
+        photo.unlink()
+    with pytest.raises(CourseError, match="You need at least 3 usable photos of yourself, and there are 1"):
+        small_world.run_notebook("11", album=str(album), me=me, device="cpu")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_method_runs_on_a_folder_of_few_people(size, in_a_hurry, tmp_path):
+    flags = ["--methods", "all", "--train-epochs", "1", "--device", "cpu", "--quiet", "--out", str(tmp_path / "r.json")]
+    assert benchmark.main(["--dataset", "folder", "--root", str(in_a_hurry / size), *flags]) == 0
+    assert {run["method"] for run in benchmark.read_results(tmp_path / "r.json")["runs"]} == set(METHODS)
+
+
+@pytest.mark.parametrize("module", [ablation, sequence, sweep])
+def test_commands_for_the_drawn_faces_say_so(module, capsys):
+    with pytest.raises(SystemExit):
+        module.main(["--help"])
+    assert "On the drawn faces only." in " ".join(capsys.readouterr().out.split())
