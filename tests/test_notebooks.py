@@ -14,11 +14,13 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
+import small_world
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from utils import course
+from utils import ablation, benchmark, course, sequence, sweep
 from utils.settings import REPO_ROOT, CourseError
+from utils.unlearning import METHODS
 
 NOTEBOOKS = sorted((REPO_ROOT / "notebooks").glob("*.ipynb"))
 MAX_BYTES, MAX_CELL_LINES, MAX_OUTPUT_LINES = 1_000_000, 40, 30
@@ -281,3 +283,76 @@ def test_every_picture_is_described_for_those_who_cannot_see_it(path: Path):
     told += re.findall(r'<img[^>]*?alt="([^"]*)"', pages)
     assert told and all(len(text) >= 20 for text in told), [text for text in told if len(text) < 20]
     assert pages.count("<img") == len(re.findall(r"<img[^>]*?alt=", pages))
+
+
+# ---- few people ----------------------------------------------------------------------------------------------------
+
+SIZES = {"6x8": (6, 8), "12x12": (12, 12)}
+
+
+@pytest.fixture(scope="session")
+def small_folders(tmp_path_factory) -> Path:
+    """A folder that holds one of each size, and a cache that the tests share."""
+    place = tmp_path_factory.mktemp("small")
+    for name, size in SIZES.items():
+        small_world.draw_folder(place / name, *size)
+    return place
+
+
+@pytest.fixture
+def in_a_hurry(small_folders, monkeypatch) -> Path:
+    """Methods of a step or two, and results and crops beside the folders."""
+    monkeypatch.setenv("FACE_COURSE_CACHE", str(small_folders / "cache"))
+    small_world.hurry(monkeypatch, small_folders)
+    return small_folders
+
+
+@pytest.mark.parametrize("number", ["00", "01", "02", "03", "05", "06", "07", "08", "09", "10"])
+@pytest.mark.parametrize("size", SIZES)
+def test_a_notebook_runs_on_a_folder_of_few_people(size: str, number: str, in_a_hurry, capsys):
+    small_world.run_notebook(number, dataset="folder", root=str(in_a_hurry / size), device="cpu")
+    assert "✗" not in capsys.readouterr().out  # no right answer is called wrong
+
+
+def test_notebook_09_makes_its_runs_where_none_are_stored(in_a_hurry, capsys):
+    names = small_world.run_notebook("09", dataset="folder", root=str(in_a_hurry / "12x12"), n_forget=2, device="cpu")
+    assert {run["n_forget"] for run in names["runs"]} == {2} and "made here, now" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("people", "photos"), [(2, 2), (3, 3), (1, 5)])
+def test_a_folder_of_too_few_people_gets_one_sentence(people, photos, tmp_path, in_a_hurry):
+    root = small_world.draw_folder(tmp_path / "few", people, photos)
+    for number in ("02", "08", "09"):
+        with pytest.raises(CourseError, match="six people with eight photos each do"):
+            small_world.run_notebook(number, dataset="folder", root=str(root), device="cpu")
+
+
+def test_more_people_to_forget_than_there_are_gets_one_sentence(in_a_hurry):
+    with pytest.raises(CourseError, match="at most 1 can be forgotten"):
+        small_world.run_notebook("05", dataset="folder", root=str(in_a_hurry / "6x8"), n_forget=50, device="cpu")
+
+
+def test_notebook_11_wants_three_photos_of_yourself(tmp_path, monkeypatch):
+    small_world.hurry(monkeypatch, tmp_path)
+    monkeypatch.setattr("utils.settings.BUILD_DIR", tmp_path)
+    album = small_world.draw_folder(tmp_path / "album", 3, 4)
+    me = sorted(folder.name for folder in album.iterdir())[0]
+    small_world.run_notebook("11", album=str(album), me=me, device="cpu")
+    for photo in sorted((album / me).iterdir())[1:]:
+        photo.unlink()
+    with pytest.raises(CourseError, match="You need at least 3 usable photos of yourself, and there are 1"):
+        small_world.run_notebook("11", album=str(album), me=me, device="cpu")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_method_runs_on_a_folder_of_few_people(size, in_a_hurry, tmp_path):
+    flags = ["--methods", "all", "--train-epochs", "1", "--device", "cpu", "--quiet", "--out", str(tmp_path / "r.json")]
+    assert benchmark.main(["--dataset", "folder", "--root", str(in_a_hurry / size), *flags]) == 0
+    assert {run["method"] for run in benchmark.read_results(tmp_path / "r.json")["runs"]} == set(METHODS)
+
+
+@pytest.mark.parametrize("module", [ablation, sequence, sweep])
+def test_commands_for_the_drawn_faces_say_so(module, capsys):
+    with pytest.raises(SystemExit):
+        module.main(["--help"])
+    assert "On the drawn faces only." in " ".join(capsys.readouterr().out.split())

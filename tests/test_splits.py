@@ -207,12 +207,12 @@ def test_summary_counts_people_and_photos():
         ({"forget_ids": [99]}, "numbers run from 0 to 12"),
         ({"forget_ids": [-1]}, "numbers run from 0 to 12"),
         ({"forget_ids": ["P00", "P12"]}, r"at least 4 usable photos .*too few: P12 \(3\)"),
-        ({"n_forget": 9}, "at most 7 can be forgotten"),
+        ({"n_forget": 9}, "at most 6 can be forgotten"),
         ({"n_forget": 0}, "at least 1"),
         ({"n_dev": -1}, "n_dev is -1"),
         ({"unseen_fraction": 1.0}, "unseen_fraction"),
         ({"trained_min_photos": 3}, "at least 4 photos"),
-        ({"trained_min_photos": 20}, "Only 0 people"),
+        ({"trained_min_photos": 20}, "Too few people .* 0 of 13 have 20 photos"),
     ],
 )
 def test_wrong_wishes_get_one_clear_sentence(wrong, sentence):
@@ -220,8 +220,35 @@ def test_wrong_wishes_get_one_clear_sentence(wrong, sentence):
         make_splits(fake_faces(*[12] * 12, 3), **wrong)
 
 
+@pytest.mark.parametrize(
+    ("people", "photos", "pools"),
+    [(6, 8, (1, 1, 2, 2)), (6, 4, (1, 1, 2, 2)), (12, 12, (3, 2, 4, 3)), (60, 12, (10, 10, 25, 15))],
+)
+def test_the_usual_number_to_forget_suits_the_people_there_are(people, photos, pools):
+    splits = make_splits(fake_faces(*[photos] * people))
+    assert tuple(len(getattr(splits, pool)) for pool in ("forget", "dev_forget", "retain", "unseen")) == pools
+    for pool in ("forget", "dev_forget", "retain"):
+        for person in getattr(splits, pool):
+            assert min(map(len, person_parts(splits, person))) >= 1
+    assert any(f"who has {photos} can be trained on" in note for note in splits.notes) == (photos < 10)
+
+
+def test_fewer_photos_do_only_where_people_would_not_suffice_and_never_when_a_number_is_asked_for():
+    mixed = fake_faces(*[12] * 8, *[8] * 4)
+    assert make_splits(mixed).unseen == (8, 9, 10, 11)
+    assert len(make_splits(mixed, n_forget=6).forget) == 6  # with ten photos, five is the most
+    with pytest.raises(CourseError, match="at most 5 can be forgotten"):
+        make_splits(mixed, n_forget=6, trained_min_photos=10)
+
+
+@pytest.mark.parametrize("counts", [(2, 2), (3, 3, 3), (8,), [2] * 40, [8] * 5])
+def test_too_few_people_are_told_what_is_there_and_what_is_needed(counts):
+    with pytest.raises(CourseError, match=rf"of {len(counts)} have 4 photos or more.*six people with eight photos"):
+        make_splits(fake_faces(*counts))
+
+
 def test_two_people_are_not_enough():
-    with pytest.raises(CourseError, match="Only 1 people are left to train on"):
+    with pytest.raises(CourseError, match="1 are left to train on, but 4 are needed"):
         make_splits(fake_faces(12, 12), n_forget=1)
 
 

@@ -132,7 +132,7 @@ def ablation_table(trials: Sequence[dict], markdown: bool = False) -> str:
 @command
 def main(arguments: Iterable[str] | None = None) -> int:
     """Run the command; returns 0, or 2 after one sentence on what was wrong with the input."""
-    parser = argparse.ArgumentParser(prog="python -m utils.ablation", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m utils.ablation", description=f"{__doc__} On the drawn faces only.")
     add = parser.add_argument
     add("--out", type=Path, metavar="FILE", help="where trials are kept (build/ablation.json; --table: the course's)")
     add("--jobs", type=int, default=1, metavar="N", help="trials at a time, one core each")

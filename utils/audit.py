@@ -981,7 +981,7 @@ def make_parser() -> argparse.ArgumentParser:
     default = "retrain,random_labels,esc,dispersion"
     add("--methods", default=default, metavar="A,B", help=f"'all', or some of: {', '.join(METHODS)}")
     add("--attacks", default="", metavar="A,B", help=f"all by default, or some of: {', '.join(ATTACKS)}")
-    add("--forget", type=int, default=plan.forget, metavar="N", help="forget N people drawn by the seed")
+    add("--forget", type=int, metavar="N", help="forget N people drawn by the seed (10, or fewer of few)")
     add("--seed", type=int, default=plan.seed, metavar="S", help="the first seed")
     add("--seeds", type=int, default=plan.seeds, metavar="K", help="audit K seeds, from the first one on")
     add("--dev", action="store_true", help="forget the dev-forget people instead: for choosing settings")

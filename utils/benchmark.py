@@ -51,7 +51,7 @@ class Plan:
     pretrained: str = "auto"
     train_epochs: int = 0
     methods: tuple[str, ...] = ("original", "retrain", "random_labels", "gradient_ascent", "dispersion")
-    forget: int = 10
+    forget: int | None = None  # None: ten, or a third of the trained people where they are few
     forget_ids: str | None = None  # None: drawn by the seed
     seed: int = 0
     seeds: int = 1
@@ -74,7 +74,7 @@ def check_plan(plan: Plan) -> None:
     for name, key, value in plan.options:
         one_of(name, METHODS, "method")
         make_config(name, {key: value})
-    if plan.seeds < 1 or plan.forget < 1:
+    if plan.seeds < 1 or (plan.forget is not None and plan.forget < 1):
         raise CourseError(f"--seeds and --forget must be at least 1, not {plan.seeds} and {plan.forget}.")
     if min(plan.seed, plan.train_epochs, plan.image_size, plan.max_identities) < 0:
         raise CourseError("--seed, --train-epochs, --image-size and --max-identities must not be negative.")
@@ -388,7 +388,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--train-epochs", type=int, default=0, metavar="N", help="epochs of pretraining (0: the recipe's own)")
     add("--methods", default=",".join(plan.methods), metavar="A,B", help=f"'all', or some of: {', '.join(METHODS)}")
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--forget", default=str(plan.forget), metavar="N,M", help="forget so many people, drawn by seed")
+    group.add_argument("--forget", metavar="N,M", help="forget so many people, drawn by seed (10, or fewer of few)")
     group.add_argument("--forget-ids", metavar="NAME,NAME", help="forget these people (a label is written #7)")
     add("--seed", type=int, default=plan.seed, metavar="S", help="the first seed")
     add("--seeds", type=int, default=plan.seeds, metavar="K", help="run K seeds, from the first one on")
@@ -419,7 +419,8 @@ def main(arguments: Iterable[str] | None = None) -> int:
     else:
         flags = {name: value for name, value in vars(args).items() if name in Plan.__dataclass_fields__}
         flags |= {"methods": parse_methods(args.methods), "options": tuple(map(parse_option, args.set))}
-        plans = [Plan(**flags | {"forget": number}) for number in parse_numbers(args.forget)]
+        numbers = [None] if args.forget is None else parse_numbers(args.forget)
+        plans = [Plan(**flags | {"forget": number}) for number in numbers]
         results = run_plans(plans, args.out, jobs=args.jobs, fresh=args.fresh, progress=not args.quiet)
     print(results_table(results, markdown=args.markdown))
     if not args.table:

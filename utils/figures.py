@@ -368,6 +368,7 @@ def run_searches(
     """Search the splits' gallery with some photos, by index, and return each one's k best answers. Notebook 00."""
     faces, gallery = splits.faces, splits.gallery
     index = Gallery(embed(model, faces, gallery), faces.labels[gallery], photo_ids=gallery)
+    k = min(k, len(gallery) - 1)  # a photo does not find itself
     cosines, rows = index.search(embed(model, faces, photos), k, query_ids=photos)
     searches = []
     for i, photo in enumerate(photos):

@@ -146,7 +146,7 @@ def sequence_table(runs: Sequence[dict], markdown: bool = False) -> str:
 @command
 def main(arguments: Iterable[str] | None = None) -> int:
     """Run the command; returns 0, or 2 after one sentence on what was wrong with the input."""
-    parser = argparse.ArgumentParser(prog="python -m utils.sequence", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m utils.sequence", description=f"{__doc__} On the drawn faces only.")
     add = parser.add_argument
     add("--methods", default=",".join(COMPARED), metavar="A,B", help=f"some of: {', '.join(METHODS)}")
     add("--sizes", default=",".join(map(str, SIZES)), metavar="N,M", help="how many people ask, request by request")

@@ -22,6 +22,7 @@ POOLS = ("forget", "dev_forget", "retain", "kept", "unseen", "trained", "distrac
 PARTS = ("train", "query", "gallery")
 MIN_TRAINED_PHOTOS = 4  # 2 to train on, 1 to search with, 1 to be found
 MIN_RETAINED = 2  # with fewer there is nobody left to keep recognising
+USUAL_FORGET = 10  # where people are few: a third of the trained ones
 # The model before unlearning must not depend on who is forgotten, so these choices never follow the run's seed.
 UNSEEN_SEED, DEV_SEED, PHOTO_SEED = 1001, 1002, 1003
 
@@ -109,7 +110,7 @@ class Splits:
 def make_splits(
     faces: FaceDataset,
     *,
-    n_forget: int = 10,
+    n_forget: int | None = None,
     forget_ids: Sequence[str | int] | str | None = None,
     n_dev: int = 10,
     seed: int = 0,
@@ -117,28 +118,37 @@ def make_splits(
     trained_min_photos: int | None = None,
 ) -> Splits:
     """Deal the people of a data set into pools and their photos into train, query and gallery; `forget_ids` (names or
-    labels, see `resolve_identities`) replaces the random draw; raises CourseError when the people or photos do not
-    suffice. Introduced in notebook 03."""
+    labels, see `resolve_identities`) replaces the random draw of `n_forget` (None: ten, or a third of few). Where too
+    few have the data set's usual number of photos to be trained on, fewer photos do, and a note says so; raises
+    CourseError when the people or photos do not suffice. Introduced in notebook 03."""
     minimum = faces.trained_min_photos if trained_min_photos is None else trained_min_photos
-    n_forget, n_dev, seed = whole_number(n_forget, "n_forget", 1), whole_number(n_dev, "n_dev"), as_seed(seed)
+    n_forget = n_forget if n_forget is None else whole_number(n_forget, "n_forget", 1)
+    n_dev, seed = whole_number(n_dev, "n_dev"), as_seed(seed)
     minimum = whole_number(minimum, "trained_min_photos")
     _check_sizes(unseen_fraction, minimum)
     counts = np.bincount(np.asarray(faces.labels), minlength=len(faces.identities))
     named = resolve_identities(faces, forget_ids)
     _require_photos(faces, named, counts)
 
-    trained, unseen = _trained_and_unseen(counts, minimum, unseen_fraction)
-    notes = _photo_notes(faces, counts, minimum, named, unseen)
-    trained, unseen = sorted(set(trained) | set(named)), sorted(set(unseen) - set(named))
-    forget_size = len(named) or n_forget
-    _require_people(len(trained), forget_size, minimum)
+    stay = MIN_RETAINED + min(n_dev, 1)  # early stopping asks at least one dev-forget person
+    least = minimum if trained_min_photos is not None else MIN_TRAINED_PHOTOS
+    for limit in range(minimum, least - 1, -1):
+        trained, unseen = _trained_and_unseen(counts, limit, unseen_fraction)
+        notes = _photo_notes(faces, counts, limit, named, unseen)
+        trained, unseen = sorted(set(trained) | set(named)), sorted(set(unseen) - set(named))
+        if len(trained) >= (len(named) or n_forget or 1) + stay:
+            break
+    if limit < minimum:
+        notes.append(f"Too few people have {minimum} photos: who has {limit} can be trained on.")
+    forget_size = len(named) or n_forget or min(USUAL_FORGET, max(1, len(trained) // 3))
+    _require_people(faces, counts, len(trained), len(unseen), forget_size, stay, limit)
 
-    dev_size = min(n_dev, (len(trained) - forget_size) // 3)
+    dev_size = min(n_dev, max(1, (len(trained) - forget_size) // 3))
     if dev_size < n_dev:
         notes.append(f"Too few trained people for {n_dev} dev-forget people: {dev_size} drawn instead.")
     dev = [label for label in _shuffled(trained, DEV_SEED) if label not in named][:dev_size]
     others = [label for label in trained if label not in dev]
-    forget = named or _shuffled(others, seed)[:n_forget]
+    forget = named or _shuffled(others, seed)[:forget_size]
     retain = [label for label in others if label not in forget]
     train, query, gallery = _deal_photos(faces, counts, trained)
     distractors = np.flatnonzero(counts == 1)
@@ -211,17 +221,19 @@ def _require_photos(faces: FaceDataset, named: list[int], counts: np.ndarray) ->
         )
 
 
-def _require_people(n_trained: int, n_forget: int, minimum: int) -> None:
-    most = n_trained - MIN_RETAINED
-    if most < 1:
+def _require_people(
+    faces: FaceDataset, counts: np.ndarray, n_trained: int, n_unseen: int, n_forget: int, stay: int, minimum: int
+) -> None:
+    if n_trained <= stay:
         raise CourseError(
-            f"Only {n_trained} people are left to train on (with at least {minimum} photos, after some are unseen), "
-            f"but {MIN_RETAINED + 1} are needed: add people or photos, or lower trained_min_photos or unseen_fraction."
+            f"Too few people in '{faces.name}': {int((counts >= minimum).sum())} of {len(faces.identities)} have "
+            f"{minimum} photos or more, {n_unseen} stay unseen, {n_trained} are left to train on, but {stay + 1} are "
+            "needed (six people with eight photos each do): add people, or photos of those there are."
         )
-    if n_forget > most:
+    if n_forget > n_trained - stay:
         raise CourseError(
-            f"Asked to forget {n_forget} of {n_trained} trained people, but {MIN_RETAINED} must be retained: "
-            f"at most {most} can be forgotten."
+            f"Asked to forget {n_forget} of {n_trained} trained people, but {stay} must stay ({MIN_RETAINED} retained"
+            f"{', 1 dev-forget' if stay > MIN_RETAINED else ''}): at most {n_trained - stay} can be forgotten."
         )
 
 

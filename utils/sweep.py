@@ -136,7 +136,9 @@ def sweep_table(sweep: dict, names: Sequence[str] | None = None) -> str:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = argparse.ArgumentParser(prog="python -m utils.sweep", description=__doc__, epilog=f"The rule: {RULE}.")
+    parser = argparse.ArgumentParser(
+        prog="python -m utils.sweep", description=f"{__doc__} On the drawn faces only.", epilog=f"The rule: {RULE}."
+    )
     add = parser.add_argument
     add("--methods", default="all", metavar="A,B", help=f"'all', or some of: {', '.join(tuned_methods())}")
     add("--out", type=Path, metavar="FILE", help="where trials are kept (build/sweep.json; --table: the course's)")

@@ -175,7 +175,7 @@ def tar_at_far(
         raise CourseError(f"far is {far}; it is a share of impostor pairs and must lie between 0 and 1.")
     pairs = pair_histogram(embeddings, labels, device=device)
     n_genuine, n_impostor = int(pairs.genuine.sum()), int(pairs.impostor.sum())
-    if n_impostor * far < 1:
+    if not n_impostor or far < 1 / n_impostor:
         raise CourseError(
             f"{n_impostor} impostor pairs cannot show a false accept rate of {far:g}; "
             f"take at least {math.ceil(1 / far)} pairs or a larger far."
@@ -184,7 +184,7 @@ def tar_at_far(
         raise CourseError("No identity has two photos; a true accept rate needs at least one same-identity pair.")
     # accepted[b] = impostor pairs in bin b or above; one more bin stands for "accept nothing".
     accepted = np.append(np.cumsum(pairs.impostor[::-1])[::-1], 0)
-    place = int(np.argmax(accepted <= far * n_impostor))
+    place = int(np.argmax(accepted <= max(1, far * n_impostor)))  # a far of 1/n is one pair, however it is rounded
     tar = float(pairs.genuine[place:].sum() / n_genuine)
     return TarAtFar(tar, place / PAIR_GRID - 1, float(accepted[place] / n_impostor))
 

@@ -127,7 +127,7 @@ class Workbench:
 def open_workbench(
     dataset: str = "synthetic",
     root: str = "",
-    n_forget: int = 10,
+    n_forget: int = 0,
     seed: int = 0,
     profile: str = "quick",
     device: str = "auto",
@@ -137,15 +137,15 @@ def open_workbench(
     """Open the data set, draw the forget people, load or train the face model and examine it; raises CourseError.
 
     `more` are further fields of the benchmark's `Plan`: backbone, pretrained, train_epochs, max_identities, image_size.
-    The crops are as large as the backbone wants them. Introduced in notebook 05.
+    `n_forget` 0 is the usual number. The crops are as large as the backbone wants them. Introduced in notebook 05.
     """
     for name in more:
         one_of(name, MORE, "option of the workbench")
-    plan = Plan(dataset=dataset, root=root, forget=n_forget, seed=seed, profile=profile, device=device, **more)
+    plan = Plan(dataset=dataset, root=root, forget=n_forget or None, seed=seed, profile=profile, device=device, **more)
     check_plan(plan)
     people = plan.max_identities or None
     faces = load_faces(dataset, root or None, image_size=face_size(plan), device=device, max_identities=people)
-    splits = make_splits(faces, n_forget=n_forget, seed=seed)
+    splits = make_splits(faces, n_forget=plan.forget, seed=seed)
     recogniser = original_recogniser(plan, splits, progress=True)
     before = examine(recogniser.model, splits, recogniser.head, device=device)
     return Workbench(plan, splits, recogniser, before, results)

@@ -83,6 +83,7 @@ def esc(task: Task, config: EscConfig) -> None:
     who look alike lose the same directions. Introduced in notebook 07.
     """
     points = features(task, task.forget_photos)
-    k = config.directions or config.per_person * len(task.splits.forget)
+    most = min(len(points) - config.centred, points.shape[1] - 1)  # of few photos, no more than they can tell
+    k = config.directions or min(config.per_person * len(task.splits.forget), most)
     task.model = ProjectedBackbone(task.model, erasing_projection(points, k, config.centred)).eval()
     task.history.append({"step": 0, "erased": float(k)})

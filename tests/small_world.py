@@ -1,0 +1,75 @@
+"""Folders of few drawn people, and a quick way to run a notebook's cells on one of them."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import io
+import json
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from PIL import Image
+
+from utils import audit, workbench
+from utils.settings import REPO_ROOT
+from utils.synthetic import synthetic_faces
+from utils.unlearning import frame
+
+SOLUTIONS = REPO_ROOT / "notebooks" / "solutions"
+CAPS = {"steps": 2, "epochs": 1, "forget_per_step": 8, "retain_per_step": 8, "strangers_per_step": 8, "batch_size": 32}
+
+
+def draw_folder(root: Path, people: int, photos: int) -> Path:
+    """Write a folder of drawn people, one sub-folder each with so many photos, PNG and JPEG; return it."""
+    faces, labels, names = synthetic_faces(people, 0, photos, 1, image_size=128, seed=3, progress=False, cached=False)
+    for i, (face, label) in enumerate(zip(faces, labels.tolist(), strict=True)):
+        folder = root / names[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        canvas = Image.new("RGB", (160, 160), (127, 127, 127))
+        canvas.paste(Image.fromarray(face.permute(1, 2, 0).numpy()), (16, 16))
+        canvas.save(folder / f"{i}.{'png' if i % 2 else 'jpg'}", quality=95)
+    return root
+
+
+def hurry(monkeypatch, build: Path) -> None:
+    """Cut every method and attack to a step or two, and keep results in `build`."""
+    make = frame.make_config
+
+    def few(name: str, options: dict) -> object:
+        config = make(name, options)
+        caps = {key: min(getattr(config, key), most) for key, most in CAPS.items() if hasattr(config, key)}
+        return dataclasses.replace(config, **caps)
+
+    monkeypatch.setattr(frame, "make_config", few)
+    monkeypatch.setattr(audit, "RELEARN_CHECKS", (0, 1))
+    defaults = workbench.open_workbench.__defaults__
+    own = tuple(build / value.name if isinstance(value, Path) else value for value in defaults)
+    monkeypatch.setattr(workbench.open_workbench, "__defaults__", own)
+
+
+def run_notebook(number: str, **parameters: object) -> dict:
+    """Run the code cells of a notebook in one namespace, its parameters cell followed by these; return the names."""
+    cells = json.loads(next(SOLUTIONS.glob(f"{number}_*.ipynb")).read_text(encoding="utf-8"))["cells"]
+    names: dict = {"display": show, "__name__": "notebook"}
+    for place, cell in enumerate(cells):
+        tags = cell["metadata"].get("tags", [])
+        if cell["cell_type"] == "code" and "setup" not in tags:
+            run_cell("".join(cell["source"]), names, f"notebook {number}, cell {place}")
+            names |= parameters if "parameters" in tags else {}
+    return names
+
+
+def run_cell(source: str, names: dict, where: str) -> None:
+    """Run a cell and show its last value."""
+    tree = ast.parse(source)
+    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    exec(compile(tree, where, "exec"), names)
+    if last is not None:
+        show(eval(compile(ast.Expression(last.value), where, "eval"), names))
+
+
+def show(value: object, **_: object) -> None:
+    """Draw a figure as a notebook would, small."""
+    if isinstance(value, Figure):
+        value.savefig(io.BytesIO(), dpi=20)
