@@ -44,8 +44,8 @@ def make_photos(folder: Path, faces: Path | None) -> list[Path]:
     """Write 128 photos of CelebA's size: of real faces from a folder of people, or rendered ones."""
     from PIL import Image, ImageOps
 
-    from utils.layouts import list_people
-    from utils.synthetic import synthetic_faces
+    from utils.faces.listing import list_people
+    from utils.faces.synthetic.dataset import synthetic_faces
 
     folder.mkdir()
     if faces is not None:
@@ -62,7 +62,7 @@ def make_photos(folder: Path, faces: Path | None) -> list[Path]:
 
 def measure_index(root: Path, cache: Path, options: argparse.Namespace) -> dict:
     """List all people and photos."""
-    from utils.datasets import index_faces
+    from utils.faces.datasets import index_faces
 
     return {"photos": index_faces("celeba", root, cache=cache, progress=False).n_photos}
 
@@ -71,7 +71,7 @@ def measure_reopen(root: Path, cache: Path, options: argparse.Namespace) -> dict
     """Open the data set when all its crops lie in the cache, and take a batch of 256 from all over it."""
     import numpy as np
 
-    from utils.datasets import load_faces
+    from utils.faces.datasets import load_faces
 
     faces = load_faces("celeba", root, cache=cache, progress=False)
     batch = faces.images(np.linspace(0, len(faces) - 1, 256).astype(int))
@@ -82,9 +82,9 @@ def measure_pass(root: Path, cache: Path, options: argparse.Namespace) -> dict:
     """Read, align and embed a slice, one step after the other, and say what the whole would take."""
     import torch
 
-    from utils.alignment import AlignedFace, Aligner, read_photo
-    from utils.backbones import make_backbone
-    from utils.training import embed
+    from utils.faces.alignment import AlignedFace, Aligner, read_photo
+    from utils.models.backbones import make_backbone
+    from utils.models.embedding import embed
 
     torch.set_num_threads(options.threads)
     paths = sorted((root / "img_align_celeba").iterdir())[: options.slice]
@@ -114,9 +114,9 @@ def fill_cache(root: Path, cache: Path) -> None:
     """Pretend that every photo was aligned: an index and a pixel file with a hole in place of the crops."""
     import numpy as np
 
-    from utils import alignment
-    from utils.crops import CropStore
-    from utils.datasets import INDEXES, LoadOptions
+    from utils.faces import alignment
+    from utils.faces.crops import CropStore, LoadOptions
+    from utils.faces.datasets import INDEXES
 
     options = LoadOptions(64, None, cache, "cpu", False, 0, None)
     listed = INDEXES["celeba"](root, options)
@@ -152,7 +152,7 @@ class PeakMemory:
 
 def measure(part: str, root: Path, cache: Path, options: argparse.Namespace) -> dict:
     """Run one part in this process; peak_mb is what it needed beyond the imported course."""
-    import utils.datasets  # noqa: F401
+    import utils.faces.datasets  # noqa: F401
 
     start, cpu_start = time.perf_counter(), time.process_time()
     with PeakMemory() as memory:

@@ -27,7 +27,7 @@ def score_course(rows, labels) -> dict[str, float]:
     """Score every photo against all others with this repository's code."""
     import numpy as np
 
-    from utils.retrieval import retrieval_scores
+    from utils.retrieval.scores import retrieval_scores
 
     ids = np.arange(len(rows))
     scores = retrieval_scores(rows, labels, rows, labels, query_ids=ids, gallery_ids=ids)

@@ -10,13 +10,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from utils.datasets import FaceDataset, load_faces
-from utils.heads import head_from_centroids
-from utils.settings import REPO_ROOT
-from utils.splits import make_splits
-from utils.synthetic import synthetic_faces
-from utils.training import EMBEDDED, MODEL_DIR, Recogniser, embed, load_recogniser, trained_photos
-from utils.unlearning import Task
+from utils.faces.datasets import FaceDataset, load_faces
+from utils.faces.splits import make_splits
+from utils.faces.synthetic.dataset import synthetic_faces
+from utils.models.checkpoints import EMBEDDED, Recogniser, load_recogniser, trained_photos
+from utils.models.embedding import embed
+from utils.models.heads import head_from_centroids
+from utils.settings import MODEL_DIR, REPO_ROOT
+from utils.unlearning.loop import Task
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,11 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from PIL import Image
 
-from utils import audit, workbench
+from utils.audit import weights
+from utils.faces.synthetic.dataset import synthetic_faces
+from utils.lessons import session as workbench
 from utils.settings import REPO_ROOT
-from utils.synthetic import synthetic_faces
-from utils.unlearning import frame
+from utils.unlearning import loop as frame
 
 SOLUTIONS = REPO_ROOT / "notebooks" / "solutions"
 CAPS = {"steps": 2, "epochs": 1, "forget_per_step": 8, "retain_per_step": 8, "strangers_per_step": 8, "batch_size": 32}
@@ -42,7 +43,7 @@ def hurry(monkeypatch, build: Path) -> None:
         return dataclasses.replace(config, **caps)
 
     monkeypatch.setattr(frame, "make_config", few)
-    monkeypatch.setattr(audit, "RELEARN_CHECKS", (0, 1))
+    monkeypatch.setattr(weights, "RELEARN_CHECKS", (0, 1))
     defaults = workbench.open_workbench.__defaults__
     own = tuple(build / value.name if isinstance(value, Path) else value for value in defaults)
     monkeypatch.setattr(workbench.open_workbench, "__defaults__", own)

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from utils import settings
-from utils.course import apart, find_notebooks, read
+from utils.publishing.course import apart, find_notebooks, read
 from utils.settings import CourseError, atomic_path, cache_dir, writable_file
 
 

@@ -22,7 +22,7 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from utils.settings import CourseError, one_of
+from .settings import CourseError, one_of
 
 OLDER_GLIBC = ("manylinux2014", "manylinux2010", "manylinux1")
 

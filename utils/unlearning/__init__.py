@@ -2,7 +2,7 @@
 
 # Importing a method file registers its methods; this order is the one in which tables list them.
 # isort: off
-from . import (  # noqa: F401
+from .methods import (  # noqa: F401
     references, labels, ascent,
     boundary, teachers, centroids, adapters,
     pruning, noise, projection,
@@ -10,10 +10,26 @@ from . import (  # noqa: F401
 )  # fmt: skip
 
 # isort: on
-from .frame import Task, Unlearned, run_steps, unlearn
+from .dispersion import DISPERSIONS, dispersion_loss, hardest_cosine, mean_cosine, pair_cosines
+from .loop import Task, Unlearned, run_steps, unlearn
+from .losses import teacher_divergence
+from .methods.projection import erasing_projection
+from .methods.pruning import damping_factors
+from .methods.scatter import HARDENED
+from .methods.strangers import blend
 from .registry import METHODS, LogitConfig, Method, StepConfig, make_config, method, profile_options
 
 __all__ = [
+    "DISPERSIONS",
+    "HARDENED",
+    "blend",
+    "damping_factors",
+    "dispersion_loss",
+    "erasing_projection",
+    "hardest_cosine",
+    "mean_cosine",
+    "pair_cosines",
+    "teacher_divergence",
     "METHODS",
     "LogitConfig",
     "Method",

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..backbones import FaceBackbone
-from ..heads import CosineHead
-from ..training import embed
-from .frame import Batch, Task
+from ..models.backbones import FaceBackbone
+from ..models.embedding import embed
+from ..models.heads import CosineHead
+from .loop import Batch, Task
 
 
 def retained_names(head: CosineHead, batch: Batch) -> Tensor:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from ..faces.splits import Splits
 from ..settings import PROFILES, CourseError, one_of, plain
-from ..splits import Splits
 
 FULL = {"steps": 300}  # what most methods' full profile changes
 LEVELS = ("frozen", "train")

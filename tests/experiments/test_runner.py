@@ -1,0 +1,126 @@
+"""Runs side by side: whatever happens to one of them, the others are stored; nobody is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from utils.experiments.results import ResultStore
+from utils.experiments.runner import refuse, run_missing
+from utils.settings import REPO_ROOT, CourseError
+
+SCRIPT = """
+import os, sys, time
+from pathlib import Path
+from utils.experiments import ResultStore
+from utils.experiments.runner import refuse, run_missing
+from utils.settings import CourseError, command
+
+def work(name, seed):
+    if name == "dies":
+        os._exit(3)
+    if name == "raises":
+        raise RuntimeError("a bug")
+    if name == "diverges":
+        raise CourseError("The run diverged at step 1.")
+    if name == "sleeps":
+        time.sleep(600)
+    return {"score": seed}
+
+@command
+def main(arguments=None):
+    names = sys.argv[2].split(",")
+    wanted = [((name, seed), {"method": name, "seed": seed}) for seed, name in enumerate(names)]
+    store = ResultStore(Path(sys.argv[1]))
+    failed = run_missing(work, wanted, store, describe=lambda *_: {"pid": os.getpid()}, jobs=2, progress=False)[1]
+    refuse(failed)
+
+sys.exit(main())
+"""
+
+
+def start(tmp_path, names: str) -> subprocess.Popen:
+    options = {"cwd": REPO_ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    (tmp_path / "script.py").write_text(SCRIPT)
+    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "r.json"), names]
+    environment = os.environ | {"PYTHONPATH": str(REPO_ROOT)}
+    return subprocess.Popen(command, start_new_session=True, env=environment, **options)
+
+
+def processes_of(session: int) -> list[int]:
+    """Return the processes of a session: it keeps its number when parents die."""
+    listed = subprocess.run(["ps", "-eo", "pid,sid,stat"], capture_output=True, text=True, check=True).stdout
+    rows = [line.split() for line in listed.splitlines()[1:]]
+    return [int(pid) for pid, sid, state in rows if int(sid) == session and not state.startswith("Z")]
+
+
+def until(condition, seconds: float = 60) -> bool:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
+    return bool(condition())
+
+
+def test_what_dies_raises_or_diverges_is_named_and_the_others_are_done(tmp_path):
+    running = start(tmp_path, "fine,dies,raises,fine,diverges,fine")
+    said, _ = running.communicate(timeout=120)
+    assert running.returncode == 2 and "Traceback" not in said
+    assert "dies, seed 1: its worker process died" in said and "raises, seed 2: RuntimeError: a bug" in said
+    content = json.loads((tmp_path / "r.json").read_text())
+    assert {row["seed"] for row in content["runs"] if "score" in row} == {0, 3, 5}
+    (lost,) = (row for row in content["runs"] if "error" in row)
+    assert lost["error"] == "The run diverged at step 1." and lost["pid"] == running.pid
+    assert {row["method"] for row in content["failed"]} == {"dies", "raises"}
+
+
+@pytest.mark.parametrize("how", ["group", "killed"])
+def test_an_interrupted_batch_keeps_what_is_done_and_leaves_nobody(tmp_path, how):
+    running, out = start(tmp_path, "fine,sleeps,sleeps,sleeps"), tmp_path / "r.json"
+    assert until(lambda: out.exists() and len(ResultStore(out).rows()) == 1)
+    assert len(processes_of(running.pid)) > 2
+    (os.kill if how == "killed" else os.killpg)(running.pid, signal.SIGKILL if how == "killed" else signal.SIGINT)
+    said, _ = running.communicate(timeout=30)
+    assert running.returncode == (-signal.SIGKILL if how == "killed" else 130)
+    assert how == "killed" or said.strip() == "Stopped."
+    assert until(lambda: not processes_of(running.pid), 20)
+    assert [row["score"] for row in ResultStore(out).rows()] == [0]
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".lock"] == []
+
+
+def test_one_at_a_time_is_the_same(tmp_path):
+    trouble = {"diverges": CourseError("The run diverged."), "raises": KeyError("x"), "fine": None}
+
+    def work(name):
+        if trouble[name]:
+            raise trouble[name]
+        return {"score": 1}
+
+    store, wanted = ResultStore(tmp_path / "r.json"), [((name,), {"method": name}) for name in trouble]
+    rows, failed = run_missing(work, wanted, store, describe=lambda _: {"forget_ids": ["Ann"]}, progress=False)
+    assert [row["method"] for row in rows] == ["diverges", "fine"]
+    assert all(row["forget_ids"] == ["Ann"] for row in (*rows, *failed, *store.rows("failed")))
+    with pytest.raises(CourseError, match="1 of the runs failed, .* raises: KeyError: 'x'"):
+        refuse(failed)
+    trouble["raises"] = trouble["diverges"] = None  # the one is tried again, the other is a result
+    again, failed = run_missing(work, wanted, store, describe=lambda _: {}, progress=False)
+    assert [row.get("score") for row in again] == [None, 1, 1] and not failed and not store.rows("failed")
+
+
+def test_trouble_of_the_machine_is_no_result(tmp_path):
+    def work(name):
+        try:
+            raise OSError("disk full")
+        except OSError as error:
+            raise CourseError("The model could not be written.") from error
+
+    store = ResultStore(tmp_path / "r.json")
+    rows, failed = run_missing(work, [(("a",), {"method": "a"})], store, describe=lambda _: {}, progress=False)
+    assert not rows and failed[0]["failure"] == "The model could not be written." and len(store.rows("failed")) == 1
+    with pytest.raises(CourseError, match="at least 1"):
+        run_missing(work, [], store, describe=lambda _: {}, jobs=0)

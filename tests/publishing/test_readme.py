@@ -1,0 +1,211 @@
+"""The README is one page, and what commands write into documents and notebooks is up to date."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from utils import settings
+from utils.publishing import overview, site
+from utils.publishing.course import NOTEBOOK_DIR, find_notebooks, read, write_state
+from utils.settings import REPO_ROOT, CourseError
+from utils.unlearning.registry import METHODS
+
+README = REPO_ROOT / "README.md"
+TEXT = README.read_text(encoding="utf-8") if README.exists() else ""
+
+
+def links() -> list[str]:
+    """The link targets of the README, without those to the web and within the page."""
+    targets = re.findall(r"\]\(([^)\s]+)[^)]*\)", TEXT) + re.findall(r"(?:src|href)=\"([^\"]+)\"", TEXT)
+    return [target.split("#")[0] for target in targets if not re.match(r"[a-z]+:|#", target)]
+
+
+def test_there_is_a_readme():
+    assert README.exists(), "README.md is missing"
+
+
+def test_the_readme_is_one_page():
+    assert len(TEXT.split()) <= 1200
+    assert sum(line.startswith("|") for line in TEXT.splitlines()) <= 20
+
+
+def test_the_list_names_the_notebooks_on_disk():
+    on_disk = {f"notebooks/{path.name}" for path in (REPO_ROOT / "notebooks").glob("*.ipynb")}
+    assert {target for target in links() if target.endswith(".ipynb")} == on_disk
+    assert sum(bool(re.match(r"- \d\d \[", line)) for line in TEXT.splitlines()) == len(on_disk) == 12
+
+
+def test_three_commands_are_enough_to_begin():
+    assert {"run", "test", "lab"} <= set(re.findall(r"^make ([a-z]+)", TEXT, re.MULTILINE))
+
+
+def test_the_picture_is_the_cover_of_notebook_00():
+    from utils.publishing.course import README_PICTURE
+    from utils.publishing.site import picture_of
+
+    assert README_PICTURE.relative_to(REPO_ROOT).as_posix() in links()
+    assert README_PICTURE.read_bytes() == picture_of(read(next(NOTEBOOK_DIR.glob("00_*.ipynb"))))
+
+
+@pytest.mark.parametrize("path", overview.pages(), ids=lambda path: path.name)
+def test_what_commands_write_is_up_to_date(path):
+    assert overview.refreshed(path.read_text(encoding="utf-8")) == path.read_text(encoding="utf-8")
+
+
+def test_every_results_file_has_its_table():
+    text = (REPO_ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert len(overview.BLOCK.findall(text)) == 7 == text.count("| --- |\n") == text.count("<!-- /results -->")
+    assert [kind for _, _, kind, _, _ in overview.BLOCK.findall(TEXT)] == ["--links", "--contents", "--summary"]
+
+
+def test_a_block_is_written_anew_and_the_rest_is_left():
+    text = "before\n<!-- results: python -m utils.overview --budgets -->\nold\n<!-- /results -->\nafter | table\n"
+    new = overview.refreshed(text)
+    assert "old" not in new and new.startswith("before\n") and new.endswith("<!-- /results -->\nafter | table\n")
+    assert overview.refreshed(new) == new
+
+
+def test_a_command_that_fails_is_one_sentence():
+    with pytest.raises(CourseError, match="utils.experiments.verdicts --out nowhere.json failed"):
+        overview.output_of("utils.experiments.verdicts", "--out nowhere.json")
+
+
+def test_the_picture_shows_the_points_of_the_results():
+    assert overview.points_drawn() == overview.front_points()
+    assert overview.FRONT_PICTURE.stat().st_size < 200_000
+    assert overview.FRONT_PICTURE.relative_to(REPO_ROOT).as_posix() in links()
+
+
+def test_the_front_is_what_no_other_beats():
+    points = {"original": (99, 99), "a": (80, 5), "b": (85, 5), "c": (84, 9), "d": (90, 50), "retrain": (95, 1)}
+    assert overview.front_of(points) == ["b", "d"]
+
+
+def test_names_in_the_figure_stay_apart_and_inside():
+    heights = [50.0, 50.0, 51.0, 100.0, 100.0, 0.0]
+    placed = overview.spread(heights, 3, -1, 101)
+    assert all(b - a >= 3 - 1e-9 for a, b in zip(sorted(placed), sorted(placed)[1:], strict=False))
+    assert min(placed) >= -1 and max(placed) <= 101 and placed[0] == 50 and placed[5] == 0
+
+
+def test_queries_are_counted_in_the_faces_of_the_results():
+    runs = overview.runs_by_method()["original"]
+    assert overview.forget_queries(runs) == [50] * len(runs)  # five held-out photos of each of ten people
+    with pytest.raises(CourseError, match="not those of the results"):
+        overview.forget_queries([runs[0] | {"forget_ids": ["somebody"]}])
+
+
+def test_every_method_has_its_budget_in_the_guide():
+    assert "Gather and scatter (22,096)" in overview.budgets()
+    text = overview.budgets()
+    assert all(METHODS[name].title in text for name in overview.runs_by_method() if name != "original")
+    (claimed,) = re.findall(r"Keep to ([\d,]+) images", (REPO_ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    assert f"to {claimed} |" in text, "the guide's number is where a row of the table ends"
+
+
+def test_reading_minutes_by_hand():
+    claim = "\n\nMinutes: reading 99, running 7 · easy"  # the claim itself is not read, what follows is
+    cells = [
+        new_markdown_cell("word " * 300 + "[two words](a/long/address.md)" + claim),
+        new_code_cell("a = 1\n\nb = 2"),
+    ]
+    setup = new_code_cell("x\n" * 50, metadata={"tags": ["setup"]})
+    assert site.reading_minutes(new_notebook(cells=[*cells, setup])) == pytest.approx(304 / 200 + 2 * 5 / 60)
+
+
+def test_running_minutes_come_from_a_whole_default_run(tmp_path):
+    names = [path.stem for path in find_notebooks()]
+    state = {name: {"seconds": 90.0 + i, "parameters": {}} for i, name in enumerate(names)}
+    write_state(tmp_path, state)
+    stored = tmp_path / "minutes.json"
+    assert overview.measure(tmp_path, stored) == overview.running_seconds(stored)
+    assert overview.running_seconds(stored)[names[2]] == 92.0
+    state[names[3]]["parameters"] = {"profile": "full"}
+    write_state(tmp_path, state)
+    with pytest.raises(CourseError, match=names[3]):
+        overview.measure(tmp_path, stored)
+    stored.write_text("[]", encoding="utf-8")
+    with pytest.raises(CourseError, match="not a record of minutes"):
+        overview.running_seconds(stored)
+    assert overview.running_seconds(tmp_path / "none.json") == {}
+
+
+def test_minutes_not_measured_are_called_so():
+    notebook = new_notebook(cells=[new_markdown_cell("word " * 400)])
+    assert site.minutes_text(notebook, None) == "reading 2, running not measured here"
+    assert site.minutes_text(notebook, 130.0) == "reading 2, running 2"
+
+
+ALL = [*find_notebooks(), *find_notebooks(NOTEBOOK_DIR / "solutions")]
+
+
+def words_of(path) -> str:
+    """The Markdown of a document without what commands write, or of a notebook without its line of minutes."""
+    if path.suffix == ".md":
+        return overview.BLOCK.sub("", path.read_text(encoding="utf-8"))
+    cells = [cell.source for cell in read(path).cells if cell.cell_type == "markdown"]
+    return site.MINUTES.sub("", "\n".join(cells))
+
+
+@pytest.mark.parametrize("path", [*overview.pages(), *ALL], ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_notebooks_minutes_are_told_by_the_command_alone(path):
+    claims = [line for line in words_of(path).splitlines() if re.search(r"\d+[ -]?min(ute)?s?\b", line)]
+    assert [line for line in claims if not re.search("agenda|slot", line)] == []
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_notebooks_hold_todays_address_and_minutes(path):
+    notebook, place = read(path), path.relative_to(REPO_ROOT).as_posix()
+    assert overview.stamped(notebook, place) == notebook, "run python -m utils.overview --write"
+    assert f"Minutes: {overview.minutes()[NOTEBOOK_DIR / path.name]} · " in notebook.cells[0].source
+
+
+def test_every_list_of_minutes_says_the_same(tmp_path):
+    from utils.publishing.course import make_site
+
+    said = list(overview.minutes().values())
+    assert len(said) == 12 and all(re.fullmatch(r"reading \d+, running \d+", text) for text in said)
+    assert re.findall(r"\*\((.*)\)\*", overview.contents()) == said
+    assert re.findall(r"\| (reading.*) \|", overview.timetable()) == said
+    make_site(build=tmp_path)
+    index = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    assert re.findall(r"<td[^>]*>(reading [^<]*)</td>", index) == said
+
+
+def test_a_slot_of_the_agendas_is_long_enough_for_a_whole_notebook():
+    text = (REPO_ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
+    slots = re.findall(r"^\| (\d+) \| \[[^]]*\]\(../notebooks/([\w.]+)\) \|", text, re.MULTILINE)
+    assert len(slots) >= 3  # those with sections named take a part only
+    for slot, name in slots:
+        needed = sum(map(int, re.findall(r"\d+", overview.minutes()[NOTEBOOK_DIR / name])))
+        assert int(slot) >= needed, name
+
+
+def test_the_address_stands_in_one_place(monkeypatch):
+    """Everywhere else a command writes it, so another address leaves no trace of the old one."""
+    old = settings.REPOSITORY
+    names = ("**/*.py", "*.md", "docs/*.md", "data/*.md", "*.toml", "*.cff", "*.yml", "Makefile", ".github/**/*.yml")
+    files = {path for name in names for path in REPO_ROOT.glob(name) if ".venv" not in path.parts}
+    texts = {path: overview.BLOCK.sub("", path.read_text(encoding="utf-8")) for path in files}
+    assert [path.name for path, text in texts.items() if old in text] == ["settings.py"]
+    assert texts[REPO_ROOT / "utils" / "settings.py"].count(old) == 1
+    assert ("not published yet" in TEXT) == (not settings.PUBLISHED)
+    monkeypatch.setattr(settings, "REPOSITORY", "somebody/elsewhere")
+    monkeypatch.setattr(settings, "PUBLISHED", True)
+    assert "github/somebody/elsewhere/blob" in overview.links() and "not published" not in overview.links()
+    for path in ALL:
+        place = path.relative_to(REPO_ROOT).as_posix()
+        moved = "\n".join(cell.source for cell in overview.stamped(read(path), place).cells)
+        assert old not in moved and moved.count("somebody/elsewhere") == 2, path.name
+        assert f"github/somebody/elsewhere/blob/main/{place})" in moved
+        assert "https://github.com/somebody/elsewhere course\n" in moved  # where the cell looks for it afterwards
+
+
+def test_a_notebook_without_a_place_for_the_minutes_is_one_sentence():
+    notebook = read(ALL[0])
+    notebook.cells[0].source = notebook.cells[0].source.replace("Minutes: ", "About ")
+    with pytest.raises(CourseError, match=r"^00_start_here.ipynb has 0 lines like 'Minutes: .*' in cell 00-01"):
+        overview.stamped(notebook, "notebooks/00_start_here.ipynb")

@@ -1,0 +1,179 @@
+"""ESC: the erased directions are those numpy finds, and a projected model is a face model like any other."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from utils.models.backbones import FaceBackbone
+from utils.models.embedding import embed
+from utils.retrieval.evaluation import evaluate
+from utils.settings import CourseError
+from utils.unlearning.loop import unlearn
+from utils.unlearning.methods.projection import ProjectedBackbone, erasing_projection
+from utils.unlearning.registry import METHODS, make_config
+
+
+def run(recogniser, splits, **config):
+    return unlearn("esc", recogniser.model, recogniser.head, splits, device="cpu", progress=False, **config)
+
+
+@pytest.fixture
+def points() -> torch.Tensor:
+    """Twenty points in twelve dimensions, with directions of clearly different strength."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(20, 12, generator=generator) * torch.linspace(3.0, 0.2, 12) + 0.5
+
+
+@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("k", [1, 3, 11])
+def test_the_projection_is_numpys(points, k, centred):
+    x = points.double().numpy()
+    x = x - x.mean(0) if centred else x
+    values, vectors = np.linalg.eigh(x.T @ x)  # ascending
+    rest = vectors[:, :-k]
+    found = erasing_projection(points, k, centred)
+    assert found.dtype == torch.float32
+    np.testing.assert_allclose(found.numpy(), rest @ rest.T, atol=1e-5)
+    left = np.linalg.svd(x, full_matrices=False)
+    np.testing.assert_allclose(found.numpy(), np.eye(12) - left[2][:k].T @ left[2][:k], atol=1e-5)
+
+
+def test_the_projection_is_idempotent_symmetric_and_of_rank_d_minus_k(points):
+    p = erasing_projection(points, 4)
+    torch.testing.assert_close(p @ p, p, atol=1e-6, rtol=0)
+    torch.testing.assert_close(p, p.T, atol=1e-6, rtol=0)
+    assert p.trace().item() == pytest.approx(8.0, abs=1e-5)
+
+
+def test_one_direction_by_hand():
+    points = torch.tensor([[2.0, 0.0, 0.0], [4.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    assert torch.allclose(erasing_projection(points, 1), torch.diag(torch.tensor([0.0, 1.0, 1.0])))
+
+
+def test_points_are_not_changed_and_too_many_directions_are_refused(points):
+    before = points.clone()
+    erasing_projection(points, 2, centred=True)
+    assert torch.equal(points, before)
+    for k, n, centred, most in ((0, 20, False, 11), (12, 20, False, 11), (5, 4, False, 4), (4, 4, True, 3)):
+        with pytest.raises(CourseError, match=f"let 1 to {most} directions be erased, not {k}"):
+            erasing_projection(points[:n], k, centred)
+
+
+# ------------------------------------------------------------------------------------------------------- the method
+
+
+def test_embeddings_are_the_old_ones_projected(tiny_recogniser, tiny_splits):
+    outcome = run(tiny_recogniser, tiny_splits, per_person=1)
+    forget = tiny_splits.photos("forget", "train")
+    new = embed(outcome.model, tiny_splits.faces)
+    with torch.no_grad():
+        model = tiny_recogniser.model.eval()
+        old = model(model.preprocess(tiny_splits.faces.images(np.arange(len(tiny_splits.faces)))))
+    v = np.linalg.svd(old[forget].double().numpy(), full_matrices=False)[2][: len(tiny_splits.forget)]
+    expected = old.double().numpy() - old.double().numpy() @ v.T @ v
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(new.numpy(), expected, atol=1e-4)
+    assert np.abs(new.numpy() @ v.T).max() < 1e-4
+    assert outcome.images_processed == len(forget) and outcome.history == [{"step": 0, "erased": 2.0}]
+
+
+def test_model_and_head_given_stay_as_they_were(tiny_recogniser, tiny_splits):
+    before = {key: value.clone() for key, value in tiny_recogniser.model.state_dict().items()}
+    outcome = run(tiny_recogniser, tiny_splits, directions=3)
+    inside = outcome.model.backbone.state_dict()
+    assert inside.keys() == before.keys() and outcome.model.backbone is not tiny_recogniser.model
+    assert all(torch.equal(value, inside[key]) for key, value in before.items())
+    assert all(torch.equal(value, before[key]) for key, value in tiny_recogniser.model.state_dict().items())
+    assert torch.equal(outcome.head.weight, tiny_recogniser.head.weight)
+
+
+def test_directions_win_over_per_person_and_centring_matters(tiny_recogniser, tiny_splits):
+    erased = [
+        run(tiny_recogniser, tiny_splits, **config).history[0]["erased"]
+        for config in ({"directions": 5, "per_person": 3}, {"per_person": 3})
+    ]
+    assert erased == [5.0, 6.0]
+    plain, centred = (run(tiny_recogniser, tiny_splits, centred=flag).model.projection for flag in (False, True))
+    assert not torch.allclose(plain, centred, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "config, told",
+    [
+        ({"directions": 128}, "directions be erased, not 128"),
+        ({"per_person": 0}, "not 0"),
+        ({"directions": -1}, "negative"),
+        ({"share": 0.015}, "no option 'share'"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(config, told, tiny_recogniser, tiny_splits):
+    with pytest.raises(CourseError, match=told):
+        run(tiny_recogniser, tiny_splits, **config)
+
+
+def test_the_method_needs_no_labels_and_the_same_model_comes_out_twice(task, tiny_recogniser, tiny_splits):
+    assert METHODS["esc"].labels == ()
+    METHODS["esc"].run(task, make_config("esc", {}))
+    assert torch.equal(task.model.projection, run(tiny_recogniser, tiny_splits).model.projection)
+
+
+# ------------------------------------------------------------------------------------------------ the model it makes
+
+
+def test_a_projected_model_is_a_face_model_like_any_other(tiny_recogniser, tiny_splits):
+    model = run(tiny_recogniser, tiny_splits).model
+    assert isinstance(model, FaceBackbone) and not model.training
+    assert (model.name, model.embedding_dim, model.input_size) == ("mini", 128, 64)
+    faces = tiny_splits.faces.images(np.arange(3))
+    assert torch.equal(model.preprocess(faces), tiny_recogniser.model.preprocess(faces))
+    with pytest.raises(CourseError, match="uint8"):
+        model.preprocess(faces.float())
+    scores = evaluate(model, tiny_splits, tiny_recogniser.head, device="cpu")
+    assert 0.0 <= scores["forget"]["map"] <= 1.0
+
+
+def test_a_projected_model_survives_copying_moving_and_a_state_dict(tiny_recogniser, tiny_splits):
+    model = run(tiny_recogniser, tiny_splits).model
+    points = embed(model, tiny_splits.faces)
+    twin = copy.deepcopy(model).to(torch.device("cpu"))
+    assert torch.equal(embed(twin, tiny_splits.faces), points)
+    fresh = ProjectedBackbone(type(tiny_recogniser.model)(), torch.eye(128))
+    assert "projection" in model.state_dict()
+    fresh.load_state_dict(model.state_dict())
+    assert torch.equal(embed(fresh, tiny_splits.faces), points)
+    assert model.to(torch.device("meta")).projection.device.type == "meta"
+
+
+def test_a_projected_model_can_be_projected_and_unlearned_again(tiny_recogniser, tiny_splits):
+    once = run(tiny_recogniser, tiny_splits)
+    head = tiny_recogniser.head
+    for name, config in (("esc", {}), ("random_labels", {"steps": 2})):
+        again = unlearn(name, once.model, head, tiny_splits, device="cpu", progress=False, **config)
+        assert not torch.equal(embed(again.model, tiny_splits.faces), embed(once.model, tiny_splits.faces))
+
+
+def test_a_model_that_normalises_its_own_output_is_projected_too():
+    class Unit(FaceBackbone):
+        name, embedding_dim, input_size = "unit", 4, 2
+
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(12, 4)
+
+        def parts(self):
+            return {"layer": [self.layer]}
+
+        def forward(self, x):
+            return nn.functional.normalize(self.layer(x.flatten(1)))
+
+    torch.manual_seed(0)
+    inner = Unit()
+    faces = torch.randint(0, 256, (6, 3, 2, 2), dtype=torch.uint8)
+    p = erasing_projection(embed(inner, faces), 1)
+    found = embed(ProjectedBackbone(inner, p), faces)
+    torch.testing.assert_close(found, nn.functional.normalize(embed(inner, faces) @ p), atol=1e-6, rtol=0)

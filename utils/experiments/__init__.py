@@ -1,0 +1,29 @@
+"""Runs, kept safely: benchmark, sweep, ablation, sequence, audits."""
+
+from .ablation import ablation_lines, ablation_table, read_ablation
+from .benchmark import read_results, results_at_hand, results_table, run_identity
+from .plan import STORED, Plan, face_size, parse_methods, train_config
+from .sequence import read_sequence, sequence_table
+from .tables import by_setting, percent
+from .verdicts import AUDIT_FILE, verdicts_table
+
+__all__ = [
+    "AUDIT_FILE",
+    "Plan",
+    "STORED",
+    "ablation_lines",
+    "ablation_table",
+    "by_setting",
+    "face_size",
+    "parse_methods",
+    "percent",
+    "read_ablation",
+    "read_results",
+    "read_sequence",
+    "results_at_hand",
+    "results_table",
+    "run_identity",
+    "sequence_table",
+    "train_config",
+    "verdicts_table",
+]

@@ -1,0 +1,151 @@
+"""What each part of the dispersion methods is worth, measured on the dev-forget people: `python -m utils.ablation`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ..settings import BUILD_DIR, REPO_ROOT, CourseError, command
+from ..unlearning.dispersion import DISPERSIONS
+from .results import ResultStore
+from .runner import refuse, run_missing
+from .sweep import FACES, about_trial, choose, run_trial
+from .tables import grouped, remark, score_cells, table_with_people, with_remarks
+
+ABLATION_FILE = REPO_ROOT / "data" / "results" / "ablation.json"
+SEEDS = (0, 1)
+RATES = (1e-3, 2e-3, 5e-3)  # every loss of the family is given the same three learning rates
+POOLS = ("forget", "retain", "unseen")
+
+
+class Variant(NamedTuple):
+    """One line of the ablation: a method with some settings changed, and what the change is called."""
+
+    group: str
+    label: str
+    method: str
+    options: dict
+
+
+LOSSES, WEIGHTS, LAYER = "the loss", "dispersion among strangers", "gather and scatter"
+VARIANTS = (
+    Variant(LOSSES, "original model", "original", {}),
+    *(
+        Variant(LOSSES, kind, "dispersion", {"kind": kind, "learning_rate": rate})
+        for kind in DISPERSIONS
+        for rate in RATES
+    ),
+    Variant(WEIGHTS, "all parts", "dispersion_strangers", {}),
+    Variant(WEIGHTS, "without strangers", "dispersion_strangers", {"strangers_per_step": 0}),
+    Variant(WEIGHTS, "without shifted photos", "dispersion_strangers", {"shifted": 0.0}),
+    Variant(WEIGHTS, "6 photos a person, not 20", "dispersion_strangers", {"photos_per_identity": 6}),
+    Variant(WEIGHTS, "every layer moves", "dispersion_strangers", {"last_parts": 0}),
+    Variant(LAYER, "all parts", "gather_scatter", {}),
+    Variant(LAYER, "without strangers", "gather_scatter", {"strangers_per_step": 0}),
+    Variant(LAYER, "nobody told to stay away", "gather_scatter", {"away_weight": 0.0}),
+    Variant(LAYER, "without shifted photos", "gather_scatter", {"shifted": 0.0}),
+    Variant(LAYER, "a slow layer (chaos 5)", "gather_scatter", {"chaos": 5.0}),
+    Variant(LAYER, "every layer moves", "gather_scatter", {"last_parts": 0}),
+)
+
+
+def run_variant(variant: Variant, seed: int) -> dict:
+    """Run one variant on the dev-forget people and return its scores."""
+    return run_trial(variant.method, variant.options, seed)
+
+
+def key_of(variant: Variant, seed: int) -> dict:
+    """Return the fields by which a stored trial is known to be this variant's."""
+    return variant._asdict() | {"seed": seed} | FACES
+
+
+def run_ablation(
+    out: Path,
+    *,
+    variants: Sequence[Variant] = VARIANTS,
+    seeds: Sequence[int] = SEEDS,
+    jobs: int = 1,
+    fresh: bool = False,
+    progress: bool = True,
+) -> list[dict]:
+    """Run the missing variants, `jobs` at a time, write `out` after each one, and return all trials in order.
+
+    Raises CourseError. Introduced in notebook 08.
+    """
+    store = ablation_store(out).checked()
+    wanted = [((variant, seed), key_of(variant, seed)) for variant in variants for seed in seeds]
+    options = {"jobs": jobs, "fresh": fresh, "desc": "ablation", "progress": progress}
+    rows, failed = run_missing(run_variant, wanted, store, describe=about_variant, **options)
+    refuse(failed)
+    return rows
+
+
+def about_variant(variant: Variant, seed: int) -> dict:
+    """Return what a trial's row says of its faces and people."""
+    return about_trial(variant.method)
+
+
+def ablation_store(path: Path) -> ResultStore:
+    """Return the store of the ablation's trials."""
+    return ResultStore(path, "trials", "python -m utils.ablation")
+
+
+def read_ablation(path: Path = ABLATION_FILE) -> list[dict]:
+    """Read the trials of an ablation file; raises CourseError if it is absent, damaged or of another schema."""
+    return ablation_store(path).read()["trials"]
+
+
+def ablation_lines(trials: Sequence[dict]) -> list[tuple[str, str, list[dict]]]:
+    """Return group, label and trials (one per seed) of every line.
+
+    A loss that was tried with several learning rates is shown with the one that the sweep's rule chooses on the first
+    seed. Introduced in notebook 08.
+    """
+    start = next((trial for trial in trials if trial["method"] == "original" and "error" not in trial), None)
+    if start is None:
+        raise CourseError("The ablation holds no trial of the original model yet; run: python -m utils.ablation.")
+    lines: dict[tuple, list[list[dict]]] = {}
+    for group, _ in grouped(trials):
+        lines.setdefault((group[0]["group"], group[0]["label"]), []).append(group)
+    chosen = []
+    for (part, label), groups in lines.items():
+        first = [group[0] for group in groups if group[0]["seed"] == groups[0][0]["seed"]]
+        best = choose(first, start) if any("error" not in trial for trial in first) else first[0]
+        chosen.append((part, label, next(group for group in groups if group[0] is best)))
+    return chosen
+
+
+def ablation_table(trials: Sequence[dict], markdown: bool = False) -> str:
+    """Return the ablation as text: held-out photos, dev-forget people, percent, mean ± half range over the seeds.
+
+    Introduced in notebook 08.
+    """
+    columns = [(pool, score) for pool in POOLS for score in ("r1", "map")]
+    rows = [["part", "variant", *(f"{pool} {score}" for pool in POOLS for score in ("R@1", "mAP"))]]
+    lines = ablation_lines(trials)
+    rows += [[part, label, *score_cells(mine, columns)] for part, label, mine in lines]
+    return table_with_people(with_remarks(rows, [remark(mine) for *_, mine in lines]), trials, markdown)
+
+
+@command
+def main(arguments: Iterable[str] | None = None) -> int:
+    """Run the command; returns 0, or 2 after one sentence on what was wrong with the input."""
+    parser = argparse.ArgumentParser(prog="python -m utils.ablation", description=f"{__doc__} On the drawn faces only.")
+    add = parser.add_argument
+    add("--out", type=Path, metavar="FILE", help="where trials are kept (build/ablation.json; --table: the course's)")
+    add("--jobs", type=int, default=1, metavar="N", help="trials at a time, one core each")
+    add("--fresh", action="store_true", help="run these again though that file holds them; others stay")
+    add("--table", action="store_true", help="only print the table of an existing file")
+    add("--markdown", action="store_true", help="print the table as Markdown")
+    add("--quiet", action="store_true", help="no progress bar")
+    args = parser.parse_args(arguments)
+    if args.table:
+        trials = read_ablation(args.out or ABLATION_FILE)
+    else:
+        trials = run_ablation(
+            args.out or BUILD_DIR / "ablation.json", jobs=args.jobs, fresh=args.fresh, progress=not args.quiet
+        )
+    print(ablation_table(trials, args.markdown))
+    return 0

@@ -1,0 +1,284 @@
+"""Every method, on every data set and seed you name, into one results.json: `python -m utils.benchmark --help`."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+
+import psutil
+import torch
+
+from ..faces.splits import Splits
+from ..models.checkpoints import Recogniser
+from ..retrieval.evaluation import Examination, examine
+from ..settings import BUILD_DIR, command, resolve_device
+from ..unlearning.loop import Unlearned, unlearn
+from ..unlearning.registry import METHODS, make_config
+from .plan import (
+    DATA,
+    REFERENCES,
+    STORED,
+    Plan,
+    check_plan,
+    make_parser,
+    method_options,
+    open_splits,
+    original_recogniser,
+    parse_methods,
+    parse_numbers,
+    parse_option,
+    references,
+    train_config,
+)
+from .results import SCHEMA, ResultStore, about, git_state
+from .runner import refuse, run_missing
+from .tables import grouped, remark, score_cells, table_with_people, with_remarks
+from .tables import percent as percent  # notebook 10 asks for it here
+
+
+def run_benchmark(plan: Plan, out: Path, *, fresh: bool = False, progress: bool = True) -> dict:
+    """Run every method and seed of a plan, write `out` after each run, and return the plan's runs.
+
+    Runs that `out` already holds, made with the same data and settings, are not repeated unless `fresh`; runs of other
+    plans stay in the file. The original and the retrained model always take part. Raises CourseError. Notebook 08.
+    """
+    return run_plans([plan], out, fresh=fresh, progress=progress)
+
+
+def run_plans(plans: Sequence[Plan], out: Path, *, jobs: int = 1, fresh: bool = False, progress: bool = True) -> dict:
+    """Run several plans as `run_benchmark` runs one, `jobs` runs at a time, and return all their runs.
+
+    A run that fails is named in "failed", and the others go on. Introduced in notebook 09.
+    """
+    for plan in plans:
+        check_plan(plan)
+    store, finish = ResultStore(out).checked(), partial(file_of, environment(plans[0]))
+    opened: dict = {}  # data sets and models, shared by the runs of this process
+    wanted = [((plan, name, seed), key) for plan in plans for name, seed, key in runs_of(plan, opened, progress)]
+    if jobs > 1:
+        wanted.sort(key=lambda run: run[0][1] != "retrain")  # the longest first: nobody should wait for them alone
+    steps = {"prepare": partial(original_models, opened, progress), "describe": partial(about_run, opened, progress)}
+    function = worker_run if jobs > 1 else partial(fresh_run, opened, progress)
+    options = {"jobs": jobs, "fresh": fresh, "finish": finish, "desc": "benchmark", "progress": progress}
+    runs, failed = run_missing(function, wanted, store, **steps, **options)
+    return finish(runs) | ({"failed": failed} if failed else {})
+
+
+def file_of(environment: dict, runs: list[dict]) -> dict:
+    """Return the content of a results file: its runs, and what the latest of them was measured with."""
+    return {"schema": SCHEMA, "environment": environment, "runs": runs}
+
+
+def runs_of(plan: Plan, opened: dict, progress: bool) -> list[tuple[str, int, dict]]:
+    """Return method, seed and identity of every run of a plan, the yardsticks first."""
+    methods = dict.fromkeys((*references(plan), *(name for name in plan.methods if name not in REFERENCES)))
+    seeds = range(plan.seed, plan.seed + plan.seeds)
+    splits = {seed: open_splits(plan, seed, opened, progress) for seed in seeds}
+    return [(name, seed, run_identity(plan, splits[seed], name, seed)) for seed in seeds for name in methods]
+
+
+def original_models(opened: dict, progress: bool, tasks: Sequence[tuple]) -> None:
+    """Load or train the original models once, so that no two worker processes train the same one side by side."""
+    for plan in dict.fromkeys(replace(plan, methods=(), options=()) for plan, *_ in tasks):
+        original_recogniser(plan, open_splits(plan, plan.seed, opened, progress), progress)
+
+
+def about_run(opened: dict, progress: bool, plan: Plan, name: str, seed: int) -> dict:
+    """Return what a run's row says of its faces and people."""
+    return about(name, open_splits(plan, seed, opened, progress), plan.root, plan.forget_ids is not None)
+
+
+def fresh_run(opened: dict, progress: bool, plan: Plan, name: str, seed: int) -> dict:
+    """Run one method once and return what was measured; the last original model is kept in `opened`."""
+    splits = open_splits(plan, seed, opened, progress)
+    key = (replace(plan, methods=(), options=()), seed)
+    if opened.get("model", (None,))[0] != key:
+        opened["model"] = (key, original_recogniser(plan, splits, progress))
+    return one_run(plan, splits, opened["model"][1], name, seed, progress)[-1]
+
+
+OPENED: dict = {}  # what a worker process has opened so far
+
+
+def worker_run(plan: Plan, name: str, seed: int) -> dict:
+    """Do `fresh_run` in a worker process, in silence."""
+    return fresh_run(OPENED, False, plan, name, seed)
+
+
+def run_identity(plan: Plan, splits: Splits, name: str, seed: int) -> dict:
+    """Return the fields that tell one run from another; two runs that agree in them are the same run."""
+    data = about(name, splits)
+    return {key: data[key] for key in DATA} | {
+        "backbone": plan.backbone,
+        "pretrained": plan.pretrained,
+        "train": asdict(train_config(plan)),
+        "method": name,
+        "seed": seed,
+        "profile": plan.profile,
+        "dev": plan.dev,
+        "config": asdict(make_config(name, method_options(plan, name))),
+    }
+
+
+def one_run(
+    plan: Plan, splits: Splits, recogniser: Recogniser, name: str, seed: int, progress: bool
+) -> tuple[Unlearned, Examination, dict]:
+    """Unlearn once, examine the result on held-out photos, and return both with the measured half of a results row."""
+    device = resolve_device(plan.device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    outcome = unlearn(
+        name,
+        recogniser.model,
+        recogniser.head,
+        splits,
+        seed=seed,
+        device=device,
+        progress=progress,
+        **method_options(plan, name),
+    )
+    examination = examine(outcome.model, splits, outcome.head, device=device, progress=progress)
+    row = {
+        "gallery_size": len(splits.gallery),
+        "pretrain_seconds": round(recogniser.seconds, 1),
+        "seconds": round(outcome.seconds, 2),
+        "images_processed": outcome.images_processed,
+        "peak_memory_mb": round(peak_memory_mb(device), 1),
+        **examination.scores(),
+        "forget_people": map_by_person(examination),
+    }
+    return outcome, examination, row
+
+
+def map_by_person(examination: Examination) -> dict[str, float]:
+    """Return the mAP of every forget person's own queries, by name: a mean hides who is still found."""
+    names = examination.splits.faces.identities
+    found = examination.retrieval("forget").per_identity() if len(examination.splits.photos("forget", "query")) else {}
+    return {names[label]: round(scores["map"], 4) for label, scores in found.items()}
+
+
+def run_method(
+    plan: Plan, splits: Splits, recogniser: Recogniser, name: str, out: Path, progress: bool = True
+) -> tuple[Unlearned, Examination]:
+    """Unlearn once with a plan's settings and its first seed, and note the scores in `out` as the benchmark would.
+
+    For looking at what a method did, not only at its scores; `splits` and `recogniser` are the plan's own. Raises
+    CourseError. Introduced in notebook 05.
+    """
+    check_plan(plan)
+    outcome, examination, row = one_run(plan, splits, recogniser, name, plan.seed, progress)
+    identity = run_identity(plan, splits, name, plan.seed)
+    described = about(name, splits, plan.root, plan.forget_ids is not None)
+    ResultStore(out).checked().add(identity | described | row, identity, partial(file_of, environment(plan)))
+    return outcome, examination
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Return the peak memory in MB: of the device on a GPU, of this process so far on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows has no resource module
+        return psutil.Process().memory_info().peak_wset / 2**20
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def environment(plan: Plan) -> dict:
+    """Return what the numbers were measured with."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": str(resolve_device(plan.device)),
+        "threads": torch.get_num_threads(),
+        "commit": git_state(),
+    }
+
+
+def results_at_hand(path: str = "", build: Path = BUILD_DIR, stored: Path = STORED) -> list[dict]:
+    """Return the runs of a results file, or without one those of `make bench` if it was done, else the course's own.
+
+    `make bench` counts as done when its file holds every method at ten people and at another number. Raises CourseError
+    for a file that cannot be read. Introduced in notebook 09.
+    """
+    if path:
+        return read_results(Path(path))["runs"]
+    own = build / "results.json"
+    runs = [run for run in read_results(own)["runs"] if not run.get("dev")] if own.is_file() else []
+    numbers = {name: {run["n_forget"] for run in runs if run["method"] == name} for name in METHODS}
+    if all({10} < found for found in numbers.values()):
+        return runs
+    return [
+        run for name in ("synthetic_quick", "synthetic_sizes") for run in read_results(stored / f"{name}.json")["runs"]
+    ]
+
+
+def read_results(path: Path) -> dict:
+    """Read a results file; raises CourseError if it is absent, damaged or of another schema."""
+    return ResultStore(Path(path)).read()
+
+
+def table_place(run: dict, order: dict[str, int]) -> tuple:
+    """Return where a run stands in a table: by data set, number forgotten, method, then seed."""
+    return run["dataset"], run["n_forget"], order.get(run["method"], len(order)), run["seed"]
+
+
+def table_rows(results: dict, narrow: bool = False) -> tuple[list[list[str]], list[str]]:
+    """Return the cells of the summary, a row per method and setting, mean over seeds with the spread; and remarks."""
+    order = {name: place for place, name in enumerate(METHODS)}
+    runs = sorted(results["runs"], key=lambda run: table_place(run, order))
+    rows, remarks = [], []
+    for group, note in grouped(runs, () if narrow else ("dataset", "backbone", "dev", "n_forget")):
+        first, name = group[0], group[0]["method"]
+        data = f"{first['dataset']} / {first['backbone']}" + (" (dev)" if first.get("dev") else "")
+        cells = [data, str(first["n_forget"]), METHODS[name].title if name in METHODS else name]
+        cells += score_cells(group, COLUMNS)
+        prices = [[run[key] for run in group if key in run] for key in ("seconds", "images_processed")]
+        rows.append([*cells, *(f"{fmean(price):,.0f}" if price else "–" for price in prices)])
+        remarks.append(remark(group, note))
+    return rows, remarks
+
+
+POOLS = ("forget", "retain", "unseen")
+COLUMNS = (("forget", "accuracy"), *((pool, score) for pool in POOLS for score in ("r1", "map")))
+HEADER = (
+    "data / model", "forgotten", "method", "forget named ↓", "forget R@1 ↓", "forget mAP ↓",
+    "retain R@1 ↑", "retain mAP ↑", "unseen R@1 ↑", "unseen mAP ↑", "seconds", "images",
+)  # fmt: skip
+
+
+def results_table(results: dict, markdown: bool = False, narrow: bool = False) -> str:
+    """Return the summary of a results object as aligned text or Markdown; `narrow` leaves out data and price.
+
+    Scores are percentages on held-out photos, the mean over seeds; "named" is the accuracy of the classification head,
+    which nobody needs for a search. Introduced in notebook 05.
+    """
+    rows, remarks = table_rows(results, narrow)
+    rows = [row[2:-2] if narrow else row for row in (HEADER, *rows)]
+    return table_with_people(with_remarks(rows, remarks), results["runs"], markdown, results.get("failed", ()))
+
+
+@command
+def main(arguments: Iterable[str] | None = None) -> int:
+    """Run the command; returns 0, or 2 after one sentence on what was wrong with the input."""
+    args = make_parser().parse_args(arguments)
+    if args.table:
+        results = read_results(args.out)
+        if args.methods != ",".join(Plan().methods):
+            chosen = parse_methods(args.methods)
+            results["runs"] = [run for run in results["runs"] if run["method"] in chosen]
+    else:
+        flags = {name: value for name, value in vars(args).items() if name in Plan.__dataclass_fields__}
+        flags |= {"methods": parse_methods(args.methods), "options": tuple(map(parse_option, args.set))}
+        numbers = [None] if args.forget is None else parse_numbers(args.forget)
+        plans = [Plan(**flags | {"forget": number}) for number in numbers]
+        results = run_plans(plans, args.out, jobs=args.jobs, fresh=args.fresh, progress=not args.quiet)
+    print(results_table(results, markdown=args.markdown))
+    if not args.table:
+        refuse(results.get("failed", ()))
+    return 0

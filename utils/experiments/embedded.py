@@ -1,0 +1,70 @@
+"""Train the two models that the course ships, score them, and write their manifest: `python -m utils.training`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import torch
+
+from ..models.checkpoints import (
+    EMBEDDED,
+    MANIFEST,
+    TrainConfig,
+    embedded_models,
+    recipe_key,
+    recipe_of,
+    save_recogniser,
+)
+from ..models.training import train_from_scratch
+from ..settings import (
+    MODEL_DIR,
+    atomic_path,
+    command,
+    sha256_of,
+)
+
+
+def train_embedded(which: str, *, progress: bool = True) -> dict:
+    """Train one committed checkpoint again, write it with its manifest entry to data/models, and return the entry."""
+    from ..faces.datasets import load_faces
+    from ..faces.splits import make_splits
+    from ..retrieval.evaluation import evaluate
+
+    splits = make_splits(load_faces("synthetic", progress=progress))
+    config = TrainConfig()
+    identities = splits.trained if which == "original" else splits.kept
+    device = torch.device("cpu")
+    recogniser = train_from_scratch(splits, identities, "mini", config, device, progress)
+    recipe = recipe_of(splits, identities, "mini", "none", config)
+    path = MODEL_DIR / EMBEDDED[which]
+    save_recogniser(path, recogniser, recipe)
+    scores = evaluate(recogniser.model, splits, device=device, progress=progress)
+    entry = {
+        "file": path.name,
+        "sha256": sha256_of(path),
+        "bytes": path.stat().st_size,
+        "command": f"python -m utils.training --embedded {which}",
+        "seconds": round(recogniser.seconds, 1),
+        "threads": torch.get_num_threads(),
+        "scores": {pool: {k: scores[pool][k] for k in ("r1", "map")} for pool in ("forget", "retain", "unseen")},
+        "recipe": recipe,
+    }
+    manifest = {key: old for key, old in embedded_models().items() if old["file"] != path.name}
+    manifest[recipe_key(recipe)] = entry
+    with atomic_path(MODEL_DIR / MANIFEST) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return entry
+
+
+@command
+def main(arguments: list[str] | None = None) -> int:
+    """Train the committed checkpoints again and print what they reach."""
+    parser = argparse.ArgumentParser(prog="python -m utils.training", description="Train the embedded models again.")
+    parser.add_argument("--embedded", choices=[*EMBEDDED, "all"], default="original", help="which checkpoint")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    args = parser.parse_args(arguments)
+    for which in EMBEDDED if args.embedded == "all" else [args.embedded]:
+        entry = train_embedded(which, progress=not args.quiet)
+        print(json.dumps({key: value for key, value in entry.items() if key != "recipe"}, indent=1))
+    return 0

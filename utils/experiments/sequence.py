@@ -1,0 +1,173 @@
+"""Several requests one after the other, the earlier people's photos gone: `python -m utils.sequence --help`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..faces.datasets import load_faces
+from ..faces.splits import Splits, make_splits
+from ..models.training import load_or_train
+from ..retrieval.evaluation import examine
+from ..settings import BUILD_DIR, REPO_ROOT, CourseError, command, one_of
+from ..unlearning.loop import unlearn
+from ..unlearning.registry import METHODS
+from .plan import parse_methods, parse_numbers
+from .results import ResultStore, about
+from .runner import refuse, run_missing
+from .sweep import FACES
+from .tables import grouped, percent, remark, table_with_people, with_remarks
+
+SEQUENCE_FILE = REPO_ROOT / "data" / "results" / "sequence.json"
+SIZES = (5, 5, 5)
+COMPARED = ("random_labels", "esc", "dispersion", "dispersion_strangers", "gather_scatter")
+
+
+def requests_of(splits: Splits, sizes: Sequence[int]) -> list[Splits]:
+    """Return one request after the other as splits: who asks now is the forget pool, who asked earlier has no photos.
+
+    The people are those of `splits.forget`, in a random order of its seed; raises CourseError if they do not suffice.
+    Introduced in notebook 09.
+    """
+    if min(sizes) < 1 or sum(sizes) != len(splits.forget):
+        raise CourseError(f"Requests of {list(sizes)} people do not add up to the {len(splits.forget)} to forget.")
+    people = np.random.default_rng(splits.seed).permutation(splits.forget).tolist()
+    labels, found = np.asarray(splits.faces.labels), []
+    for first, size in zip(np.cumsum([0, *sizes[:-1]]).tolist(), sizes, strict=True):
+        now, earlier = people[first : first + size], people[:first]
+        others = [person for person in people if person not in now]
+        left = splits.train[~np.isin(labels[splits.train], earlier)]
+        retain = tuple(sorted((*splits.retain, *others)))
+        found.append(replace(splits, forget=tuple(sorted(now)), retain=retain, train=left))
+    return found
+
+
+def run_requests(name: str, sizes: tuple[int, ...], seed: int) -> dict:
+    """Answer requests one after the other with one method; return the mAP of every group after every request."""
+    torch.set_num_threads(1)  # one process per core is faster than two threads in one
+    splits = sequence_splits(sizes, seed)
+    start = load_or_train(splits, progress=False)
+    requests = requests_of(splits, sizes)
+    model, head, after = start.model, start.head, []
+    for place in range(len(requests) + 1):
+        view = examine(model, splits, head)
+        found = view.retrieval("forget").per_identity()
+        groups = [np.mean([found[person]["map"] for person in request.forget]) for request in requests]
+        row = {"groups": [round(float(group), 4) for group in groups]}
+        after.append(row | {pool: round(view.retrieval(pool).map, 4) for pool in ("retain", "unseen")})
+        if place < len(requests):
+            outcome = unlearn(name, model, head, requests[place], seed=seed, progress=False)
+            model, head = outcome.model, outcome.head
+    return {"after": after}
+
+
+def sequence_splits(sizes: Sequence[int], seed: int) -> Splits:
+    """Return the drawn faces with all who will ask as the people to forget."""
+    return make_splits(load_faces("synthetic", progress=False), n_forget=sum(sizes), seed=seed)
+
+
+def about_requests(name: str, sizes: tuple[int, ...], seed: int) -> dict:
+    """Return what a run's row says of its faces, and who asked in each group."""
+    splits = sequence_splits(sizes, seed)
+    names = splits.faces.identities
+    groups = [[names[label] for label in request.forget] for request in requests_of(splits, sizes)]
+    return about(name, splits) | {"forget_ids": groups}
+
+
+def key_of(name: str, sizes: Sequence[int], seed: int) -> dict:
+    """Return the fields by which a stored run is known to be this one."""
+    return {"method": name, "sizes": list(sizes), "seed": seed} | FACES
+
+
+def run_sequence(
+    names: Sequence[str],
+    out: Path,
+    *,
+    sizes: Sequence[int] = SIZES,
+    seeds: int = 3,
+    jobs: int = 1,
+    fresh: bool = False,
+    progress: bool = True,
+) -> list[dict]:
+    """Run what `out` does not hold yet, `jobs` runs at a time, write it after each one, and return the runs in order.
+
+    Raises CourseError. Introduced in notebook 09.
+    """
+    for name in names:
+        one_of(name, METHODS, "method")
+    store = sequence_store(out).checked()
+    tasks = [(name, tuple(sizes), seed) for name in names for seed in range(seeds)]
+    wanted = [(task, key_of(*task)) for task in tasks]
+    options = {"jobs": jobs, "fresh": fresh, "desc": "requests", "progress": progress}
+    rows, failed = run_missing(run_requests, wanted, store, describe=about_requests, **options)
+    refuse(failed)
+    return rows
+
+
+def sequence_store(path: Path) -> ResultStore:
+    """Return the store of the answered requests."""
+    return ResultStore(path, "runs", "python -m utils.sequence")
+
+
+def read_sequence(path: Path = SEQUENCE_FILE) -> list[dict]:
+    """Read the runs of a sequence file; raises CourseError if it is absent, damaged or of another schema."""
+    return sequence_store(path).read()["runs"]
+
+
+def sequence_table(runs: Sequence[dict], markdown: bool = False) -> str:
+    """Return mAP by group and request as text, in percent: held-out photos, mean ± half range over the seeds.
+
+    Introduced in notebook 09.
+    """
+    most = max((len(run["sizes"]) for run in runs), default=0)
+    sizes = {str(run["sizes"]): run["sizes"] for run in runs}
+    titles = [
+        f"group {place + 1}" + (f" ({runs[0]['sizes'][place]})" if len(sizes) == 1 else "") for place in range(most)
+    ]
+    rows, remarks = [["method", "requests", *titles, "retain", "unseen"]], []
+    for group, note in grouped(runs):
+        name, done = group[0]["method"], [run["after"] for run in group if "after" in run]
+        for place in range(len(group[0]["sizes"]) + 1 if done else 1):
+            steps = [after[place] for after in done]
+            cells = [
+                percent([step["groups"][number] for step in steps if number < len(step["groups"])])
+                for number in range(most)
+            ]
+            cells += [percent([step[pool] for step in steps]) for pool in ("retain", "unseen")]
+            rows.append([METHODS[name].title if name in METHODS else name, str(place), *cells])
+            remarks.append(remark(group, note))
+    return table_with_people(with_remarks(rows, remarks), runs, markdown)
+
+
+@command
+def main(arguments: Iterable[str] | None = None) -> int:
+    """Run the command; returns 0, or 2 after one sentence on what was wrong with the input."""
+    parser = argparse.ArgumentParser(prog="python -m utils.sequence", description=f"{__doc__} On the drawn faces only.")
+    add = parser.add_argument
+    add("--methods", default=",".join(COMPARED), metavar="A,B", help=f"some of: {', '.join(METHODS)}")
+    add("--sizes", default=",".join(map(str, SIZES)), metavar="N,M", help="how many people ask, request by request")
+    add("--seeds", type=int, default=3, metavar="K", help="run K seeds, from 0 on")
+    add("--out", type=Path, metavar="FILE", help="where runs are kept (build/sequence.json; --table: the course's)")
+    add("--jobs", type=int, default=1, metavar="N", help="runs at a time, one core each")
+    add("--fresh", action="store_true", help="run these again though that file holds them; others stay")
+    add("--table", action="store_true", help="only print the table of an existing file")
+    add("--markdown", action="store_true", help="print the table as Markdown")
+    add("--quiet", action="store_true", help="no progress bar")
+    args = parser.parse_args(arguments)
+    if args.table:
+        runs = read_sequence(args.out or SEQUENCE_FILE)
+    else:
+        options = {"jobs": args.jobs, "fresh": args.fresh, "progress": not args.quiet, "seeds": args.seeds}
+        runs = run_sequence(
+            parse_methods(args.methods),
+            args.out or BUILD_DIR / "sequence.json",
+            sizes=parse_numbers(args.sizes),
+            **options,
+        )
+    print(sequence_table(runs, args.markdown))
+    return 0

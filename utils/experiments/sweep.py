@@ -1,0 +1,167 @@
+"""Choose every method's settings on the dev-forget people, the same number of trials each: `python -m utils.sweep`."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+
+from ..faces.datasets import load_faces
+from ..faces.splits import Splits, make_splits
+from ..faces.synthetic.dataset import VERSION
+from ..models.checkpoints import Recogniser
+from ..models.training import load_or_train
+from ..retrieval.evaluation import evaluate
+from ..settings import BUILD_DIR, REPO_ROOT, CourseError, command, one_of
+from ..unlearning.loop import unlearn
+from ..unlearning.registry import METHODS
+from .plan import parse_methods
+from .results import SCHEMA, ResultStore, about
+from .runner import refuse, run_missing
+from .tables import remark, score_cells, table_with_people, with_remarks
+
+TRIALS = 8  # the tuning budget, the same for every method
+SWEEP_FILE = REPO_ROOT / "data" / "results" / "sweep.json"
+MAX_LOSS = {"retain": 0.05, "unseen": 0.10}  # how much mAP a chosen setting may cost the people who stay
+FACES = {"fingerprint": f"renderer {VERSION}, seed 0"}  # the drawn faces of today, in the key of every trial
+RULE = (
+    "of the trials in which retained people lose at most 5 points of mAP and unseen people at most 10, the one with "
+    "the lowest forget mAP; if every trial costs more, the one that costs least"
+)
+
+
+def trials_of(name: str) -> list[dict]:
+    """Return the settings to try for one method: the product of its grid."""
+    grid = METHODS[name].grid
+    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())] if grid else []
+
+
+def tuned_methods() -> list[str]:
+    """Return the names of the methods that have something to choose."""
+    return [name for name, entry in METHODS.items() if entry.grid]
+
+
+@functools.cache
+def dev_world() -> tuple[Splits, Recogniser]:
+    """Return the default data set with the dev-forget people as those to forget, and the embedded model."""
+    torch.set_num_threads(1)  # one process per core is faster than two threads in one
+    splits = make_splits(load_faces("synthetic", progress=False)).swap_dev()
+    return splits, load_or_train(splits, progress=False)
+
+
+def run_trial(name: str, options: dict, seed: int = 0) -> dict:
+    """Unlearn the dev-forget people once and return the scores that the choice rests on; raises CourseError."""
+    splits, recogniser = dev_world()
+    outcome = unlearn(name, recogniser.model, recogniser.head, splits, seed=seed, progress=False, **options)
+    scores = evaluate(outcome.model, splits, outcome.head)
+    pools = {
+        pool: {key: round(scores[pool][key], 4) for key in ("r1", "map", "accuracy") if key in scores[pool]}
+        for pool in ("forget", "retain", "unseen")
+    }
+    return {"images_processed": outcome.images_processed, "seconds": round(outcome.seconds, 1)} | pools
+
+
+def about_trial(name: str, *_: object) -> dict:
+    """Return what a trial's row says of its faces and people."""
+    return about(name, dev_world()[0])
+
+
+def excess(trial: dict, start: dict) -> float:
+    """Return by how much mAP a trial costs more than it may, 0 if it keeps within the limits."""
+    return max(0.0, *(start[pool]["map"] - trial[pool]["map"] - limit for pool, limit in MAX_LOSS.items()))
+
+
+def choose(trials: Sequence[dict], start: dict) -> dict:
+    """Return the chosen trial of one method, by the rule above; raises CourseError if every trial failed."""
+    done = [trial for trial in trials if "error" not in trial]
+    if not done:
+        raise CourseError(f"Every trial of '{trials[0]['method']}' failed: {trials[0]['error']}")
+    return min(done, key=lambda trial: (excess(trial, start), trial["forget"]["map"]))
+
+
+def run_sweep(names: Sequence[str], out: Path, *, jobs: int = 1, fresh: bool = False, progress: bool = True) -> dict:
+    """Run the missing trials of some methods, `jobs` at a time, write `out` after each one, and choose.
+
+    Trials that `out` already holds are not repeated unless `fresh`. Raises CourseError.
+    """
+    for name in names:
+        one_of(name, tuned_methods(), "method with a grid")
+    tasks = [("original", {}), *((name, options) for name in names for options in trials_of(name))]
+    wanted = [(task, {"method": task[0], "options": task[1]} | FACES) for task in tasks]
+    store, options = sweep_store(out).checked(), {"jobs": jobs, "fresh": fresh, "desc": "trials", "progress": progress}
+    refuse(run_missing(run_trial, wanted, store, describe=about_trial, finish=sweep_object, **options)[1])
+    return read_sweep(store.path)
+
+
+def sweep_store(path: Path) -> ResultStore:
+    """Return the store of a sweep's trials."""
+    return ResultStore(path, "trials", "python -m utils.sweep")
+
+
+def sweep_object(trials: Sequence[dict]) -> dict:
+    """Return what a sweep file holds: the rule, all trials in order, and the choice per method whose grid is done."""
+    order = {name: place for place, name in enumerate(METHODS)}
+    trials = sorted(trials, key=lambda trial: (order.get(trial["method"], len(order)), json.dumps(trial["options"])))
+    start = next((trial for trial in trials if trial["method"] == "original"), None)
+    chosen = {}
+    for name in dict.fromkeys(trial["method"] for trial in trials):
+        grid = trials_of(name) if name in METHODS else []
+        mine = [trial for trial in trials if trial["method"] == name and trial["options"] in grid]
+        if start and grid and len(mine) == len(grid) and not all("error" in trial for trial in mine):
+            chosen[name] = choose(mine, start)["options"]
+    return {"schema": SCHEMA, "rule": RULE, "trials": trials, "chosen": chosen}
+
+
+def read_sweep(path: Path) -> dict:
+    """Read a sweep file; raises CourseError if it is absent, damaged or of another schema."""
+    return sweep_store(path).read()
+
+
+def sweep_table(sweep: dict, names: Sequence[str] | None = None) -> str:
+    """Return every trial as aligned text, the chosen ones marked; scores of the dev-forget people in percent."""
+    header = ("", "method", "options", "forget R@1", "mAP", "retain R@1", "mAP", "unseen R@1", "mAP", "images")
+    trials = [trial for trial in sweep["trials"] if not names or trial["method"] in (*names, "original")]
+    rows = []
+    for trial in trials:
+        chosen = "*" if sweep["chosen"].get(trial["method"]) == trial["options"] else ""
+        options = ", ".join(f"{key} {value}" for key, value in trial["options"].items())
+        scores = score_cells([trial], ((pool, key) for pool in ("forget", "retain", "unseen") for key in ("r1", "map")))
+        rows.append((chosen, trial["method"], options, *scores, f"{trial.get('images_processed', 0):,}"))
+    table = with_remarks([header, *rows], [remark([trial]) for trial in trials])
+    return table_with_people(table, trials, failed=sweep.get("failed", ()))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m utils.sweep", description=f"{__doc__} On the drawn faces only.", epilog=f"The rule: {RULE}."
+    )
+    add = parser.add_argument
+    add("--methods", default="all", metavar="A,B", help=f"'all', or some of: {', '.join(tuned_methods())}")
+    add("--out", type=Path, metavar="FILE", help="where trials are kept (build/sweep.json; --table: the course's)")
+    add("--jobs", type=int, default=1, metavar="N", help="trials at a time, one core each")
+    add("--fresh", action="store_true", help="try these again though that file holds them; others stay")
+    add("--table", action="store_true", help="only print the trials of an existing file")
+    add("--quiet", action="store_true", help="no progress bar")
+    return parser
+
+
+@command
+def main(arguments: Iterable[str] | None = None) -> int:
+    """Run the command; returns 0, or 2 after one sentence on what was wrong with the input."""
+    args = make_parser().parse_args(arguments)
+    names = tuned_methods() if args.methods == "all" else list(parse_methods(args.methods))
+    if args.table:
+        sweep = read_sweep(args.out or SWEEP_FILE)
+    else:
+        sweep = run_sweep(
+            names, args.out or BUILD_DIR / "sweep.json", jobs=args.jobs, fresh=args.fresh, progress=not args.quiet
+        )
+    print(sweep_table(sweep, names))
+    print(f"* chosen: {RULE}")
+    return 0

@@ -1,0 +1,128 @@
+"""Figures of the audit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+
+from .base import FORGET, HEAT, INK, ORIGINAL, PAPER, PERCENT, _grid, finished, legend_below, legend_right, one, words
+from .outcomes import method_looks
+
+GOALS = {"chance": "chance", "unseen": "never-seen people", "retrained": "retrained model", "half": "0.5"}
+HOLDERS = {
+    "photos": "with photos only",
+    "names": "with a few named photos",
+    "old gallery": "with the old gallery",
+    "weights": "with the model's weights",
+}
+
+
+def audit_page(rows: Sequence[Mapping], title: str = "") -> Figure:
+    """Show one method's audit, a line per attack in groups by what the attacker holds: method, original and target.
+
+    `rows` are what `audit.audit` returns; attacks that do not apply are left out. Introduced in notebook 10.
+    """
+    lines = _audit_lines(rows)
+    fig, ax = one(9.4, 0.27 * len(lines) + 1.3)
+    heights = -np.arange(len(lines))
+    for height, (label, row) in zip(heights, lines, strict=True):
+        if row is None:
+            ax.text(-0.02, height - 0.1, words(label), ha="right", va="center", fontweight="bold", fontsize=10)
+            continue
+        ax.hlines(height, 0, 1, color="#DDDDDD", linewidth=0.8, zorder=1)
+        if row["score"] > row["target"] or row["stated_target"] == "half":  # a bar is what came back
+            ends = sorted((row["target"], row["score"]))
+            ax.hlines(height, *ends, color=to_rgba(FORGET, 0.45), linewidth=4, zorder=2)
+        ax.text(-0.02, height, words(label), ha="right", va="center", fontsize=9)
+        ax.text(1.03, height, f"{_score_text(row)} · {GOALS[row['stated_target']]}", va="center", fontsize=9)
+    shown = [(height, row) for height, (_, row) in zip(heights, lines, strict=True) if row is not None]
+    looks = {
+        "original": dict(marker="s", s=34, facecolors="none", edgecolors=ORIGINAL, label="original model"),
+        "target": dict(marker="|", s=120, color=INK, linewidths=2.2, label="stated target (named on the right)"),
+        "score": dict(marker="o", s=44, color=FORGET, edgecolors=PAPER, zorder=4, label="after unlearning"),
+    }
+    for key, look in looks.items():
+        ax.scatter([row[key] for _, row in shown], [height for height, _ in shown], **{"zorder": 3} | look)
+    ax.set(xlim=(-0.01, 1.01), ylim=(heights[-1] - 0.7, 0.7), yticks=[])
+    ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])
+    ax.spines["left"].set_visible(False)
+    ax.set_xlabel("score of the attack (mAP, top-1 or AUC)")
+    legend_below(fig, ax, 3)
+    return finished(fig, title)
+
+
+def _score_text(row: Mapping) -> str:
+    """Write an attack's score in percent, an AUC as a number, a dash if it is unknown."""
+    score = row["score"]
+    return "–" if np.isnan(score) else f"{score:.2f}" if row["metric"] == "AUC" else f"{100 * score:.0f}%"
+
+
+def _audit_lines(rows: Sequence[Mapping]) -> list[tuple[str, Mapping | None]]:
+    """Return the lines of an audit page: a heading (without a row) before each group of attacks that apply."""
+    lines: list[tuple[str, Mapping | None]] = []
+    for holder, heading in HOLDERS.items():
+        mine = [row for row in rows if row["attacker"] == holder and not _unknown(row["score"])]
+        lines += [(heading, None)] * bool(mine) + [(row["title"], _without_none(row)) for row in mine]
+    return lines
+
+
+def _unknown(value: float | None) -> bool:
+    return value is None or bool(np.isnan(value))
+
+
+def _without_none(row: Mapping) -> dict:
+    """Return a row in which what a JSON file calls null is NaN again."""
+    return {key: np.nan if value is None else value for key, value in row.items()}
+
+
+def audit_map(audits: Mapping[str, Sequence[Mapping]], title: str = "") -> Figure:
+    """Show attacks × methods: the number is the attack's score, the colour what it recovered.
+
+    A dash is an attack that does not apply; on white there was too little to recover. Introduced in notebook 10.
+    """
+    table = {name: {row["attack"]: _without_none(row) for row in rows} for name, rows in audits.items()}
+    lines = _audit_lines([row for rows in audits.values() for row in rows if not _unknown(row["score"])])
+    lines = list({(label, row and row["attack"]): (label, row) for label, row in lines}.values())
+    fig, ax = one(1.35 * len(table) + 4.6, 0.29 * len(lines) + 1.5)
+    share = np.full((len(lines), len(table)), np.nan)
+    for i, (_, row) in enumerate(lines):
+        for j, known in enumerate(table.values()):
+            mine = known.get(row["attack"]) if row else None
+            if mine is None:
+                continue
+            share[i, j] = mine["recovered"]
+            colour = PAPER if share[i, j] < 0.5 else INK
+            ax.text(j, i, _score_text(mine), ha="center", va="center", fontsize=9, color=colour)
+    drawn = ax.imshow(share, cmap=HEAT, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    goals = [f"{words(label)}  [{GOALS[row['stated_target']]}]" if row else label for label, row in lines]
+    ax.set_yticks(range(len(lines)), goals, fontsize=9)
+    for tick, (_, row) in zip(ax.get_yticklabels(), lines, strict=True):
+        tick.set_fontweight("normal" if row else "bold")
+    ax.set_xticks(range(len(table)), [words(name).replace(" ", "\n") for name in table])
+    ax.tick_params(length=0)
+    ax.xaxis.tick_top()
+    for edge in ax.spines.values():
+        edge.set_visible(False)
+    bar = fig.colorbar(drawn, ax=ax, shrink=0.5, label="recovered: 0 = at the target, 1 = at the original")
+    bar.ax.yaxis.set_major_formatter(PERCENT)
+    return finished(fig, title)
+
+
+def relearning_curves(curves: Mapping[str, Mapping[str, float]], title: str = "") -> Figure:
+    """Show forget mAP by relearning step, {name: {step: mAP}}; 'original' and 'retrain' are drawn as references.
+
+    Introduced in notebook 10.
+    """
+    fig, ax = one(7.4, 3.7)
+    looks = method_looks(curves)
+    for name, curve in curves.items():
+        line = {"original": ":", "retrain": "--"}.get(name, "-")
+        ax.plot([int(step) for step in curve], list(curve.values()), line, **looks[name])
+    ax.set(xlabel="relearning step", ylabel="forget mAP, held-out queries", ylim=(0, 1.04))
+    ax.set_xticks(sorted({int(step) for curve in curves.values() for step in curve}))
+    _grid(ax, percent="y")
+    legend_right(ax)
+    return finished(fig, title)

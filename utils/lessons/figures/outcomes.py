@@ -1,0 +1,335 @@
+"""Figures of what unlearning did: scores, fronts, histories, costs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure, SubFigure
+from numpy.typing import ArrayLike
+
+from .base import (
+    ACCENT,
+    BETTER,
+    CHANCE,
+    CYCLE,
+    FORGET,
+    HATCHES,
+    HEAT,
+    INK,
+    MARKERS,
+    METRICS,
+    ORIGINAL,
+    PAPER,
+    PERCENT,
+    POOLS,
+    RETAIN,
+    RETRAIN,
+    TENS,
+    UNSEEN,
+    _figure,
+    _grid,
+    _shares,
+    colour_of,
+    finished,
+    legend_below,
+    legend_right,
+    lines_of,
+    log_ticks,
+    one,
+    words,
+)
+from .ranking import rank_edges
+
+
+def score_bars(
+    results: Mapping[str, Mapping], metrics: Sequence[str] = ("r1", "map"), title: str = "Held-out photos"
+) -> Figure:
+    """Show forget, retain and unseen scores with chance lines, {method: evaluate(...)}. Introduced in notebook 08."""
+    fig = _figure(max(7.0, 1.35 * len(results) + 1.8), 2.75 * len(metrics) + 0.7)
+    axes = fig.subplots(len(metrics), 1, sharex=True, squeeze=False)[:, 0]
+    for ax, metric in zip(axes, metrics, strict=True):
+        for j, (pool, colour) in enumerate(POOLS.items()):
+            heights = [scores[pool][metric] for scores in results.values()]
+            places = np.arange(len(results)) + 0.27 * (j - 1)
+            fill = dict(color=to_rgba(colour, 0.85), hatch=HATCHES[pool], edgecolor=PAPER)
+            bars = ax.bar(places, heights, 0.25, label=pool, **fill)
+            ax.bar_label(bars, [f"{100 * height:.0f}" for height in heights], fontsize=9, padding=2)
+        for i, scores in enumerate(results.values()):
+            ax.hlines(scores["chance"][metric], i - 0.45, i + 0.45, color=INK, linewidth=1.6, linestyle=":")
+        ax.plot([], [], ":", color=INK, label="chance")
+        ax.set(ylabel=METRICS.get(metric, metric), ylim=(0, 1.12))
+        _grid(ax, "y", "y")
+    axes[-1].set_xticks(range(len(results)), [words(name).replace(" ", "\n") for name in results])
+    legend_below(fig, axes[0], 4)
+    return finished(fig, title)
+
+
+def forgetting_panel(
+    person_before: ArrayLike,
+    person_after: ArrayLike,
+    ranks_before: ArrayLike,
+    ranks_after: ArrayLike,
+    bars_before: Mapping[str, float],
+    bars_after: Mapping[str, float],
+    *,
+    gallery_size: int,
+    person: str = "",
+    title: str = "",
+) -> Figure:
+    """Show one method before and after in one strip: cosines within one person, first ranks, and scores.
+
+    `person_*` are unit rows (n, d) of one forget person's photos, `ranks_*` the first right rank of each forget query,
+    `bars_*` shares by name; a name that starts with a pool takes the pool's colour. Introduced in notebook 05.
+    """
+    fig = _figure(10.4, 2.75)
+    left, middle, right = fig.subfigures(1, 3, width_ratios=(4.1, 3.3, 3.4))
+    _cosine_squares(left, {"before": person_before, "after": person_after}, f"cosines: {words(person, 16)}")
+    _rank_steps(middle.subplots(), np.asarray(ranks_before), np.asarray(ranks_after), gallery_size)
+    _paired_bars(right.subplots(), bars_before, bars_after)
+    return finished(fig, title, fontsize=12)
+
+
+def _cosine_squares(fig: SubFigure, panels: Mapping[str, ArrayLike], label: str) -> None:
+    axes = fig.subplots(1, len(panels))
+    for ax, (name, points) in zip(axes, panels.items(), strict=True):
+        points = np.asarray(points)
+        drawn = ax.imshow(points @ points.T, vmin=-0.2, vmax=1, cmap=HEAT, interpolation="nearest")
+        ax.set(xticks=[], yticks=[])
+        ax.set_title(name, fontsize=10, loc="center")
+    bar = fig.colorbar(drawn, ax=axes, location="bottom", shrink=0.75, aspect=24, ticks=[0, 0.5, 1], extend="min")
+    bar.set_label(label, fontsize=9)
+    bar.ax.tick_params(labelsize=8)
+
+
+def _rank_steps(ax: Axes, before: np.ndarray, after: np.ndarray, last: int) -> None:
+    edges = rank_edges(last)
+    for values, name, colour, line in ((before, "before", ORIGINAL, "--"), (after, "after", FORGET, "-")):
+        values = values[np.isfinite(values)]
+        _shares(ax, values, edges, f"{name}: median {np.median(values):g}", colour, line, 1.5)
+    ax.set(xscale="log", xlim=(0.5, last + 1), ylim=(0, 1.03))
+    log_ticks(ax, "x", TENS, last, fontsize=9)
+    ax.set_xlabel("first right photo at rank", fontsize=9)
+    ax.set_title("forget queries", fontsize=10)
+    ax.set_yticks([0, 0.5, 1], ["0%", "50%", "100%"], fontsize=9)
+    _grid(ax, "y")
+    ax.legend(fontsize=8.5, loc="upper right")
+
+
+def _paired_bars(ax: Axes, before: Mapping[str, float], after: Mapping[str, float]) -> None:
+    places = np.arange(len(after))
+    colours = [colour_of(name, INK) for name in after]
+    for values, shift, fill in ((before, -0.2, [to_rgba(ORIGINAL, 0.35)] * len(after)), (after, 0.2, colours)):
+        heights = np.array([values[name] for name in after], dtype=np.float64)
+        bars = ax.bar(places + shift, np.nan_to_num(heights), 0.38, color=fill)
+        shares = ["–" if np.isnan(height) else f"{100 * height:.0f}" for height in heights]
+        ax.bar_label(bars, shares, fontsize=8.5, padding=1)
+    ax.set_xticks(places, [words(name).replace(" ", "\n") for name in after], fontsize=9)
+    ax.set(ylim=(0, 1.14))
+    ax.set_yticks([0, 0.5, 1], ["0%", "50%", "100%"], fontsize=9)
+    ax.set_title("grey: before, colour: after", fontsize=10)
+    _grid(ax, "y")
+
+
+def pareto(
+    results: Mapping[str, Mapping],
+    metric: str = "map",
+    title: str = "Held-out photos",
+    named: Sequence[str] | None = None,
+) -> Figure:
+    """Show forget against retain with unseen as colour, one point per method; best is lower right. Notebook 08.
+
+    With many methods `named` says which of them are written beside their points.
+    """
+    forget, retain, unseen = (np.array([s[pool][metric] for s in results.values()]) for pool in POOLS)
+    short = METRICS.get(metric, metric)
+    fig, ax = one(7.4, 4.8)
+    look = dict(c=unseen, cmap=HEAT, vmin=min(unseen.min(), 0.5), vmax=max(unseen.max(), 0.9))
+    dots = ax.scatter(retain, forget, s=130, edgecolors=INK, zorder=3, **look)
+    shown = [i for i, name in enumerate(results) if named is None or name in named]
+    _spread_labels(ax, retain, forget, [words(name) for name in results], shown)
+    chance = np.mean([scores["chance"][metric] for scores in results.values()])
+    ax.axhline(chance, color=CHANCE, linestyle=":", linewidth=1.6)
+    ax.text(0.01, chance, "chance", transform=ax.get_yaxis_transform(), color=CHANCE, va="bottom", fontsize=10)
+    ax.set(xlabel=f"retain {short} (higher is better)", ylabel=f"forget {short} (lower is better)")
+    bar = fig.colorbar(dots, ax=ax, label=f"unseen {short}")
+    bar.ax.yaxis.set_major_formatter(PERCENT)
+    ax.set_xlim(right=min(ax.get_xlim()[1], 1.01))  # nothing is beyond 100 %
+    _grid(ax, percent="xy")
+    return finished(fig, title)
+
+
+def _spread_labels(ax: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str], shown: Sequence[int]) -> None:
+    """Write the shown names beside their points: to the side with more room, and apart where points crowd."""
+    ax.set_xlim(min(x.min(), 0.0) if x.min() < 0.5 else x.min() - 0.08, min(max(x.max() + 0.06, 0.2), 1.04))
+    ax.set_ylim(-0.05, max(1.0, y.max() * 1.12))
+    middle = sum(ax.get_xlim()) / 2
+    used: list[tuple[float, float]] = []
+    for i in sorted(shown, key=lambda i: y[i]):
+        height = y[i]
+        near = [other for place, other in used if abs(x[i] - place) < 0.3 * np.ptp(ax.get_xlim())]
+        while any(abs(height - other) < 0.05 for other in near):
+            height += 0.02
+        used.append((x[i], height))
+        side = -1 if x[i] > middle else 1
+        beside = (x[i] + side * 0.03 * np.ptp(ax.get_xlim()), height)
+        leader = dict(arrowstyle="-", color=CHANCE, linewidth=0.8, shrinkA=0, shrinkB=0)
+        align = dict(ha="right" if side < 0 else "left", va="center", fontsize=10)
+        ax.annotate(names[i], (x[i], y[i]), beside, arrowprops=leader, **align)
+
+
+# what else a diary holds: neither a loss nor a cosine
+NO_LOSSES = ("step", "moved", "dev_map", "name_error", "noise_norm", "damped", "erased")
+
+
+def history_curves(history: Sequence[Mapping[str, float]] | Mapping[str, Sequence[float]], title: str = "") -> Figure:
+    """Show losses (left) and cosines (right) by step, given as records or as columns. Introduced in notebook 08."""
+    diary = history if isinstance(history, Mapping) else _columns(history)
+    length = max(len(values) for values in diary.values())
+    steps = diary.get("step", np.arange(1, length + 1))
+    losses = [key for key in diary if key not in NO_LOSSES and "cosine" not in key]
+    cosines = [key for key in diary if "cosine" in key]
+    groups = [(keys, label) for keys, label in ((losses, "loss"), (cosines, "cosine of forget photos")) if keys]
+    fig = _figure(4.9 * max(len(groups), 1), 3.9)
+    for ax, (keys, label) in zip(fig.subplots(1, len(groups), squeeze=False)[0], groups, strict=True):
+        for i, key in enumerate(keys):
+            look = dict(color=colour_of(key, (ORIGINAL, ACCENT, RETRAIN, CHANCE)[i % 4]), label=words(key))
+            ax.plot(steps, diary[key], ("-", "--", "-.", ":")[i % 4], **look)
+        ax.set(xlabel="step", ylabel=label)
+        _grid(ax)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
+    return finished(fig, title)
+
+
+def _columns(records: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    keys = dict.fromkeys(key for record in records for key in record)
+    return {key: [record.get(key, np.nan) for record in records] for key in keys}
+
+
+def pair_weights(cosines: ArrayLike, sharpness: Sequence[float] = (2, 10, 40), title: str = "") -> Figure:
+    """Show which share of the push each pair gets under mean, log-sum-exp and hardest-pair losses. Notebook 08."""
+    cosines = np.sort(np.asarray(cosines, dtype=np.float64).ravel())
+    curves = [("mean (β → 0)", np.full(cosines.size, 1 / cosines.size), CHANCE, "-")]
+    for beta, colour, line in zip(sharpness, (ACCENT, RETAIN, UNSEEN), ("--", "-.", (0, (5, 1))), strict=False):
+        weights = np.exp(beta * (cosines - cosines.max()))
+        curves.append((f"log-sum-exp, β = {beta:g}", weights / weights.sum(), colour, line))
+    fig, ax = one(7.2, 4.1)
+    for name, weights, colour, line in curves:
+        ax.plot(cosines, weights, linestyle=line, color=colour, label=name)
+    ax.plot([cosines[-1]], [1.0], "*", color=RETRAIN, markersize=16, label="hardest pair (β → ∞)", clip_on=False)
+    ax.set(xlabel="cosine of the pair", ylabel="share of the push", yscale="log", ylim=(1e-6, 1.5))
+    _grid(ax, percent="y")
+    legend_right(ax)
+    return finished(fig, title or f"Who gets pushed: {cosines.size:,} pairs of one person")
+
+
+def steps_diagram(steps: Sequence[tuple[str, str]], title: str = "") -> Figure:
+    """Show a chain of boxes joined by arrows, each a (name, explanation) pair. Introduced in notebook 00."""
+    fig, ax = one(2.05 * len(steps) + 0.3, 1.3 + (0.35 if title else 0))
+    for i, (name, explanation) in enumerate(steps):
+        look = dict(facecolor=to_rgba(CYCLE[i % 6], 0.16), edgecolor=CYCLE[i % 6], linewidth=1.8)
+        box = dict(boxstyle="round,pad=0.5", **look)
+        ax.text(i, 0.62, lines_of(name), ha="center", va="center", fontsize=12, fontweight="bold", bbox=box)
+        ax.text(i, 0.25, lines_of(explanation), ha="center", va="top", fontsize=9.5)
+        if i:
+            arrow = dict(arrowstyle="-|>", color=INK, linewidth=1.6)
+            ax.annotate("", (i - 0.34, 0.62), (i - 0.66, 0.62), arrowprops=arrow)
+    ax.set(xlim=(-0.55, len(steps) - 0.45), ylim=(-0.25, 0.95))
+    ax.axis("off")
+    return finished(fig, title)
+
+
+def ablation_dots(lines: Sequence[tuple[str, str, Sequence[Mapping]]], title: str = "") -> Figure:
+    """Show what each variant leaves findable and what it costs: a dot per seed, forget mAP and unseen mAP by line.
+
+    `lines` are (group, label, trials), as `ablation.ablation_lines` returns them. Introduced in notebook 08.
+    """
+    fig = _figure(9.6, 0.3 * len(lines) + 1.2)
+    axes = fig.subplots(1, 2, sharey=True)
+    start = lines[0][2][0]
+    groups = {group: i % len(CYCLE) for i, group in enumerate(dict.fromkeys(group for group, _, _ in lines))}
+    looks = {group: dict(color=CYCLE[i], marker=MARKERS[i], s=48) for group, i in groups.items()}
+    for ax, (pool, better) in zip(axes, BETTER.items(), strict=True):
+        for place, (group, _, trials) in enumerate(lines):
+            scores = [trial[pool]["map"] for trial in trials]
+            ax.hlines(-place, min(0, *scores), np.mean(scores), color="#DDDDDD", zorder=1)
+            ax.scatter(scores, [-place] * len(scores), edgecolors=PAPER, zorder=3, **looks[group])
+        ax.axvline(start[pool]["map"], color=ORIGINAL, linestyle=":", linewidth=1.5)
+        ax.set(xlabel=f"{pool} mAP ({better})", xlim=(-0.02, 1.04), ylim=(0.7 - len(lines), 0.7))
+        ax.xaxis.set_major_formatter(PERCENT)
+    for place, (group, _, _) in enumerate(lines):
+        if place and group != lines[place - 1][0]:
+            for ax in axes:
+                ax.axhline(0.5 - place, color=INK, linewidth=0.8)
+    axes[0].set_yticks([-place for place in range(len(lines))], [words(label) for _, label, _ in lines], fontsize=9)
+    for group, look in looks.items():
+        axes[0].scatter([], [], label=words(group), **look)
+    legend_below(fig, axes[0], len(groups))
+    return finished(fig, title)
+
+
+def method_looks(names: Iterable[str]) -> dict[str, dict]:
+    """Return colour, mark and label of each method's line; the two references always have the same colours."""
+    free = itertools.cycle(colour for colour in CYCLE if colour not in (ORIGINAL, RETRAIN))
+    fixed = {"original": ORIGINAL, "retrain": RETRAIN}
+    marks = itertools.cycle(MARKERS)
+    return {name: dict(color=fixed.get(name) or next(free), marker=next(marks), label=words(name)) for name in names}
+
+
+def cost_bars(costs: Mapping[str, float], unit: str, title: str = "", whole: str = "retrain") -> Figure:
+    """Show what each method costs as bars on a log axis, with its share of `whole`'s price. Notebook 09."""
+    names, prices = list(costs), np.array(list(costs.values()), dtype=np.float64)
+    least = prices[prices > 0].min() / 3
+    fig, ax = one(8.0, 0.27 * len(names) + 1.2)
+    colours = [RETRAIN if name == whole else RETAIN for name in names]
+    ax.barh(range(len(names)), np.maximum(prices, least) - least, left=least, color=colours, height=0.7)
+    for place, price in enumerate(prices):
+        share = f"  {price / costs[whole]:.1%} of {words(whole)}" if whole in costs and names[place] != whole else ""
+        ax.text(max(price, least) * 1.06, place, f"{price:,.0f}{share}", va="center", fontsize=9)
+    ax.set(xscale="log", xlabel=unit, xlim=(least, prices.max() * 12), ylim=(len(names) - 0.4, -0.6))
+    ax.set_yticks(range(len(names)), [words(name) for name in names], fontsize=9)
+    log_ticks(ax, "x", [10**power for power in range(12) if least <= 10**power <= 12 * prices.max()])
+    _grid(ax, "x")
+    return finished(fig, title)
+
+
+def size_lines(scores: Mapping[str, Mapping[int, Mapping[str, float]]], title: str = "") -> Figure:
+    """Show forget and unseen mAP by how many people are forgotten: {method: {people: {pool: mAP}}}. Notebook 09."""
+    fig = _figure(9.4, 4.0)
+    axes = fig.subplots(1, 2)
+    looks = method_looks(scores)
+    for ax, (pool, better) in zip(axes, BETTER.items(), strict=True):
+        for name, by_size in scores.items():
+            ax.plot(list(by_size), [by_size[size][pool] for size in by_size], linewidth=1.8, **looks[name])
+        sizes = sorted({size for by_size in scores.values() for size in by_size})
+        ax.set(xscale="log", xlabel="people forgotten", ylabel=f"{pool} mAP ({better})", ylim=(0, 1.03))
+        log_ticks(ax, "x", sizes)
+        _grid(ax, percent="y")
+    legend_below(fig, axes[0], 4)
+    return finished(fig, title)
+
+
+def request_lines(runs: Mapping[str, Sequence[Sequence[Mapping]]], title: str = "") -> Figure:
+    """Show how groups of people fare as requests follow one another: {method: one list of states per seed}.
+
+    A state holds the mAP of every group and of the unseen people; lines are means over seeds. Notebook 09.
+    """
+    fig = _figure(2.9 * len(runs) + 0.6, 3.8)
+    axes = fig.subplots(1, len(runs), sharey=True, squeeze=False)[0]
+    for ax, (name, seeds) in zip(axes, runs.items(), strict=True):
+        groups = np.mean([[state["groups"] for state in states] for states in seeds], axis=0)
+        unseen = np.mean([[state["unseen"] for state in states] for states in seeds], axis=0)
+        steps = np.arange(len(groups))
+        for group, heights in enumerate(groups.T):
+            look = dict(linestyle=("-", "--", "-.", (0, (5, 1)))[group % 4], marker=MARKERS[group % len(MARKERS)])
+            ax.plot(steps, heights, color=FORGET, label=f"forget, request {group + 1}", **look)
+        ax.plot(steps, unseen, ":", color=UNSEEN, label="unseen people")
+        ax.set(xlabel="requests answered", xticks=steps, ylim=(-0.02, 1.03))
+        ax.set_title(words(name), fontsize=10, loc="center")
+        _grid(ax, percent="y")
+    axes[0].set_ylabel("mAP, held-out queries")
+    legend_below(fig, axes[0], groups.shape[1] + 1)
+    return finished(fig, title)

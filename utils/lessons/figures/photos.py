@@ -1,0 +1,196 @@
+"""Figures of photos: grids, alignment, searches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from ...faces.alignment import AlignedFace, canonical_landmarks, similarity_transform
+from ...faces.splits import Splits
+from ...models.embedding import embed
+from ...retrieval.gallery import Gallery
+from .base import (
+    ACCENT,
+    CORRECT,
+    FORGET,
+    INK,
+    ORIGINAL,
+    RETRAIN,
+    TENS,
+    WRONG,
+    Search,
+    _figure,
+    _grid,
+    _photo,
+    finished,
+    log_ticks,
+    name_of,
+    person,
+    words,
+)
+
+
+def photo_grid(images: ArrayLike, titles: Sequence[str] | None = None, n_columns: int = 6, title: str = "") -> Figure:
+    """Show photos (N, 3, S, S) uint8 row by row, each with an optional title. Introduced in notebook 00."""
+    n_columns = min(n_columns, len(images))
+    n_rows = -(-len(images) // n_columns)
+    lines = max((str(text).count("\n") + 1 for text in titles), default=1) if titles is not None else 0
+    height = 1.45 + 0.25 * min(lines, 1) + 0.2 * max(0, lines - 2)
+    fig = _figure(1.45 * n_columns, height * n_rows + (0.4 if title else 0))
+    for i, ax in enumerate(fig.subplots(n_rows, n_columns, squeeze=False).flat):
+        if i >= len(images):
+            ax.axis("off")
+            continue
+        _photo(ax, images[i])
+        if titles is not None:
+            lines = [words(line, 18) for line in str(titles[i]).split("\n")]
+            ax.set_title("\n".join(lines), fontsize=9, loc="center", pad=3)
+    return finished(fig, title)
+
+
+def identity_rows(
+    images: ArrayLike, labels: ArrayLike, names: Sequence[str] | None = None, title: str = "", n_columns: int = 8
+) -> Figure:
+    """Show one row per identity, its first photos side by side; `names` is indexed by label. Notebook 00."""
+    labels = np.asarray(labels)
+    people = list(dict.fromkeys(labels.tolist()))
+    rows = [np.flatnonzero(labels == label)[:n_columns] for label in people]
+    n_columns = max(len(row) for row in rows)
+    fig = _figure(1.25 * n_columns + 1.3, 1.25 * len(people) + (0.4 if title else 0))
+    axes = fig.subplots(len(people), n_columns, squeeze=False)
+    for label, row, line in zip(people, rows, axes, strict=True):
+        for k, ax in enumerate(line):
+            if k < len(row):
+                _photo(ax, images[row[k]])
+            else:
+                ax.axis("off")
+        line[0].set_ylabel(name_of(label, names), rotation=0, ha="right", va="center", labelpad=8)
+    return finished(fig, title)
+
+
+def alignment_steps(photo: ArrayLike, face: AlignedFace, margin: float = 0.2, title: str = "") -> Figure:
+    """Show how a photo (H, W, 3) uint8 becomes a crop: photo, box and landmarks, the turned frame, the crop.
+
+    The frame is where the crop's four corners lie in the photo. Introduced in notebook 01.
+    """
+    side = len(face.crop)
+    meant = canonical_landmarks(side, margin)
+    a, b = similarity_transform(face.landmarks, meant)
+    corners = (np.array([0, side, side + 1j * side, 1j * side, 0]) - b) / a
+    fig = _figure(12.6, 3.4 + (0.35 if title else 0))
+    axes = fig.subplots(1, 4)
+    for ax, name in zip(axes, ("1 · photo", "2 · detected", "3 · turned frame", "4 · crop"), strict=True):
+        ax.imshow(face.crop if ax is axes[3] else np.asarray(photo), interpolation="bilinear")
+        ax.set(xticks=[], yticks=[], frame_on=False)
+        ax.set_title(name, loc="center", fontweight="bold")
+    x0, y0, x1, y1 = face.box
+    axes[1].plot([x0, x1, x1, x0, x0], [y0, y0, y1, y1, y0], color=ACCENT)
+    for ax, points in ((axes[1], face.landmarks), (axes[2], face.landmarks), (axes[3], meant)):
+        marker = dict(marker="+", s=120, linewidths=2.5) if ax is axes[3] else dict(marker="o", s=34, edgecolors=INK)
+        ax.scatter(*np.asarray(points).T, color="#F0E442", zorder=3, **marker)
+    axes[2].plot(corners.real, corners.imag, color=ACCENT)
+    axes[2].plot(corners.real[:2], corners.imag[:2], color=RETRAIN, linewidth=4)  # which side becomes the top
+    for ax in axes[1:3]:
+        ax.set(xlim=axes[0].get_xlim(), ylim=axes[0].get_ylim())
+    axes[1].set_xlabel(f"a face: {face.confidence:.0%} sure")
+    axes[2].set_xlabel(f"turned {np.degrees(np.angle(a)):+.0f}°, × {abs(a):.2f}")
+    axes[3].set_xlabel("+ where landmarks belong")
+    return finished(fig, title)
+
+
+def _strip(axes: Sequence[Axes], search: Search) -> None:
+    """Draw one search into len(axes) = 1 + k axes: the query, then the answers with frame, symbol and cosine."""
+    _photo(axes[0], search.query, INK)
+    axes[0].set_title("query", fontsize=11, loc="center", pad=6, fontweight="bold")
+    for k, ax in enumerate(axes[1:]):
+        if k >= len(search.results):
+            ax.axis("off")
+            continue
+        hit = bool(search.correct[k])
+        _photo(ax, search.results[k], CORRECT if hit else WRONG)
+        mark = dict(color=CORRECT if hit else WRONG, loc="center", pad=6, fontweight="bold")
+        ax.set_title(f"{k + 1}  {'✓' if hit else '✗'}", fontsize=12, **mark)
+        name = f"{words(search.names[k], 13)}\n" if len(search.names) else ""
+        ax.set_xlabel(f"{name}cos {float(search.cosines[k]):.2f}", fontsize=9.5, labelpad=4)
+
+
+def search_strip(
+    query: ArrayLike,
+    results: ArrayLike,
+    correct: Sequence[bool],
+    cosines: Sequence[float],
+    names: Sequence[str] = (),
+    title: str = "",
+) -> Figure:
+    """Show a query and its top-k gallery photos: ✓ or ✗, a coloured frame, the cosine below. Notebook 03."""
+    return search_strips([Search(query, results, correct, cosines, names, title)])
+
+
+def run_searches(
+    model: torch.nn.Module, splits: Splits, photos: Sequence[int], k: int = 6, titles: Sequence[str] = ()
+) -> list[Search]:
+    """Search the splits' gallery with some photos, by index, and return each one's k best answers. Notebook 00."""
+    faces, gallery = splits.faces, splits.gallery
+    index = Gallery(embed(model, faces, gallery), faces.labels[gallery], photo_ids=gallery)
+    k = min(k, len(gallery) - 1)  # a photo does not find itself
+    cosines, rows = index.search(embed(model, faces, photos), k, query_ids=photos)
+    searches = []
+    for i, photo in enumerate(photos):
+        found = gallery[rows[i]]
+        names = [person(label, faces.identities) for label in faces.labels[found]]
+        correct = faces.labels[found] == faces.labels[photo]
+        title = titles[i] if titles else person(faces.labels[photo], faces.identities)
+        searches.append(Search(faces.images([photo])[0], faces.images(found), correct, cosines[i], names, title))
+    return searches
+
+
+def search_strips(searches: Sequence[Search], title: str = "") -> Figure:
+    """Show several searches, one row each, with each row's own title above it. Introduced in notebook 03."""
+    k = max(len(search.results) for search in searches)
+    named = any(len(search.names) for search in searches)
+    fig = _figure(1.45 * (k + 1), (2.3 if named else 2.1) * len(searches) + (0.4 if title else 0))
+    rows = fig.subfigures(len(searches), 1, squeeze=False)[:, 0]
+    for row, search in zip(rows, searches, strict=True):
+        _strip(row.subplots(1, k + 1), search)
+        row.suptitle(words(search.title), x=0.01, ha="left", fontsize=12)
+    return finished(fig, title, fontweight="bold")
+
+
+def before_after_search(before: Sequence[Search], after: Sequence[Search], title: str = "") -> Figure:
+    """Show each query twice, before and after unlearning, one row above the other. Introduced in notebook 08."""
+    rows = []
+    for old, new in zip(before, after, strict=True):
+        rows += [old._replace(title=f"{old.title} · before"), new._replace(title=f"{new.title} · after unlearning")]
+    return search_strips(rows, title)
+
+
+def take_home(
+    before: Search, after: Search, ranks: Mapping[str, tuple[float, float]], gallery_size: int, title: str = ""
+) -> Figure:
+    """Show one person's page: a search before and after, and the rank of the first right photo by way of looking.
+
+    `ranks` holds (before, after) for every way. Introduced in notebook 11.
+    """
+    fig = _figure(1.5 * (len(before.results) + 1), 8.2)
+    top, middle, bottom = fig.subfigures(3, 1, height_ratios=(2.5, 2.5, 2.6))
+    for part, search, when in ((top, before, "before"), (middle, after, "after unlearning")):
+        _strip(part.subplots(1, len(search.results) + 1), search)
+        part.suptitle(when, x=0.01, ha="left", fontsize=12)
+    ax = bottom.subplots()
+    for place, (old, new) in enumerate(ranks.values()):
+        ax.plot([old, new], [-place, -place], color="#BBBBBB", linewidth=3, zorder=1)
+        ax.scatter([old], [-place], color=ORIGINAL, marker="s", s=60, zorder=3, label="before" * (not place))
+        ax.scatter([new], [-place], color=FORGET, s=80, zorder=3, label="after" * (not place))
+        ax.text(gallery_size * 1.15, -place, f"{old:.0f} → {new:.0f}", va="center", fontsize=10)
+    ax.set_yticks([-place for place in range(len(ranks))], [words(way) for way in ranks])
+    ax.set(xscale="log", xlim=(0.8, gallery_size), ylim=(0.6 - len(ranks), 0.6))
+    log_ticks(ax, "x", TENS, gallery_size)
+    ax.set_xlabel(f"rank of the first right photo, of {gallery_size:,} (1 = found at once)")
+    _grid(ax, "x")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, 1.25), ncols=2)
+    return finished(fig, title, fontweight="bold")

@@ -1,0 +1,146 @@
+"""The bench at which notebooks 05 to 07 try method after method: same faces, same model, same pictures of the outcome.
+
+`bench = open_workbench(...)`, then `trial = bench.forget("gradient_ascent")`, then `bench.panel(trial)`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ..experiments.benchmark import results_table, run_benchmark, run_method
+from ..experiments.plan import Plan, check_plan, face_size, original_recogniser
+from ..experiments.runner import refuse
+from ..faces.datasets import FaceDataset, load_faces
+from ..faces.splits import Splits, make_splits
+from ..models.checkpoints import Recogniser
+from ..retrieval.evaluation import Examination, examine
+from ..retrieval.scores import RetrievalScores, retrieval_scores
+from ..settings import BUILD_DIR, one_of, resolve_device
+from ..unlearning.loop import Unlearned, unlearn
+from ..unlearning.registry import METHODS
+from . import figures
+
+MORE = ("backbone", "pretrained", "train_epochs", "max_identities", "image_size")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One method's run on the bench: what it returned, and its model's view of the held-out photos. Notebook 05."""
+
+    name: str
+    title: str
+    outcome: Unlearned
+    after: Examination
+
+
+@dataclass(frozen=True, eq=False)
+class Workbench:
+    """One request to be forgotten: the plan, the splits, the original model, and its view of the held-out photos.
+
+    Made by `open_workbench`; nothing on it is ever changed. Introduced in notebook 05.
+    """
+
+    plan: Plan
+    splits: Splits
+    recogniser: Recogniser
+    before: Examination
+    results: Path
+
+    @property
+    def faces(self) -> FaceDataset:
+        """The data set."""
+        return self.splits.faces
+
+    def forget(self, name: str, **options: object) -> Trial:
+        """Run a method on the bench's forget people and examine the result on held-out photos.
+
+        Without options it runs with the profile's own settings and notes its scores for the benchmark; with options it
+        is a mere trial and notes nothing. Raises CourseError as `unlearn` does. Introduced in notebook 05.
+        """
+        if not options:
+            outcome, after = run_method(self.plan, self.splits, self.recogniser, name, self.results)
+        else:
+            model, head, device = self.recogniser.model, self.recogniser.head, resolve_device(self.plan.device)
+            outcome = unlearn(name, model, head, self.splits, seed=self.plan.seed, device=device, **options)
+            after = examine(outcome.model, self.splits, outcome.head, device=device)
+        return Trial(name, METHODS[name].title, outcome, after)
+
+    def example(self) -> int:
+        """Return the label of the forget person the panels show: the one with the most held-out photos."""
+        return max(self.splits.forget, key=lambda person: len(self.before.photos_of(person)))
+
+    def panel(self, trial: Trial, title: str = "") -> Figure:
+        """Show a method before and after: one forget person's cosines, first ranks, and bars. Notebook 05.
+
+        Everything in it is held-out photos; queries are searched in the gallery of all pools.
+        """
+        person, views = self.example(), (self.before, trial.after)
+        photos = self.before.photos_of(person)
+        return figures.forgetting_panel(
+            *(view.rows(photos) for view in views),
+            *(view.retrieval("forget").first_rank for view in views),
+            *(self.bars(view) for view in views),
+            gallery_size=len(self.splits.gallery),
+            person=self.faces.identities[person],
+            title=title or f"{trial.title}: held-out photos",
+        )
+
+    def bars(self, view: Examination) -> dict[str, float]:
+        """Return the four shares that the panels show: forget named, and R@1 of forget, retain and unseen people."""
+        found = {f"{pool} R@1": view.retrieval(pool).r1 for pool in ("forget", "retain", "unseen")}
+        return {"forget named": view.name_accuracy("forget")} | found
+
+    def old_gallery(self, trial: Trial, pool: str = "forget") -> RetrievalScores:
+        """Score the new model's queries against the gallery as the original model had embedded it. Notebook 05."""
+        query, gallery = self.splits.photos(pool, "query"), self.splits.gallery
+        queries, enrolled = trial.after.rows(query), self.before.rows(gallery)
+        return retrieval_scores(queries, self.before.labels(query), enrolled, self.before.labels(gallery))
+
+    def stayed(self, trial: Trial, pool: str = "forget") -> np.ndarray:
+        """Return the cosine (n,) of each held-out photo to its own place before: 1 if nothing moved. Notebook 05."""
+        photos = self.before.held_out(pool)
+        return (self.before.rows(photos) * trial.after.rows(photos)).sum(dim=1).numpy()
+
+    def table(self, *names: str) -> str:
+        """Return the scores of some methods under the two references as text; what is missing runs. Notebook 05."""
+        return results_table(run_benchmark(replace(self.plan, methods=names), self.results), narrow=True)
+
+    def results_of(self, *names: str) -> dict[str, dict]:
+        """Return the results rows of the references and some methods, by name; what is missing runs. Notebook 08.
+
+        What diverged has no row; raises CourseError for what failed.
+        """
+        results = run_benchmark(replace(self.plan, methods=names), self.results)
+        refuse(results.get("failed", ()))
+        return {row["method"]: row for row in results["runs"] if "error" not in row}
+
+
+def open_workbench(
+    dataset: str = "synthetic",
+    root: str = "",
+    n_forget: int = 0,
+    seed: int = 0,
+    profile: str = "quick",
+    device: str = "auto",
+    results: Path = BUILD_DIR / "results.json",
+    **more: object,
+) -> Workbench:
+    """Open the data set, draw the forget people, load or train the face model and examine it; raises CourseError.
+
+    `more` are further fields of the benchmark's `Plan`: backbone, pretrained, train_epochs, max_identities, image_size.
+    `n_forget` 0 is the usual number. The crops are as large as the backbone wants them. Introduced in notebook 05.
+    """
+    for name in more:
+        one_of(name, MORE, "option of the workbench")
+    plan = Plan(dataset=dataset, root=root, forget=n_forget or None, seed=seed, profile=profile, device=device, **more)
+    check_plan(plan)
+    people = plan.max_identities or None
+    faces = load_faces(dataset, root or None, image_size=face_size(plan), device=device, max_identities=people)
+    splits = make_splits(faces, n_forget=plan.forget, seed=seed)
+    recogniser = original_recogniser(plan, splits, progress=True)
+    before = examine(recogniser.model, splits, recogniser.head, device=device)
+    return Workbench(plan, splits, recogniser, before, results)

@@ -1,0 +1,20 @@
+"""From a crop to a point on the sphere."""
+
+from .augmentation import augment
+from .backbones import make_backbone
+from .embedding import embed
+from .finetuning import FinetuneConfig, cost_table, finetune, step_costs
+from .pretrained import who_was_trained_on
+from .training import load_or_train
+
+__all__ = [
+    "FinetuneConfig",
+    "augment",
+    "cost_table",
+    "embed",
+    "finetune",
+    "load_or_train",
+    "make_backbone",
+    "step_costs",
+    "who_was_trained_on",
+]

@@ -1,0 +1,158 @@
+"""A face model with its head, the recipe that decides it, and the file that keeps it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..faces.splits import Splits
+from ..settings import (
+    MODEL_DIR,
+    CourseError,
+    atomic_path,
+    one_of,
+    sha256_of,
+)
+from .backbones import FaceBackbone, make_backbone
+from .heads import HEADS, CosineHead, make_head
+
+MANIFEST = "manifest.json"
+RECIPE_VERSION = 1  # raise it when a change of code, not of settings, changes what training gives
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The pretraining recipe; SGD with momentum and a one-cycle learning rate. Introduced in notebook 02."""
+
+    epochs: int = 32
+    batch_size: int = 64
+    learning_rate: float = 0.15
+    weight_decay: float = 2e-4
+    loss: str = "cosface"
+    scale: float = 32.0
+    margin: float = 0.5
+    weights_seed: int = 0
+
+    def __post_init__(self) -> None:
+        one_of(self.loss, HEADS, "margin loss")
+        if self.epochs < 1 or self.batch_size < 2:
+            given = f"{self.epochs} and {self.batch_size}"
+            raise CourseError(f"Training needs epochs of at least 1 and a batch_size of at least 2, not {given}.")
+
+
+@dataclass
+class Recogniser:
+    """A face model with its head, and where it came from. Introduced in notebook 02."""
+
+    model: FaceBackbone
+    head: CosineHead
+    source: str
+    seconds: float = 0.0
+    history: list[dict] = field(default_factory=list)
+
+
+# --------------------------------------------------------------------------------------------------- checkpoints
+
+
+def recipe_of(splits: Splits, identities: tuple[int, ...], backbone: str, pretrained: str, config: TrainConfig) -> dict:
+    """Return everything that decides a trained model, as plain values: data, people, photos, architecture, schedule."""
+    faces = splits.faces
+    photos = trained_photos(splits, identities)
+    people = "\n".join(faces.identities[i] for i in identities)
+    names = "\n".join(faces.photo_names[i] for i in photos)
+    return {
+        "version": RECIPE_VERSION,
+        "dataset": faces.name,
+        "fingerprint": faces.fingerprint,
+        "image_size": faces.image_size,
+        "identities": len(identities),
+        "identities_sha256": hashlib.sha256(people.encode()).hexdigest(),
+        "photos": len(photos),
+        "photos_sha256": hashlib.sha256(names.encode()).hexdigest(),
+        "backbone": backbone,
+        "pretrained": pretrained,
+        "train": asdict(config),
+    }
+
+
+def recipe_key(recipe: dict) -> str:
+    """Return a short hash of a recipe: the name under which its checkpoint is kept."""
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def save_recogniser(path: Path, recogniser: Recogniser, recipe: dict) -> None:
+    """Write model and head as one safetensors file with the recipe in its metadata; never leaves half a file."""
+    tensors = {f"model.{name}": value for name, value in recogniser.model.state_dict().items()}
+    tensors |= {f"head.{name}": value for name, value in recogniser.head.state_dict().items()}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    metadata = {"recipe": json.dumps(recipe, sort_keys=True), "seconds": f"{recogniser.seconds:.1f}"}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
+
+
+def load_recogniser(path: Path, sha256: str | None = None) -> tuple[Recogniser, dict]:
+    """Read a checkpoint and its recipe; raises CourseError naming both values when hash or shapes do not fit."""
+    path = Path(path)
+    if not path.is_file():
+        raise CourseError(f"There is no checkpoint at {path}; train it again with: python -m utils.training.")
+    if sha256 is not None and (found := sha256_of(path)) != sha256:
+        raise CourseError(f"{path} is not the file it should be: sha256 {found}, expected {sha256}; restore it.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise CourseError(f"{path} is not a readable checkpoint ({error}); delete it and train again.") from error
+    if "recipe" not in metadata or "head.weight" not in tensors:
+        raise CourseError(f"{path} holds no recipe and head: it was not written by this course; delete it.")
+    recipe = json.loads(metadata["recipe"])
+    model = make_backbone(recipe["backbone"], "none")
+    n_classes, dim = tensors["head.weight"].shape
+    head = make_head(recipe["train"]["loss"], dim, n_classes, **head_options(recipe["train"]))
+    load_exactly(model, {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}, path.name)
+    load_exactly(head, {k[5:]: v for k, v in tensors.items() if k.startswith("head.")}, path.name)
+    model.eval()
+    return Recogniser(model, head, f"loaded from {path.name}", float(metadata.get("seconds", 0.0))), recipe
+
+
+def head_options(train: dict) -> dict[str, float]:
+    """Return the head's own options out of a training recipe."""
+    return {"scale": train["scale"], "margin": train["margin"]}
+
+
+def load_exactly(module: torch.nn.Module, tensors: dict[str, Tensor], name: str) -> None:
+    """Load a state dict only if names and shapes fit; raises CourseError naming the first that does not, both ways."""
+    wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    given = {key: tuple(value.shape) for key, value in tensors.items()}
+    for key in sorted(wanted.keys() | given.keys()):
+        if wanted.get(key) != given.get(key):
+            raise CourseError(
+                f"{name} does not fit this model: '{key}' has shape {given.get(key, 'absent')} in the file "
+                f"and {wanted.get(key, 'absent')} in the model."
+            )
+    module.load_state_dict(tensors)
+
+
+def embedded_models() -> dict[str, dict]:
+    """Return the manifest of committed checkpoints: recipe key -> file, sha256, recipe, command, scores."""
+    path = MODEL_DIR / MANIFEST
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def trained_photos(splits: Splits, identities: tuple[int, ...]) -> np.ndarray:
+    """Return the training photos of some identities, in the order of the data set."""
+    photos = splits.train
+    return photos[np.isin(splits.faces.labels[photos], identities)]
+
+
+# --------------------------------------------------------------------------------------- the committed checkpoints
+
+EMBEDDED = {"original": "mini_synthetic.safetensors", "retrain": "mini_synthetic_without_forget_seed0.safetensors"}

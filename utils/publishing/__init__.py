@@ -1,0 +1,1 @@
+"""What builds and ships the course; no notebook imports it."""

@@ -1,0 +1,349 @@
+"""What README, documents and notebooks show of results, minutes and address, written into them by one command."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import io
+import json
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+
+import nbformat
+from matplotlib.figure import Figure
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from .. import settings
+from ..experiments.benchmark import read_results
+from ..experiments.plan import Plan, open_splits
+from ..experiments.tables import by_setting, percent
+from ..lessons.figures.base import CHANCE, FORGET, INK, ORIGINAL, RETRAIN, UNSEEN
+from ..settings import BUILD_DIR, REPO_ROOT, CourseError, atomic_path, command
+from ..tables import text_table
+from ..unlearning.registry import METHODS
+from .course import NOTEBOOK_DIR, find_notebooks, read, read_state, setup_of
+from .site import MINUTES, MINUTES_FILE, minutes_text, question_of, running_seconds
+from .solutions import SOLUTIONS, exercise_version, save
+
+PAGES = ("README.md", "CONTRIBUTING.md", "docs/*.md")
+BADGE = re.compile(r"^\[!\[Open in Colab].*$", re.MULTILINE)
+CLONE = re.compile(r"!git clone .*")
+BLOCK = re.compile(r"(<!-- results: python -m (utils\.\w+) (.*?) -->\n)(.*?)(<!-- /results -->)", re.DOTALL)
+RESULTS = REPO_ROOT / "data" / "results" / "synthetic_quick.json"
+FRONT_PICTURE = REPO_ROOT / "data" / "figures" / "front.png"
+REFERENCES = {"original": ("s", ORIGINAL), "retrain": ("D", RETRAIN)}
+RELABELLING = ("random_labels", "random_labels_resampled", "salun")
+PAPER = ("dispersion_uniform", "dispersion_hard")  # the two losses that the paper's abstract names, as we read it
+RECOMMENDED = "gather_scatter"
+BUDGETS = (0, 1_000, 6_500, 10_000)  # images; where one row of the table of budgets ends and the next begins
+
+
+# ---------------------------------------------------------------------------------------------------------- minutes
+
+
+def measure(build: Path = BUILD_DIR, path: Path = MINUTES_FILE) -> dict[str, float]:
+    """Store the seconds that the latest quick run of every notebook took in `build`; CourseError if one did not run."""
+    state = read_state(build)
+    ran = {name: record["seconds"] for name, record in state.items() if not record.get("parameters")}
+    missing = [notebook.stem for notebook in find_notebooks() if notebook.stem not in ran]
+    if missing:
+        raise CourseError(f"Not run with its defaults in {build}: {', '.join(missing)}; 'make run' does that.")
+    seconds = {notebook.stem: ran[notebook.stem] for notebook in find_notebooks()}
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps({"schema": 1, "seconds": seconds}, indent=1) + "\n", encoding="utf-8")
+    return seconds
+
+
+def minutes() -> dict[Path, str]:
+    """Return what each notebook's minutes are, by its file."""
+    seconds = running_seconds()
+    return {path: minutes_text(read(path), seconds.get(path.stem)) for path in find_notebooks()}
+
+
+def contents() -> str:
+    """Return a line per notebook: its number, name, question and minutes."""
+    lines = []
+    for path, said in minutes().items():
+        name, question = path.stem[3:].replace("_", " ").capitalize(), question_of(read(path), path.stem)
+        lines.append(f"- {path.stem[:2]} [{name}](notebooks/{path.name}): {question} *({said})*")
+    return "\n".join(lines)
+
+
+def timetable() -> str:
+    """Return a Markdown table of the notebooks and their minutes, for a page in docs/."""
+    rows = [[f"[{path.stem[:2]}](../notebooks/{path.name})", said] for path, said in minutes().items()]
+    return text_table([["notebook", "minutes of one reader"], *rows], markdown=True)
+
+
+# -------------------------------------------------------------------------------------------------------- notebooks
+
+
+def colab(place: str) -> str:
+    """Return where Colab opens a notebook of the course, named as seen from the repository's root."""
+    return f"https://colab.research.google.com/github/{settings.REPOSITORY}/blob/main/{place}"
+
+
+def links() -> str:
+    """Return where the course can be opened, and that its repository is not published while it is not."""
+    first = f"notebooks/{find_notebooks()[0].name}"
+    line = f"[Open in Colab]({colab(first)}) · [read the stored notebooks]({first}) · the web site: `make run`"
+    if settings.PUBLISHED:
+        return line
+    return f"**The repository is not published yet:** the Colab links will not work until it is.\n\n{line}"
+
+
+def stamped(notebook: nbformat.NotebookNode, place: str) -> nbformat.NotebookNode:
+    """Return a notebook whose badge, minutes and set-up cell are today's; CourseError if it lacks the place for one."""
+    new, name = nbformat.from_dict(notebook), Path(place).name
+    seconds = running_seconds().get(Path(place).stem)
+    badge = f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab(place)})"
+    told = f"Minutes: {minutes_text(exercise_version(new), seconds)}"
+    clone = f"!git clone -q --depth 1 https://github.com/{settings.REPOSITORY} course"
+    fixed = ((new.cells[0], BADGE, badge), (new.cells[0], MINUTES, told), (setup_of(new, name), CLONE, clone))
+    for cell, pattern, text in fixed:
+        cell.source, found = pattern.subn(lambda _, text=text: text, cell.source)
+        if found != 1:
+            raise CourseError(f"{name} has {found} lines like '{text}' in cell {cell.id}; it needs one.")
+    return new
+
+
+def write_notebooks() -> list[Path]:
+    """Write the address and the minutes into all notebooks, outputs kept, and return those that changed."""
+    changed = []
+    for path in [*find_notebooks(), *find_notebooks(NOTEBOOK_DIR / SOLUTIONS)]:
+        old = read(path)
+        if (new := stamped(old, path.relative_to(REPO_ROOT).as_posix())) != old:
+            save(new, path)
+            changed.append(path)
+    return changed
+
+
+# ---------------------------------------------------------------------------------------------------------- results
+
+
+def runs_by_method(path: Path = RESULTS) -> dict[str, list[dict]]:
+    """Return a file's runs by method, in the order of the tables, one for each seed; CourseError if a method was run in
+    two settings, which nobody should average."""
+    runs = [run for run in read_results(path)["runs"] if not run.get("dev") and "error" not in run]
+    found = by_setting(sorted(runs, key=lambda run: run["seed"]))
+    if mixed := [label for label, group in found.items() if label != group[0]["method"]]:
+        raise CourseError(f"{path} holds several settings of one method: {', '.join(mixed[:4])}; keep one in it.")
+    return {name: found[name] for name in METHODS if name in found}
+
+
+def mean_map(runs: Sequence[Mapping], pool: str) -> float:
+    """Return a pool's mAP, the mean over runs, in percent."""
+    return 100 * fmean(run[pool]["map"] for run in runs)
+
+
+def lowest(runs: Mapping[str, Sequence[Mapping]], names: Iterable[str]) -> str:
+    """Return the one of these methods that has the lowest forget mAP."""
+    return min((name for name in names if name in runs), key=lambda name: mean_map(runs[name], "forget"))
+
+
+def forget_queries(runs: Sequence[Mapping]) -> list[int]:
+    """Return how many held-out photos of forgotten people each run searched for, counted in the faces of its seed."""
+    opened: dict = {}
+    counts = []
+    for run in runs:
+        plan = Plan(dataset=run["dataset"], backbone=run["backbone"], forget=run["n_forget"])
+        splits = open_splits(plan, run["seed"], opened, False)
+        if [splits.faces.identities[i] for i in splits.forget] != run["forget_ids"]:
+            raise CourseError("The faces of today are not those of the results; run the benchmark again.")
+        counts.append(len(splits.photos("forget", "query")))
+    return counts
+
+
+def summary(path: Path = RESULTS) -> str:
+    """Return the five rows of the first page as Markdown: two yardsticks, the best of two families, our own."""
+    runs = runs_by_method(path)
+    chosen = {
+        "original": "",
+        "retrain": "",
+        lowest(runs, RELABELLING): "best relabelling: ",
+        lowest(runs, PAPER): "the paper's idea: ",
+        RECOMMENDED: "recommended: ",
+    }
+    rows = [["method", "queries", "forget R@1 ↓", "forget mAP ↓", "retain mAP ↑", "unseen mAP ↑"]]
+    counts = forget_queries(runs["original"])
+    for name, role in chosen.items():
+        scores = [("forget", "r1"), ("forget", "map"), ("retain", "map"), ("unseen", "map")]
+        cells = [percent([run[pool][score] for run in runs[name]]) for pool, score in scores]
+        rows.append([role + METHODS[name].title, str(sum(counts[: len(runs[name])])), *cells])
+    return text_table(rows, markdown=True)
+
+
+def budgets(path: Path = RESULTS) -> str:
+    """Return as Markdown how many images the methods looked at, in few rows from the smallest budget to the largest."""
+    images = {name: fmean(run["images_processed"] for run in runs) for name, runs in runs_by_method(path).items()}
+    rows = [["images", "methods"]]
+    for low, high in zip(BUDGETS, (*BUDGETS[1:], float("inf")), strict=True):
+        inside = sorted((count, name) for name, count in images.items() if low < count <= high)
+        if inside:
+            said = ", ".join(f"{METHODS[name].title} ({count:,.0f})" for count, name in inside)
+            limits = f"more than {low:,}" if high == float("inf") else f"{low + 1:,} to {high:,}"
+            rows.append([limits, said])
+    return text_table(rows, markdown=True)
+
+
+# ----------------------------------------------------------------------------------------------------------- figure
+
+
+def front_points(path: Path = RESULTS) -> dict[str, tuple[float, float]]:
+    """Return each method's (unseen mAP, forget mAP) in percent, the means over seeds."""
+    runs = runs_by_method(path)
+    return {name: tuple(round(mean_map(rows, pool), 2) for pool in ("unseen", "forget")) for name, rows in runs.items()}
+
+
+def front_of(points: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Return the methods that no other beats in both, from the best hidden up; the two yardsticks take no part."""
+    front: list[str] = []
+    for name in sorted(points, key=lambda name: (points[name][1], -points[name][0])):
+        if name not in REFERENCES and (not front or points[name][0] > points[front[-1]][0]):
+            front.append(name)
+    return front
+
+
+def spread(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Return heights moved as little as needed to lie `gap` apart between `low` and `high`, in their old order."""
+    order = sorted(range(len(heights)), key=lambda i: heights[i])
+    placed = dict.fromkeys(order, low)
+    floor = low
+    for i in order:
+        placed[i] = floor = max(heights[i], floor)
+        floor += gap
+    roof = high
+    for i in reversed(order):
+        placed[i] = min(placed[i], roof)
+        roof = placed[i] - gap
+    return [placed[i] for i in range(len(heights))]
+
+
+def front_figure(points: Mapping[str, tuple[float, float]]) -> Figure:
+    """Show forget mAP against unseen mAP, a point per method and its name at the right; best is lower right."""
+    fig = Figure(figsize=(5.2, 8.2), dpi=150)
+    ax = fig.add_axes((0.125, 0.07, 0.43, 0.86))
+    front = front_of(points)
+    ax.plot(*zip(*(points[name] for name in front), strict=True), color=FORGET, linewidth=2, alpha=0.55, zorder=2)
+    right = max(x for x, _ in points.values()) + 0.6
+    ax.set(xlim=(min(x for x, _ in points.values()) - 0.6, right), ylim=(-2, 103))
+    names = sorted(points, key=lambda name: (points[name][1], points[name][0]))
+    heights = spread([points[name][1] for name in names], min(2.7, 104 / len(names)), -1.5, 102.5)
+    for name, height in zip(names, heights, strict=True):
+        x, y = points[name]
+        marker, colour = REFERENCES.get(name, ("o", FORGET if name in front else CHANCE))
+        ax.plot(x, y, marker, color=colour, markersize=7, markeredgecolor="white", markeredgewidth=0.7, zorder=3)
+        line = dict(arrowstyle="-", color=colour, linewidth=0.6, alpha=0.7, shrinkA=2, shrinkB=0, relpos=(0, 0.5))
+        label = dict(fontsize=9, va="center", color=INK if name not in REFERENCES else colour)
+        text = ax.annotate(METHODS[name].title, (x, y), (right + 0.7, height), arrowprops=line, **label)
+        text.set_fontweight("bold" if name in front or name in REFERENCES else "normal")
+    ax.set_xlabel("unseen mAP, % (higher is better)", color=UNSEEN, fontsize=10)
+    ax.set_ylabel("forget mAP, % (lower is better)", color=FORGET, fontsize=10)
+    ax.tick_params(labelsize=9)
+    ax.grid(True, color="#DDDDDD", linewidth=0.8)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    fig.text(0.02, 0.972, "Hidden, and at what price for strangers?", fontsize=12, weight="bold", color=INK)
+    fig.text(0.02, 0.95, "Orange: nothing else is better in both. Best is lower right.", fontsize=9, color=FORGET)
+    return fig
+
+
+def draw_front(path: Path = FRONT_PICTURE) -> None:
+    """Write the picture of the first page; the points it shows go into the file, so that an old one is known."""
+    points, full = front_points(), io.BytesIO()
+    front_figure(points).savefig(full, format="png")
+    shown = PngInfo()
+    shown.add_text("points", json.dumps(points))
+    small = Image.open(full).convert("RGB").quantize(64, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    with atomic_path(path) as temporary:
+        small.save(temporary, format="png", optimize=True, pnginfo=shown)
+
+
+def points_drawn(path: Path = FRONT_PICTURE) -> dict[str, tuple[float, float]]:
+    """Return the points that the stored picture shows; empty without a picture."""
+    if not path.is_file():
+        return {}
+    with Image.open(path) as picture:
+        return {name: tuple(point) for name, point in json.loads(picture.text.get("points", "{}")).items()}
+
+
+# ------------------------------------------------------------------------------------------------------------ pages
+
+
+def pages(root: Path = REPO_ROOT) -> list[Path]:
+    """Return the documents that hold what commands write."""
+    return [path for pattern in PAGES for path in sorted(root.glob(pattern))]
+
+
+def output_of(module: str, command: str) -> str:
+    """Return what a module of the course prints for a command line, run at the repository's root; CourseError."""
+    said, failed = io.StringIO(), io.StringIO()
+    with contextlib.chdir(REPO_ROOT), contextlib.redirect_stdout(said), contextlib.redirect_stderr(failed):
+        code = importlib.import_module(module).main(shlex.split(command))
+    if code:
+        raise CourseError(f"python -m {module} {command} failed: {failed.getvalue().strip()}")
+    return said.getvalue().strip()
+
+
+def refreshed(text: str) -> str:
+    """Return a document with every block between its two comments written anew by the command in the first."""
+    return BLOCK.sub(lambda found: f"{found[1]}{output_of(found[2], found[3])}\n{found[5]}", text)
+
+
+def write_all() -> list[str]:
+    """Write anew what notebooks and documents show, and the picture if its points moved; return what changed."""
+    changed = write_notebooks()
+    for path in pages():
+        old = path.read_text(encoding="utf-8")
+        new = refreshed(old)
+        if new != old:
+            with atomic_path(path) as temporary:
+                temporary.write_text(new, encoding="utf-8")
+            changed.append(path)
+    if points_drawn() != front_points():
+        draw_front()
+        changed.append(FRONT_PICTURE)
+    return [str(path.relative_to(REPO_ROOT)) for path in changed]
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(prog="python -m utils.overview", description=__doc__)
+    mode = parser.add_mutually_exclusive_group(required=True)
+    flag = {"action": "store_true"}
+    mode.add_argument("--write", **flag, help="write anew what documents and notebooks show")
+    mode.add_argument("--figure", **flag, help="draw the first page's figure")
+    mode.add_argument("--minutes", **flag, help="store how long each notebook took in the latest 'make run'")
+    mode.add_argument("--contents", **flag, help="print the list of notebooks with their minutes")
+    mode.add_argument("--timetable", **flag, help="print the notebooks' minutes as a table")
+    mode.add_argument("--links", **flag, help="print where the course can be opened")
+    mode.add_argument("--summary", **flag, help="print the first page's table")
+    mode.add_argument("--budgets", **flag, help="print how many images the methods look at")
+    parser.add_argument("--build", type=Path, default=BUILD_DIR, metavar="DIR", help="the run that --minutes reads")
+    return parser
+
+
+@command
+def main(arguments: Iterable[str] | None = None) -> int:
+    """Run the command; returns 0, or 2 after one sentence on what was wrong."""
+    args = make_parser().parse_args(arguments)
+    printed = {
+        "contents": contents,
+        "timetable": timetable,
+        "links": links,
+        "summary": summary,
+        "budgets": budgets,
+    }
+    if args.write:
+        print("\n".join(write_all()) or "Everything is up to date.")
+    elif args.figure:
+        draw_front()
+    elif args.minutes:
+        print("\n".join(f"{name}: {seconds:.0f} s" for name, seconds in measure(args.build).items()))
+    print(*(function() for name, function in printed.items() if getattr(args, name)), sep="\n", end="")
+    return 0

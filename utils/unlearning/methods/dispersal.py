@@ -1,0 +1,92 @@
+"""Unlearning by dispersion: pull one person's own photos apart and hold everybody else where they were."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ...settings import one_of
+from ..dispersion import DISPERSIONS, dispersion_loss
+from ..loop import Batch, Task, run_steps
+from ..losses import Teacher, distillation
+from ..registry import FULL, StepConfig, method
+
+ABOUT = {"needs": ("forget",), "optional": ("kept",), "labels": ("forget",), "notebook": "08", "full": FULL}
+PAPER = "our reading of arXiv 2512.13317 (Zakharov 2025)"
+CAVEAT = "the paper's exact loss could not be verified"
+GRID = {"learning_rate": (1e-3, 2e-3, 3e-3, 5e-3), "retain_weight": (3.0, 5.0)}
+
+
+@dataclass(frozen=True)
+class DispersionConfig(StepConfig):
+    """`dispersion_weight` scales the forget side, `retain_weight` the distillation that holds the others."""
+
+    retain_per_step: int = 64
+    dispersion_weight: float = 1.0
+    retain_weight: float = 3.0
+
+
+@dataclass(frozen=True)
+class HardConfig(DispersionConfig):
+    """Only the nearest pairs push, so the steps may be longer."""
+
+    learning_rate: float = 2e-3
+
+
+@dataclass(frozen=True)
+class LogSumExpConfig(DispersionConfig):
+    """`beta` says how much the closest pairs count: near 0 all alike, very large only the closest.
+
+    `kind` puts another loss of the family in the place of log-sum-exp; that one has no beta.
+    """
+
+    learning_rate: float = 5e-3
+    beta: float = 10.0
+    kind: str = "lse"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of(self.kind, DISPERSIONS, "dispersion")
+
+
+def disperse(task: Task, config: DispersionConfig, kind: str, **options: float) -> None:
+    """Minimise a dispersion loss on forget photos plus the distillation of retained ones; no head is used."""
+    teacher = Teacher.of(task)
+
+    def losses(batch: Batch) -> dict[str, Tensor]:
+        spread = dispersion_loss(kind, batch.forget, batch.forget_labels, **options)
+        terms = {"dispersion": config.dispersion_weight * spread}
+        if len(batch.retain):
+            originals = teacher.points(batch.retain_photos)
+            terms["retain"] = config.retain_weight * distillation(batch, originals)
+        return terms
+
+    run_steps(task, config, losses)
+
+
+@method(
+    "dispersion_uniform", DispersionConfig, title="Dispersion, uniform", source=PAPER, caveat=CAVEAT, grid=GRID, **ABOUT
+)
+def dispersion_uniform(task: Task, config: DispersionConfig) -> None:
+    """Minimise the mean same-identity cosine: every pair weighs the same. Introduced in notebook 08."""
+    disperse(task, config, "uniform")
+
+
+@method("dispersion_hard", HardConfig, title="Dispersion, hard", source=PAPER, caveat=CAVEAT, grid=GRID, **ABOUT)
+def dispersion_hard(task: Task, config: HardConfig) -> None:
+    """Minimise each photo's cosine to its nearest same-identity photo. Introduced in notebook 08."""
+    disperse(task, config, "hard")
+
+
+@method(
+    "dispersion",
+    LogSumExpConfig,
+    title="Dispersion, log-sum-exp",
+    source="the bridge between both readings of arXiv 2512.13317, with feature distillation",
+    grid=GRID,
+    **ABOUT,
+)
+def dispersion(task: Task, config: LogSumExpConfig) -> None:
+    """Minimise the log-sum-exp of same-identity cosines and distil the retained photos. Notebook 08."""
+    disperse(task, config, config.kind, **({"beta": config.beta} if config.kind == "lse" else {}))
