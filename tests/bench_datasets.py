@@ -115,13 +115,13 @@ def fill_cache(root: Path, cache: Path) -> None:
     import numpy as np
 
     from utils.faces import alignment
-    from utils.faces.crops import CropStore, LoadOptions
+    from utils.faces.crops import AlignedFaceCache, LoadOptions
     from utils.faces.datasets import INDEXES
 
     options = LoadOptions(64, None, cache, "cpu", False, 0, None)
     listed = INDEXES["celeba"](root, options)
     photos = [photo for _, of_person in listed.people for photo in of_person]
-    store = CropStore("celeba", listed.root, photos, options)
+    store = AlignedFaceCache("celeba", listed.root, photos, options)
     store.folder.mkdir(parents=True)
     results = [[name, f"{k:032x}", k, "", stamp] for k, (name, *stamp) in enumerate(store.stamps)]
     index = {"recipe": alignment.RECIPE, "pixels": "pixels.npy", "rows": len(photos), "results": results}

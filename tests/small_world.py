@@ -13,12 +13,12 @@ from PIL import Image
 
 from utils.audit import weights
 from utils.faces.synthetic.dataset import synthetic_faces
-from utils.lessons import session as workbench
+from utils.lessons import session as session
 from utils.settings import REPO_ROOT
 from utils.unlearning import loop as frame
 
 SOLUTIONS = REPO_ROOT / "notebooks" / "solutions"
-CAPS = {"steps": 2, "epochs": 1, "forget_per_step": 8, "retain_per_step": 8, "strangers_per_step": 8, "batch_size": 32}
+CAPS = {"steps": 2, "epochs": 1, "forget_per_step": 8, "retain_per_step": 8, "blends_per_step": 8, "batch_size": 32}
 
 
 def draw_folder(root: Path, people: int, photos: int) -> Path:
@@ -44,9 +44,9 @@ def hurry(monkeypatch, build: Path) -> None:
 
     monkeypatch.setattr(frame, "make_config", few)
     monkeypatch.setattr(weights, "RELEARN_CHECKS", (0, 1))
-    defaults = workbench.open_workbench.__defaults__
+    defaults = session.open_session.__defaults__
     own = tuple(build / value.name if isinstance(value, Path) else value for value in defaults)
-    monkeypatch.setattr(workbench.open_workbench, "__defaults__", own)
+    monkeypatch.setattr(session.open_session, "__defaults__", own)
 
 
 def run_notebook(number: str, **parameters: object) -> dict:

@@ -2,7 +2,7 @@
 
 import sys
 
-from .experiments.verdicts import main
+from .experiments.audit_summary import main
 
 if __name__ == "__main__":
     sys.exit(main())

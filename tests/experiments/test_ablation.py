@@ -34,7 +34,7 @@ def test_every_variant_is_a_setting_that_its_method_knows():
         make_config(variant.method, variant.options)
     assert {v.options["kind"] for v in VARIANTS if "kind" in v.options} == set(DISPERSIONS)
     assert len({(v.label, v.method, str(v.options)) for v in VARIANTS}) == len(VARIANTS)
-    assert {"dispersion_strangers", "gather_scatter"} <= {v.method for v in VARIANTS} <= set(METHODS)
+    assert {"dispersion_blends", "gather_scatter"} <= {v.method for v in VARIANTS} <= set(METHODS)
 
 
 def test_a_loss_is_shown_with_the_learning_rate_that_the_first_seed_chooses():

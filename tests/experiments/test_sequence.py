@@ -20,7 +20,7 @@ def test_everybody_asks_once_and_earlier_photos_are_gone(tiny_splits):
         shown = set(labels[request.train])
         assert not shown & set(asked[:place]) and {asked[place], *asked[place + 1 :]} <= shown
         assert request.trained == tiny_splits.trained and np.array_equal(request.query, tiny_splits.query)
-        assert set(labels[request.photos("kept", "train")]).isdisjoint(asked[: place + 1])
+        assert set(labels[request.photos("retain_train", "train")]).isdisjoint(asked[: place + 1])
 
 
 @pytest.mark.parametrize("sizes", [(1,), (0, 2), (5, 5, 5)])

@@ -543,7 +543,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, open_folder, monk
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"not a zip file"])
 def test_a_half_written_shard_is_made_again(people, open_folder, reads, tmp_path, monkeypatch, damage):
     with monkeypatch.context() as patch:  # stop before the shards are joined
-        patch.setattr(crops.CropStore, "_merge", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(crops.AlignedFaceCache, "_merge", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             open_folder(people)
     shard = next((tmp_path / "cache").rglob("shard-*.npz"))

@@ -55,7 +55,7 @@ def test_pools_follow_the_photo_counts():
     splits = make_splits(faces, n_forget=2, n_dev=2)
     assert splits.trained == tuple(range(9)) and splits.unseen == (9, 10, 11) and splits.distractors == (12, 13)
     assert len(splits.forget) == 2 and len(splits.dev_forget) == 2 and len(splits.retain) == 5
-    assert splits.kept == tuple(sorted(splits.retain + splits.dev_forget))
+    assert splits.retain_train == tuple(sorted(splits.retain + splits.dev_forget))
     assert splits.n_identities == 14
     assert [len(part) for part in person_parts(splits, 9)] == [0, 4, 5]
     assert [len(part) for part in person_parts(splits, 12)] == [0, 0, 1]

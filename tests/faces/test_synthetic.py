@@ -11,7 +11,7 @@ from PIL import Image
 
 from utils.faces.synthetic import dataset as synthetic
 from utils.faces.synthetic.dataset import identity_names, pixel_r1, synthetic_faces
-from utils.faces.synthetic.latents import NUISANCE, TRAITS, neutral_nuisance, sample_identities, sample_nuisance
+from utils.faces.synthetic.latents import ATTRIBUTES, NUISANCE, neutral_nuisance, sample_identities, sample_nuisance
 from utils.faces.synthetic.renderer import render
 from utils.settings import REPO_ROOT, CourseError
 
@@ -31,7 +31,7 @@ def bare(latents: torch.Tensor) -> torch.Tensor:
     """Return the same people without hair, beard and glasses."""
     shaved = latents.clone()
     for name in ("hair_amount", "glasses", "beard", "goatee", "moustache", "mole"):
-        shaved[:, [t.name for t in TRAITS].index(name)] = 0
+        shaved[:, [t.name for t in ATTRIBUTES].index(name)] = 0
     return shaved
 
 
@@ -75,7 +75,7 @@ def test_photos_of_one_person_differ_and_so_do_people() -> None:
 
 def test_skin_tones_are_balanced() -> None:
     latents = sample_identities(180)
-    tone = latents[:, [t.name for t in TRAITS].index("skin_tone")]
+    tone = latents[:, [t.name for t in ATTRIBUTES].index("skin_tone")]
     counts = torch.histc(tone, 6, 0, 1)
     assert counts.min() >= 20 and counts.max() <= 40
     forehead = render(bare(latents), neutral_nuisance(180))[:, :, 14:18, 28:36].float().mean(dim=(1, 2, 3))
@@ -91,7 +91,7 @@ def test_skin_is_skin_coloured() -> None:
 
 def test_latents_stay_in_range_depend_on_the_index_alone_and_morph() -> None:
     latents = sample_identities(40, seed=3)
-    assert latents.shape == (40, len(TRAITS)) and latents.isfinite().all()
+    assert latents.shape == (40, len(ATTRIBUTES)) and latents.isfinite().all()
     assert torch.equal(latents[:7], sample_identities(7, seed=3))
     steps = torch.linspace(0, 1, 5)[:, None]
     row = render(torch.lerp(latents[:1], latents[1:2], steps), neutral_nuisance(5)).float().flatten(1)
@@ -101,7 +101,7 @@ def test_latents_stay_in_range_depend_on_the_index_alone_and_morph() -> None:
 
 def test_every_factor_of_a_photo_changes_it() -> None:
     who = sample_identities(40)
-    wearer = who[who[:, [t.name for t in TRAITS].index("glasses")] > 0][:1]
+    wearer = who[who[:, [t.name for t in ATTRIBUTES].index("glasses")] > 0][:1]
     needs = {name: ("occluder", 1.0) for name in [f.name for f in NUISANCE] if name.startswith("object_")}
     needs |= {name: ("back_x", 0.0) for name in ("back_y", "back_size")}
     needs |= {"back_angle": ("back_change", 1.0), "grain": ("noise", 0.04), "blink": ("blur", 0.0)}

@@ -397,7 +397,7 @@ def test_09_front_share_and_choice():
     assert ex.check_09_share_above(lambda scores, limit: np.mean(np.array(scores) > limit)) == "exact"
     assert ex.check_09_share_above(lambda scores, limit: np.mean(np.array(scores) >= limit)) == "wrong"
     assert ex.check_09_choice(None) == "not attempted yet"
-    assert ex.check_09_choice("dispersion_strangers") == "exact"
+    assert ex.check_09_choice("dispersion_blends") == "exact"
     assert {ex.check_09_choice(name) for name in ("esc", "gather_scatter", "dispersion")} == {"close"}
     assert {ex.check_09_choice(name) for name in ("retrain", "magic", 3)} == {"wrong"}
 

@@ -39,7 +39,7 @@ SCORES = {
     for name, r1 in (("original", 0.98), ("retrain", 0.97), ("random_labels", 0.4))
 }
 HISTORY = [{"step": s, "loss": 1.0 / s, "retain_loss": 0.1, "mean_cosine": 0.5} for s in range(1, 5)]
-BARS = {"forget named": 1.0, "forget R@1": 0.98, "retain R@1": 0.97, "unseen R@1": float("nan")}
+BARS = {"forget accuracy": 1.0, "forget R@1": 0.98, "retain R@1": 0.97, "unseen R@1": float("nan")}
 
 AUDIT = [
     {"attack": name, "title": name, "attacker": holder, "metric": metric, "stated_target": target,
@@ -232,7 +232,7 @@ def test_pareto_labels_of_neighbouring_points_are_moved_apart():
 
 
 def test_a_panel_shows_both_models_and_is_small_enough_for_a_row_of_them():
-    after = BARS | {"forget named": 0.25}
+    after = BARS | {"forget accuracy": 0.25}
     figure = fg.forgetting_panel(
         EMB[:4], torch.tensor(EMB[4:8]), [1, 1, 1], [3, np.nan, 7], BARS, after,
         gallery_size=90, person="Ada", title="A method: held-out photos",

@@ -20,7 +20,7 @@ QUICK = FinetuneConfig(epochs=1, batch_size=16)
 
 def state_by_part(model) -> dict[str, torch.Tensor]:
     """All weights and BatchNorm statistics of each part, as one vector."""
-    parts = model.parts()
+    parts = model.layers()
     return {
         name: torch.cat([value.float().flatten() for module in part for value in module.state_dict().values()])
         for name, part in parts.items()
@@ -68,7 +68,7 @@ def test_another_start_is_another_checkpoint(own_cache, tiny_splits, tiny_recogn
 
 def test_without_forget_leaves_their_rows_out(own_cache, tiny_splits):
     recogniser = finetune(tiny_splits, config=QUICK, without_forget=True, device="cpu", progress=False)
-    assert recogniser.head.weight.shape[0] == len(tiny_splits.kept)
+    assert recogniser.head.weight.shape[0] == len(tiny_splits.retain_train)
 
 
 def test_the_starting_model_is_left_alone(tiny_splits):

@@ -76,9 +76,9 @@ def test_facenet_sees_160_pixels_standardised_as_it_was_trained():
 @pytest.mark.parametrize("name", ["mini", "facenet"])
 def test_parts_hold_every_weight_once_in_order(name):
     model = make_backbone(name)
-    weights = [weight for part in model.parts().values() for module in part for weight in module.parameters()]
+    weights = [weight for part in model.layers().values() for module in part for weight in module.parameters()]
     assert len(weights) == len({id(weight) for weight in weights}) == len(list(model.parameters()))
-    assert list(model.parts())[0] == "stem" and list(model.parts())[-1] == "embedding"
+    assert list(model.layers())[0] == "stem" and list(model.layers())[-1] == "embedding"
 
 
 def test_a_frozen_part_stays_in_evaluation():
@@ -289,9 +289,10 @@ def test_load_or_train_can_refuse_to_train(own_cache, tiny_splits):
 def test_the_retrained_model_has_its_own_recipe_and_fewer_rows(own_cache, tiny_splits):
     config = TrainConfig(epochs=1, batch_size=16)
     recogniser = load_or_train(tiny_splits, config=config, without_forget=True, device="cpu", progress=False)
-    assert recogniser.head.weight.shape[0] == len(tiny_splits.kept) == len(tiny_splits.trained) - 2
+    assert recogniser.head.weight.shape[0] == len(tiny_splits.retain_train) == len(tiny_splits.trained) - 2
     recipes = [
-        recipe_of(tiny_splits, people, "mini", "none", config) for people in (tiny_splits.trained, tiny_splits.kept)
+        recipe_of(tiny_splits, people, "mini", "none", config)
+        for people in (tiny_splits.trained, tiny_splits.retain_train)
     ]
     assert recipe_key(recipes[0]) != recipe_key(recipes[1])
 
@@ -331,7 +332,7 @@ def test_committed_checkpoint_fits_its_manifest_and_size(which):
 
 @pytest.mark.parametrize("which", EMBEDDED)
 def test_committed_checkpoint_belongs_to_the_training_command(which, default_splits):
-    people = default_splits.trained if which == "original" else default_splits.kept
+    people = default_splits.trained if which == "original" else default_splits.retain_train
     recipe = recipe_of(default_splits, people, "mini", "none", TrainConfig())
     assert embedded_models()[recipe_key(recipe)]["file"] == EMBEDDED[which]
 
@@ -339,7 +340,7 @@ def test_committed_checkpoint_belongs_to_the_training_command(which, default_spl
 def test_committed_model_reaches_its_targets_on_the_rendered_faces(default_splits):
     recogniser = load_or_train(default_splits, train=False, device="cpu", progress=False)
     assert isinstance(recogniser, Recogniser)
-    scores = evaluate(recogniser.model, default_splits, device="cpu")
+    scores = evaluate(recogniser.model, default_splits, device="cpu").scores()
     assert scores["retain"]["r1"] >= 0.97 and scores["forget"]["r1"] >= 0.95 and scores["unseen"]["r1"] >= 0.92
     photos = np.concatenate([default_splits.photos("unseen", part) for part in ("query", "gallery")])
     points, labels = embed(recogniser.model, default_splits.faces, photos), default_splits.faces.labels[photos]

@@ -18,7 +18,7 @@ from facenet_pytorch import InceptionResnetV1
 from utils.experiments import benchmark, plan
 from utils.faces import downloads
 from utils.faces.datasets import load_faces
-from utils.lessons import session as workbench
+from utils.lessons import session as session
 from utils.models import pretrained
 from utils.models.backbones import make_backbone
 from utils.models.embedding import embed
@@ -274,7 +274,7 @@ def test_names_meet_across_spellings():
     assert plain_name("Иван") != plain_name("Мария") and plain_name("Иван")
 
 
-# Benchmark and workbench ---------------------------------------------------------------------------------------------
+# Benchmark and session ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -286,7 +286,7 @@ def folder_of_people(tmp_path, tiny_faces, monkeypatch) -> Path:
         (tmp_path / "people" / name).mkdir(parents=True)
         for k, photo in enumerate(tiny_faces.images(tiny_faces.photos_of(label)[:10])):
             Image.fromarray(photo.permute(1, 2, 0).numpy()).save(tmp_path / "people" / name / f"{k:02d}.png")
-    for module in (plan, workbench):
+    for module in (plan, session):
         monkeypatch.setattr(module, "load_faces", functools.partial(load_faces, align=False))
     return tmp_path / "people"
 
@@ -301,7 +301,7 @@ def test_the_workbench_and_the_benchmark_run_on_pretrained_weights(
     label_list_path("vggface2").write_text("\n".join([*known, *others]))
 
     chosen = {"backbone": "facenet", "pretrained": "vggface2", "max_identities": 6}
-    bench = workbench.open_workbench("folder", str(folder_of_people), 1, device="cpu", **chosen)
+    bench = session.open_session("folder", str(folder_of_people), 1, device="cpu", **chosen)
     forgotten = bench.faces.identities[bench.splits.forget[0]]
     assert bench.faces.image_size == 160 and bench.before.embeddings.shape[1] == 512
     told = f"1 of these 1 people share a name with one 'vggface2' was trained on: {forgotten}."
@@ -319,5 +319,5 @@ def test_the_workbench_and_the_benchmark_run_on_pretrained_weights(
 
 
 def test_the_workbench_refuses_an_option_it_does_not_know():
-    with pytest.raises(CourseError, match="Unknown option of the workbench 'backbon'.*backbone"):
-        workbench.open_workbench(backbon="facenet")
+    with pytest.raises(CourseError, match="Unknown option of the session 'backbon'.*backbone"):
+        session.open_session(backbon="facenet")

@@ -69,8 +69,8 @@ def test_a_block_is_written_anew_and_the_rest_is_left():
 
 
 def test_a_command_that_fails_is_one_sentence():
-    with pytest.raises(CourseError, match="utils.experiments.verdicts --out nowhere.json failed"):
-        overview.output_of("utils.experiments.verdicts", "--out nowhere.json")
+    with pytest.raises(CourseError, match="utils.experiments.audit_summary --out nowhere.json failed"):
+        overview.output_of("utils.experiments.audit_summary", "--out nowhere.json")
 
 
 def test_the_picture_shows_the_points_of_the_results():

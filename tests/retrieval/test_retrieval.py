@@ -16,7 +16,7 @@ from utils.models.embedding import embed
 from utils.models.heads import CosFace
 from utils.retrieval import scores, verification
 from utils.retrieval import scores as scores_room
-from utils.retrieval.evaluation import evaluate, examine, held_out_photos, per_identity, score_embeddings
+from utils.retrieval.evaluation import Evaluation, evaluate, held_out_photos, per_identity
 from utils.retrieval.gallery import Gallery
 from utils.retrieval.scores import chance_level, retrieval_scores
 from utils.retrieval.similarity import chunks, cosine_matrix, unit_rows
@@ -574,7 +574,7 @@ def world():
 
 
 def test_every_pool_is_scored_with_the_keys_of_the_results_schema(world):
-    result = score_embeddings(*world, far=0.01)
+    result = Evaluation.make(*world).scores(far=0.01)
     pool_keys = {"r1", "r5", "map", "mean_cosine", "nearest_cosine", "tar"}
     assert set(result) == {"forget", "retain", "unseen", "dev_forget", "chance", "gallery_size", "threshold"}
     assert set(result["forget"]) == pool_keys | {"lookalike_fmr"}
@@ -592,7 +592,7 @@ def test_dispersed_forget_set_and_look_alikes_show(world):
     labels = splits.faces.labels[photos]
     rows[labels == 0] = np.eye(32)[12:18]  # person 0 dispersed: no photo near another
     rows[labels == 1] = rows[labels == 3]  # person 1 now looks like the retained person 3
-    forget = score_embeddings(rows, photos, splits, far=0.01)["forget"]
+    forget = Evaluation.make(rows, photos, splits).scores(far=0.01)["forget"]
     assert forget["lookalike_fmr"] == 0.5 and forget["tar"] == pytest.approx(0.5)
     people = per_identity(rows, photos, splits, "forget")
     assert [row["identity"] for row in people] == ["person 0", "person 1"]
@@ -601,14 +601,14 @@ def test_dispersed_forget_set_and_look_alikes_show(world):
 
 
 def test_too_few_impostor_pairs_give_nan_not_a_false_number(world):
-    result = score_embeddings(*world)  # 5 people x 6 photos: 360 impostor pairs cannot show 1e-3
+    result = Evaluation.make(*world).scores()  # 5 people x 6 photos: 360 impostor pairs cannot show 1e-3
     assert math.isnan(result["threshold"]) and math.isnan(result["forget"]["lookalike_fmr"])
     assert math.isnan(result["retain"]["tar"]) and result["retain"]["r1"] == 1
 
 
 def test_empty_pool_is_nan(world, monkeypatch):
     monkeypatch.setitem(PEOPLE, "dev_forget", ())
-    result = score_embeddings(*world, far=0.01)
+    result = Evaluation.make(*world).scores(far=0.01)
     assert all(math.isnan(value) for value in result["dev_forget"].values())
     assert per_identity(*world, "dev_forget") == []
 
@@ -616,7 +616,7 @@ def test_empty_pool_is_nan(world, monkeypatch):
 def test_missing_photos_are_refused(world):
     rows, photos, splits = world
     with pytest.raises(CourseError, match="2 held-out photos were not embedded"):
-        score_embeddings(rows[2:], photos[2:], splits)
+        Evaluation.make(rows[2:], photos[2:], splits).scores()
 
 
 def test_evaluate_embeds_each_held_out_photo_once(world, monkeypatch):
@@ -629,16 +629,16 @@ def test_evaluate_embeds_each_held_out_photo_once(world, monkeypatch):
 
     training = pytest.importorskip("utils.models")
     monkeypatch.setattr(training, "embed", embed)
-    result = evaluate(torch.nn.Identity(), splits, device="cpu")
+    result = evaluate(torch.nn.Identity(), splits, device="cpu").scores()
     assert result["forget"]["r1"] == 1
     assert len(asked) == 1 and np.array_equal(np.sort(asked[0]), photos)
 
 
-# ---- names, and the examination that figures are made of ----------------------------------------------------------
+# ---- names, and the evaluation that figures are made of ----------------------------------------------------------
 
 
 def test_names_are_scored_beside_searches(tiny_recogniser, tiny_splits):
-    seen = examine(tiny_recogniser.model, tiny_splits, tiny_recogniser.head, device="cpu")
+    seen = evaluate(tiny_recogniser.model, tiny_splits, tiny_recogniser.head, device="cpu")
     scores = seen.scores()
     photos = seen.held_out("forget")
     points = embed(tiny_recogniser.model, tiny_splits.faces, photos)
@@ -647,19 +647,19 @@ def test_names_are_scored_beside_searches(tiny_recogniser, tiny_splits):
     expected = np.mean([name == label for name, label in zip(named, tiny_splits.faces.labels[photos], strict=True)])
     assert scores["forget"]["accuracy"] == pytest.approx(expected)
     assert "accuracy" not in scores["unseen"]
-    assert "accuracy" not in evaluate(tiny_recogniser.model, tiny_splits, device="cpu")["forget"]
+    assert "accuracy" not in evaluate(tiny_recogniser.model, tiny_splits, device="cpu").scores()["forget"]
 
 
 def test_a_head_without_the_forget_people_cannot_name_them(tiny_recogniser, tiny_splits):
-    rows = torch.from_numpy(tiny_splits.class_of(tiny_splits.kept))
+    rows = torch.from_numpy(tiny_splits.class_of(tiny_splits.retain_train))
     head = CosFace(128, len(rows))
     head.weight.data = tiny_recogniser.head.weight.data[rows]
-    scores = evaluate(tiny_recogniser.model, tiny_splits, head, device="cpu")
+    scores = evaluate(tiny_recogniser.model, tiny_splits, head, device="cpu").scores()
     assert scores["forget"]["accuracy"] == 0 and scores["retain"]["accuracy"] > 1 / len(rows)
 
 
 def test_an_examination_finds_the_held_out_photos_of_people(tiny_recogniser, tiny_splits):
-    seen = examine(tiny_recogniser.model, tiny_splits, device="cpu")
+    seen = evaluate(tiny_recogniser.model, tiny_splits, device="cpu")
     one, two = tiny_splits.forget[0], tiny_splits.retain[0]
     photos = seen.photos_of(two, one)
     assert seen.labels(photos).tolist() == sorted(seen.labels(photos).tolist(), key=[two, one].index)

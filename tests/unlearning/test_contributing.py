@@ -51,7 +51,7 @@ def test_the_example_registers_as_the_guide_asks(example):
 
 def test_the_example_changes_the_forget_points_and_nothing_it_was_given(example, tiny_recogniser, tiny_splits):
     model, head = tiny_recogniser.model, tiny_recogniser.head
-    forget, kept = (tiny_splits.photos(pool, "train") for pool in ("forget", "kept"))
+    forget, kept = (tiny_splits.photos(pool, "train") for pool in ("forget", "retain_train"))
     before = embed(model, tiny_splits.faces, forget)
     outcome = unlearn(NAME, model, head, tiny_splits, device="cpu", progress=False, steps=3)
     moved = 1 - (before * embed(outcome.model, tiny_splits.faces, forget)).sum(dim=1)

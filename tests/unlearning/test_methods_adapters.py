@@ -165,8 +165,8 @@ def test_early_stopping_goes_back_inside_the_adapters(tiny_recogniser, tiny_spli
 
 
 def test_a_moving_head_is_refused():
-    with pytest.raises(CourseError, match="leave moves at 'backbone'"):
-        make_config("gs_lora", {"moves": "both"})
+    with pytest.raises(CourseError, match="leave trainable at 'backbone'"):
+        make_config("gs_lora", {"trainable": "both"})
 
 
 @pytest.mark.parametrize(

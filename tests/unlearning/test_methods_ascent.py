@@ -157,7 +157,7 @@ def test_without_the_watch_gradient_ascent_reads_forget_photos_only(task, monkey
 def test_with_the_head_alone_every_name_is_lost_and_no_embedding_moves(task):
     before = embed(task.model, task.splits.faces)
     assert name_accuracy(task) > 0.5
-    run(task, "gradient_ascent", moves="head", learning_rate=0.1, steps=15, check_every=0)
+    run(task, "gradient_ascent", trainable="head", learning_rate=0.1, steps=15, check_every=0)
     assert name_accuracy(task) == 0.0
     assert torch.equal(before, embed(task.model, task.splits.faces))
 

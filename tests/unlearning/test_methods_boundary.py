@@ -197,7 +197,7 @@ def test_the_shadow_row_is_there_while_it_runs_and_gone_afterwards(task, monkeyp
 
 def test_a_head_that_moves_loses_its_shadow_rows_too(task):
     before = task.head.weight.clone()
-    run(task, "boundary_expand", steps=2, moves="both")
+    run(task, "boundary_expand", steps=2, trainable="both")
     assert task.head.weight.shape == before.shape and not torch.equal(task.head.weight, before)
 
 

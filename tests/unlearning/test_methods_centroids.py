@@ -31,7 +31,7 @@ def slow_centroids(task) -> dict[int, np.ndarray]:
     """One unit mean direction per kept person, person by person."""
     points = embed(task.model, task.splits.faces).double().numpy()
     labels, out = task.splits.faces.labels, {}
-    for person in task.splits.kept:
+    for person in task.splits.retain_train:
         mean = np.mean([points[i] for i in task.splits.train if labels[i] == person], axis=0)
         out[person] = mean / np.linalg.norm(mean)
     return out
@@ -45,7 +45,7 @@ def test_pull_is_the_mean_of_one_minus_the_cosine():
 
 
 def test_centroids_are_the_means_of_all_kept_training_photos(task):
-    points = Teacher.of(task).points(task.kept_photos)
+    points = Teacher.of(task).points(task.retain_train_photos)
     expected = np.stack(list(slow_centroids(task).values()))
     np.testing.assert_allclose(kept_centroids(task, points).numpy(), expected, atol=1e-5)
 
@@ -58,7 +58,7 @@ def test_duck_sends_each_photo_to_its_nearest_kept_centroid(task):
         np.testing.assert_allclose(targets[photo].numpy(), nearest, atol=1e-5)
     others = np.setdiff1d(np.arange(len(targets)), task.forget_photos)
     assert (rows_at(targets, others) == 0).all()
-    assert task.images_processed == len(task.kept_photos) + len(task.forget_photos)
+    assert task.images_processed == len(task.retain_train_photos) + len(task.forget_photos)
 
 
 def test_duck_losses_agree_with_a_slow_computation(task, monkeypatch):
@@ -91,7 +91,7 @@ def test_duck_brings_photos_to_their_targets_and_trains_the_head(tiny_recogniser
     )
     assert after < 0.7 * before
     assert not torch.equal(outcome.head.weight, tiny_recogniser.head.weight)
-    still = run("duck", tiny_recogniser, tiny_splits, steps=2, retain_per_step=12, moves="backbone")
+    still = run("duck", tiny_recogniser, tiny_splits, steps=2, retain_per_step=12, trainable="backbone")
     assert torch.equal(still.head.weight, tiny_recogniser.head.weight)
 
 

@@ -51,13 +51,13 @@ def test_fixed_labels_are_the_same_whenever_a_photo_comes_back(task):
 
 def test_all_kept_names_are_drawn_alike(task):
     rows, counts = draw_again(task, 5000).unique(return_counts=True)
-    assert rows.tolist() == sorted(task.kept_columns.tolist())
+    assert rows.tolist() == sorted(task.retain_train_columns.tolist())
     assert counts.float().std() / counts.float().mean() < 0.1
 
 
 def test_drawing_again_pulls_every_photo_to_the_same_target(task):
     """Averaged over all names that may be drawn, the slope is that of the uniform target: no photo has its own."""
-    kept, columns = task.kept_columns, len(task.head.weight)
+    kept, columns = task.retain_train_columns, len(task.head.weight)
     logits = torch.randn(4, columns, generator=task.generator).requires_grad_(True)
     average = torch.stack([F.cross_entropy(logits, kept[[k] * 4]) for k in range(len(kept))]).mean()
     (slope,) = torch.autograd.grad(average, logits)

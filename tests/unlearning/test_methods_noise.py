@@ -154,12 +154,12 @@ def test_it_never_sees_a_forget_photo_but_must_be_told_whom_to_forget(task, monk
     monkeypatch.setattr(type(task.splits.faces), "images", lambda faces, i: (seen.extend(i), images(faces, i))[1])
     run(task, steps=4)
     assert seen and not set(seen) & set(task.splits.photos("forget", "train").tolist())
-    assert METHODS["unsir"].needs == ("kept",) and "forget" in METHODS["unsir"].labels
+    assert METHODS["unsir"].needs == ("retain_train",) and "forget" in METHODS["unsir"].labels
 
 
 def test_the_head_moves_unless_it_is_told_not_to(task):
     before = task.head.weight.clone()
-    free, held = run(twin(task), steps=2), run(twin(task), steps=2, moves="backbone")
+    free, held = run(twin(task), steps=2), run(twin(task), steps=2, trainable="backbone")
     assert not torch.equal(free.head.weight, before) and torch.equal(held.head.weight, before)
     assert np.isfinite(free.history[-1]["retain"])
 

@@ -133,7 +133,7 @@ def test_a_projected_model_is_a_face_model_like_any_other(tiny_recogniser, tiny_
     assert torch.equal(model.preprocess(faces), tiny_recogniser.model.preprocess(faces))
     with pytest.raises(CourseError, match="uint8"):
         model.preprocess(faces.float())
-    scores = evaluate(model, tiny_splits, tiny_recogniser.head, device="cpu")
+    scores = evaluate(model, tiny_splits, tiny_recogniser.head, device="cpu").scores()
     assert 0.0 <= scores["forget"]["map"] <= 1.0
 
 

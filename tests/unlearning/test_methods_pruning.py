@@ -72,7 +72,7 @@ def lengths_loss(task):
 
 
 def test_importances_are_the_mean_of_squared_batch_mean_gradients(task):
-    photos, loss = task.kept_photos[:21], names_loss(task)
+    photos, loss = task.retain_train_photos[:21], names_loss(task)
     expected = [torch.zeros_like(w, dtype=torch.float64) for w in task.model.parameters()]
     for batch in (photos[:7], photos[7:14], photos[14:]):
         for total, gradient in zip(expected, slow_gradients(task, batch, loss), strict=True):
@@ -324,7 +324,7 @@ def test_l1_sparse_never_reads_a_forget_photo(task, monkeypatch):
 
     monkeypatch.setattr(type(task.splits.faces), "images", watched)
     run("l1_sparse", task, steps=3)
-    assert seen and set(seen) <= set(task.kept_photos.tolist())
+    assert seen and set(seen) <= set(task.retain_train_photos.tolist())
 
 
 # -------------------------------------------------------------------------------------------------------- bad input

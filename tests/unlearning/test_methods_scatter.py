@@ -1,4 +1,4 @@
-"""Gather and scatter: the empty place, the layer of waves, who passes the gate, and several requests."""
+"""Gather and scatter: the empty place, the layer of n_features, who passes the gate, and several requests."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from one_step import (
     twin,
     vector,
 )
-from test_methods_strangers import Steps
+from test_methods_blends import Steps
 
 from utils.models.embedding import embed
 from utils.settings import CourseError
 from utils.unlearning.loop import unlearn
 from utils.unlearning.methods import scatter
-from utils.unlearning.methods.scatter import ScatterBackbone, Waves, emptiest_direction, spread_of
+from utils.unlearning.methods.scatter import RandomFourierFeatures, ScatterBackbone, smallest_principal_axis, spread_of
 from utils.unlearning.registry import METHODS, make_config
 
-SMALL = {"steps": 25, "photos_per_identity": 6, "retain_per_step": 16, "strangers_per_step": 16}
+SMALL = {"steps": 25, "photos_per_identity": 6, "retain_per_step": 16, "blends_per_step": 16}
 
 
 def run(recogniser, splits, model=None, **options):
@@ -52,8 +52,8 @@ class Pass(torch.nn.Module):
 def test_two_steps_equal_the_slow_reference(scramble, task, monkeypatch):
     """Everybody else keeps away from the meeting point and near where they were; the forgotten go there."""
     seen, reference, before, rate = Steps(monkeypatch), twin(task), vector(task.model.parameters()), 2e-3
-    options = {"steps": 2, "photos_per_identity": 3, "retain_per_step": 6, "strangers_per_step": 5, "beta": 4.0}
-    weights = {"learning_rate": rate, "last_parts": 0, "retain_weight": 4.0, "stranger_weight": 3.0, "shifted": 0.3}
+    options = {"steps": 2, "photos_per_identity": 3, "retain_per_step": 6, "blends_per_step": 5, "beta": 4.0}
+    weights = {"learning_rate": rate, "last_layers": 0, "retain_weight": 4.0, "blend_weight": 3.0, "shifted": 0.3}
     config = make_config("gather_scatter", options | weights | {"away_weight": 8.0, "scramble_weight": scramble})
     METHODS["gather_scatter"].run(task, config)
     original, told, b = copy.deepcopy(reference.model), [], task.model.meeting_point
@@ -83,11 +83,11 @@ def test_two_steps_equal_the_slow_reference(scramble, task, monkeypatch):
         for term, value in terms.items():
             assert entry[term] == pytest.approx(value.item(), rel=2e-2, abs=1e-4)
     assert_same_step(expected, task.model.backbone.parameters(), before, rate, share=0.9)
-    assert all(photos.tolist() == task.kept_photos.tolist() for photos, _ in seen.pairs)
+    assert all(photos.tolist() == task.retain_train_photos.tolist() for photos, _ in seen.pairs)
 
 
 def test_the_meeting_point_is_where_the_least_of_retained_people_is(tiny_recogniser, tiny_splits):
-    kept = embed(tiny_recogniser.model, tiny_splits.faces, tiny_splits.photos("kept", "train"))
+    kept = embed(tiny_recogniser.model, tiny_splits.faces, tiny_splits.photos("retain_train", "train"))
     model = run(tiny_recogniser, tiny_splits, steps=1).model
     assert (kept @ model.meeting_point).square().mean() < 1e-5
     energies = torch.linalg.eigvalsh((kept.T @ kept).double())
@@ -96,11 +96,11 @@ def test_the_meeting_point_is_where_the_least_of_retained_people_is(tiny_recogni
 
 @pytest.mark.parametrize(("steps", "margin"), [(1, 0.1), (25, 0.0), (25, 0.05)])
 def test_the_gate_heeds_those_inside_and_everybody_else(steps, margin, tiny_recogniser, tiny_splits, monkeypatch):
-    """It opens below nearly all who are gathered, unless others would be let in, retained people and strangers."""
-    drawn, real = [], scatter.strangers_of
-    monkeypatch.setattr(scatter, "strangers_of", lambda *args: drawn.append(real(*args)) or drawn[-1])
+    """It opens below nearly all who are gathered, unless others would be let in, retained people and blends."""
+    drawn, real = [], scatter.blends_of
+    monkeypatch.setattr(scatter, "blends_of", lambda *args: drawn.append(real(*args)) or drawn[-1])
     model = run(tiny_recogniser, tiny_splits, steps=steps, gate_margin=margin).model
-    forget, kept = (tiny_splits.photos(pool, "train") for pool in ("forget", "kept"))
+    forget, kept = (tiny_splits.photos(pool, "train") for pool in ("forget", "retain_train"))
     close = [embed(model.backbone, tiny_splits.faces, photos) @ model.meeting_point for photos in (forget, kept)]
     others = torch.cat([close[1], embed(model.backbone, drawn[0]) @ model.meeting_point])
     inside, outside = float(close[0].quantile(0.01)) - margin, float(others.quantile(0.99))
@@ -109,8 +109,8 @@ def test_the_gate_heeds_those_inside_and_everybody_else(steps, margin, tiny_reco
 
 
 def test_scattered_points_are_spread_as_retained_people_are(tiny_recogniser, tiny_splits):
-    model = run(tiny_recogniser, tiny_splits, steps=10, chaos=60.0, waves=4096, sharpness=30.0).model
-    kept = embed(model.backbone, tiny_splits.faces, tiny_splits.photos("kept", "train")).double()
+    model = run(tiny_recogniser, tiny_splits, steps=10, frequency=60.0, n_features=4096, sharpness=30.0).model
+    kept = embed(model.backbone, tiny_splits.faces, tiny_splits.photos("retain_train", "train")).double()
     energies, directions = torch.linalg.eigh(kept.T @ kept / len(kept) + 1e-6 * torch.eye(128))
     got = (directions.T @ model.layer.out.double()).square().sum(dim=1)
     assert torch.allclose(got[-20:] / energies[-20:], torch.ones(20, dtype=torch.float64), atol=0.15)
@@ -129,7 +129,7 @@ def test_the_seed_draws_the_waves(tiny_recogniser, tiny_splits):
 
 def test_the_emptiest_direction_is_where_the_points_are_not():
     flat = torch.cat([units(50, 2), torch.full((50, 1), 0.01)], dim=1)
-    assert emptiest_direction(flat).abs()[2] > 0.99
+    assert smallest_principal_axis(flat).abs()[2] > 0.99
 
 
 def test_noise_times_the_spread_is_spread_like_the_points():
@@ -139,30 +139,36 @@ def test_noise_times_the_spread_is_spread_like_the_points():
 
 
 def test_waves_tear_neighbours_apart_and_always_answer_the_same():
-    waves = Waves(torch.eye(32), chaos=200.0, waves=512, generator=torch.Generator().manual_seed(0))
-    tame = Waves(torch.eye(32), chaos=0.5, waves=512, generator=torch.Generator().manual_seed(0))
+    n_features = RandomFourierFeatures(
+        torch.eye(32), frequency=200.0, n_features=512, generator=torch.Generator().manual_seed(0)
+    )
+    tame = RandomFourierFeatures(
+        torch.eye(32), frequency=0.5, n_features=512, generator=torch.Generator().manual_seed(0)
+    )
     point = units(20, 32)
     neighbour = F.normalize(point + 0.1 * units(20, 32, seed=1))
     assert (point * neighbour).sum(1).min() > 0.99
-    assert (waves(point) * waves(neighbour)).sum(1).abs().mean() < 0.4
+    assert (n_features(point) * n_features(neighbour)).sum(1).abs().mean() < 0.4
     assert (tame(point) * tame(neighbour)).sum(1).min() > 0.95
-    assert torch.equal(waves(point), waves(point)) and torch.allclose(waves(point).norm(dim=1), torch.ones(20))
+    assert torch.equal(n_features(point), n_features(point)) and torch.allclose(
+        n_features(point).norm(dim=1), torch.ones(20)
+    )
 
 
 def test_only_what_comes_near_the_meeting_point_is_scattered():
-    waves = Waves(torch.eye(3), 50.0, 64, torch.Generator().manual_seed(0))
-    model = ScatterBackbone(Pass(), torch.tensor([0.0, 0.0, 1.0]), 0.8, 50.0, waves)
+    n_features = RandomFourierFeatures(torch.eye(3), 50.0, 64, torch.Generator().manual_seed(0))
+    model = ScatterBackbone(Pass(), torch.tensor([0.0, 0.0, 1.0]), 0.8, 50.0, n_features)
     photos = F.normalize(torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 0.5], [0.1, 0.0, 1.0]]))
     answers = model(photos)
     assert torch.allclose(answers[:2], photos[:2], atol=1e-3)
     rest = F.normalize(photos[2:] * torch.tensor([1.0, 1.0, 0.0]))
-    assert torch.allclose(answers[2:], waves(rest), atol=1e-3)
+    assert torch.allclose(answers[2:], n_features(rest), atol=1e-3)
 
 
 def test_forget_photos_are_scattered_and_others_stay(tiny_recogniser, tiny_splits):
     outcome = run(tiny_recogniser, tiny_splits)
     model, faces = outcome.model, tiny_splits.faces
-    forget, kept = (tiny_splits.photos(pool, "train") for pool in ("forget", "kept"))
+    forget, kept = (tiny_splits.photos(pool, "train") for pool in ("forget", "retain_train"))
     inside = embed(model.backbone, faces) @ model.meeting_point
     assert inside[forget].mean() > inside[kept].mean() + 0.3
     assert (inside[kept] > model.gate).float().mean() < 0.05
@@ -187,7 +193,7 @@ def test_a_later_request_joins_the_earlier_one(tiny_recogniser, tiny_splits):
 
 def test_impossible_settings_are_one_sentence(tiny_recogniser, tiny_splits):
     with pytest.raises(CourseError, match="at least one wave"):
-        run(tiny_recogniser, tiny_splits, waves=0)
+        run(tiny_recogniser, tiny_splits, n_features=0)
     with pytest.raises(CourseError, match="needs retained photos"):
         run(tiny_recogniser, tiny_splits, retain_per_step=0)
 

@@ -54,7 +54,7 @@ def slow_logits(model, head, splits, photos, scale: float = SCALE) -> list[list[
 
 
 def first_batch(task, n: int = 6):
-    return make_batch(task, 0, task.forget_photos[:n], task.kept_photos[:n], False)
+    return make_batch(task, 0, task.forget_photos[:n], task.retain_train_photos[:n], False)
 
 
 def run(name, recogniser, splits, **config):
@@ -62,7 +62,7 @@ def run(name, recogniser, splits, **config):
 
 
 def first_losses(task, name, **config) -> tuple[dict, object]:
-    """The diary entry of a method's first step, and the photos of that step."""
+    """The history entry of a method's first step, and the photos of that step."""
     seen = []
     images = type(task.splits.faces).images
 
@@ -96,12 +96,12 @@ def test_a_teacher_looks_once_at_each_photo_and_counts_it(task):
 
 def test_a_teacher_stays_what_it_was_when_student_and_head_move(task):
     teacher = Teacher.of(task)
-    before = teacher.logits(task.kept_photos[:4], SCALE).clone()
+    before = teacher.logits(task.retain_train_photos[:4], SCALE).clone()
     fresh = Teacher.of(task)
     with torch.no_grad():
         for parameter in (*task.model.parameters(), *task.head.parameters()):
             parameter.add_(torch.randn(parameter.shape))
-    torch.testing.assert_close(fresh.logits(task.kept_photos[:4], SCALE), before)
+    torch.testing.assert_close(fresh.logits(task.retain_train_photos[:4], SCALE), before)
     assert not any(p.requires_grad for p in (*teacher.model.parameters(), *teacher.head.parameters()))
 
 
@@ -229,7 +229,7 @@ def test_scrub_drives_forget_photos_from_their_teacher(task):
 
     options = {"steps": 20, "max_share": 1.0, "learning_rate": 2e-3, "retain_per_step": 16, "rewind": False}
     METHODS["scrub"].run(task, make_config("scrub", options))
-    assert distance(task.forget_photos) > 2 * distance(task.kept_photos[:20])
+    assert distance(task.forget_photos) > 2 * distance(task.retain_train_photos[:20])
 
 
 @pytest.mark.parametrize("wanted, best", [(0.0, 0), (0.4, 2), (1.0, 4)])
@@ -324,7 +324,7 @@ def test_lotus_losses_agree_with_a_slow_computation(task):
     torch.randperm(2, generator=generator)
     for person in dict.fromkeys(task.splits.faces.labels[forget]):
         torch.randperm(int((task.splits.faces.labels[task.forget_photos] == person).sum()), generator=generator)
-    torch.randperm(len(task.kept_photos), generator=generator)
+    torch.randperm(len(task.retain_train_photos), generator=generator)
     classes = len(task.head.weight)
     noise = [-torch.empty(n, classes).exponential_(generator=generator).log() for n in (6, 5)]
 
@@ -405,7 +405,7 @@ def test_delete_takes_the_names_away_and_sees_forget_photos_only(task):
 
 def test_flipping_gradients_before_they_exist_is_descent(task):
     """The flip must come after backward: before it there is nothing to flip, so the step goes downhill."""
-    batch_photos = task.forget_photos[:8], task.kept_photos[:2]
+    batch_photos = task.forget_photos[:8], task.retain_train_photos[:2]
 
     def step(flip_first: bool) -> tuple[float, float]:
         model = copy.deepcopy(task.model)

@@ -17,7 +17,7 @@ from utils.models.checkpoints import TrainConfig
 from utils.models.embedding import embed
 from utils.models.heads import CosFace, head_from_centroids
 from utils.settings import CourseError
-from utils.unlearning.loop import Watch, forget_batches, make_batch, retain_batches, run_steps, unlearn
+from utils.unlearning.loop import EarlyStopping, forget_batches, make_batch, retain_batches, run_steps, unlearn
 from utils.unlearning.losses import Teacher, distillation
 from utils.unlearning.methods.labels import draw_wrong_labels
 from utils.unlearning.registry import METHODS, LogitConfig, StepConfig, make_config, profile_options
@@ -77,12 +77,12 @@ def test_yardsticks_are_called_references():
     assert {entry.kind for entry in METHODS.values()} == {"weights", "wrapper", "reference"}
 
 
-@pytest.mark.parametrize("name", [n for n in STEPWISE if getattr(METHODS[n].config(), "moves", "") != "both"])
+@pytest.mark.parametrize("name", [n for n in STEPWISE if getattr(METHODS[n].config(), "trainable", "") != "both"])
 def test_batchnorm_statistics_and_head_stay_frozen(name, tiny_recogniser, tiny_splits):
     before = {k: v.clone() for k, v in tiny_recogniser.model.named_buffers()}
     outcome = run(name, tiny_recogniser, tiny_splits)
     assert same(before, dict(network(outcome.model).named_buffers()))
-    rows = tiny_splits.class_of(tiny_splits.kept)  # gather and scatter writes over the rows of the forgotten
+    rows = tiny_splits.class_of(tiny_splits.retain_train)  # gather and scatter writes over the rows of the forgotten
     assert torch.equal(tiny_recogniser.head.weight[rows], outcome.head.weight[rows])
 
 
@@ -100,8 +100,8 @@ def test_original_is_an_untouched_copy(tiny_recogniser, tiny_splits):
 
 def test_retrain_never_sees_the_forget_set(own_cache, tiny_recogniser, tiny_splits):
     outcome = run("retrain", tiny_recogniser, tiny_splits, epochs=2, batch_size=16)
-    assert outcome.head.weight.shape[0] == len(tiny_splits.kept)
-    assert outcome.images_processed == 2 * len(tiny_splits.photos("kept", "train"))
+    assert outcome.head.weight.shape[0] == len(tiny_splits.retain_train)
+    assert outcome.images_processed == 2 * len(tiny_splits.photos("retain_train", "train"))
     again = run("retrain", tiny_recogniser, tiny_splits, epochs=2, batch_size=16)
     assert again.seconds == pytest.approx(outcome.seconds, abs=0.1)
 
@@ -126,7 +126,7 @@ def test_forget_batches_hold_p_by_k_photos(task):
 
 
 def test_retain_batches_show_every_kept_photo_once_a_round(task):
-    kept = task.kept_photos
+    kept = task.retain_train_photos
     stream = retain_batches(task, 10)
     seen = np.concatenate([next(stream) for _ in range(-(-len(kept) // 10))])[: len(kept)]
     assert sorted(seen.tolist()) == sorted(kept.tolist())
@@ -227,7 +227,7 @@ def test_the_diary_says_how_far_the_weights_moved(tiny_recogniser, tiny_splits):
 @pytest.mark.parametrize("policy", ["backbone", "both", "head"])
 def test_the_config_says_what_moves(policy, task):
     before = state(task.model), state(task.head)
-    config = LogitConfig(steps=2, moves=policy)
+    config = LogitConfig(steps=2, trainable=policy)
     run_steps(task, config, lambda b: {"forget": -F.cross_entropy(task.head(b.forget, scale=16.0), b.forget_rows)})
     assert same(before[0], task.model.state_dict()) == (policy == "head")
     assert same(before[1], task.head.state_dict()) == (policy == "backbone")
@@ -259,7 +259,7 @@ def collapse_run(task, config):
 
 
 def test_a_run_that_loses_the_dev_people_stops_and_goes_back(task):
-    watch = Watch.begin(task, stopping())
+    watch = EarlyStopping.begin(task, stopping())
     before = watch.score()
     collapse_run(task, stopping())
     scores = [entry["dev_map"] for entry in task.history if "dev_map" in entry]
@@ -279,7 +279,7 @@ def test_without_checks_the_same_run_goes_on_to_the_end(task):
 
 
 def test_early_stopping_looks_at_training_photos_of_people_who_stay(task):
-    watch = Watch.begin(task, stopping())
+    watch = EarlyStopping.begin(task, stopping())
     people = set(task.splits.faces.labels[watch.photos].tolist())
     assert set(watch.photos.tolist()) <= set(task.splits.train.tolist())
     assert not people & set(task.splits.forget) and set(task.splits.dev_forget) <= people
@@ -287,9 +287,9 @@ def test_early_stopping_looks_at_training_photos_of_people_who_stay(task):
 
 
 def test_early_stopping_without_dev_people_is_refused(task):
-    task.splits = dataclasses.replace(task.splits, dev_forget=(), retain=task.splits.kept)
+    task.splits = dataclasses.replace(task.splits, dev_forget=(), retain=task.splits.retain_train)
     with pytest.raises(CourseError, match="dev-forget people, and there are none"):
-        Watch.begin(task, stopping())
+        EarlyStopping.begin(task, stopping())
 
 
 def test_profiles_differ_only_in_known_settings():
@@ -306,7 +306,7 @@ def test_every_method_says_where_it_comes_from_and_what_it_needs():
     for name, entry in METHODS.items():
         assert entry.title and entry.source and re.fullmatch(r"\d\d", entry.notebook), name
         assert f"notebook {entry.notebook}" in entry.run.__doc__.casefold(), name
-        pools = {"forget", "kept"}
+        pools = {"forget", "retain_train"}
         assert set(entry.needs) <= pools and set(entry.optional) <= pools and set(entry.labels) <= pools, name
         assert entry.config.__doc__ and not entry.config.__doc__.startswith(entry.config.__name__ + "("), name
 
@@ -319,15 +319,17 @@ def test_no_option_has_the_name_of_an_argument():
 
 def test_a_method_is_told_when_its_own_settings_withhold_the_data(tiny_recogniser, tiny_splits):
     for name, entry in METHODS.items():
-        if "kept" in entry.needs and hasattr(entry.config(), "retain_per_step"):
+        if "retain_train" in entry.needs and hasattr(entry.config(), "retain_per_step"):
             with pytest.raises(CourseError, match=f"'{name}' needs retained photos"):
                 run(name, tiny_recogniser, tiny_splits, retain_per_step=0)
-        if "kept" not in (*entry.needs, *entry.optional) and hasattr(entry.config(), "retain_per_step"):
+        if "retain_train" not in (*entry.needs, *entry.optional) and hasattr(entry.config(), "retain_per_step"):
             with pytest.raises(CourseError, match=f"'{name}' looks at forget photos only"):
                 run(name, tiny_recogniser, tiny_splits, retain_per_step=8)
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if "kept" in METHODS[name].needs and name != "retrain"])
+@pytest.mark.parametrize(
+    "name", [name for name in METHODS if "retain_train" in METHODS[name].needs and name != "retrain"]
+)
 def test_a_method_that_needs_retained_photos_names_them(name, tiny_recogniser, tiny_splits):
     nobody = dataclasses.replace(tiny_splits, retain=(), dev_forget=(), train=tiny_splits.photos("forget", "train"))
     with pytest.raises(CourseError, match=f"'{name}' needs training photos of the kept people"):
@@ -340,9 +342,9 @@ def test_a_method_that_needs_retained_photos_names_them(name, tiny_recogniser, t
 def one_step_loss(task, name, losses, config):
     """Return the loss on one fixed batch before and after a few of the method's own steps."""
     photos = task.forget_photos[:8]
-    before = losses(make_batch(task, 0, photos, task.kept_photos[:8], False))
+    before = losses(make_batch(task, 0, photos, task.retain_train_photos[:8], False))
     METHODS[name].run(task, make_config(name, config))
-    after = losses(make_batch(task, 0, photos, task.kept_photos[:8], False))
+    after = losses(make_batch(task, 0, photos, task.retain_train_photos[:8], False))
     return before.item(), after.item()
 
 
@@ -375,7 +377,7 @@ def test_wrong_labels_are_fixed_and_never_a_forget_identity(task):
     table = draw_wrong_labels(task)
     assert torch.equal(table, draw_wrong_labels(task))
     rows = table[torch.from_numpy(task.forget_photos)].tolist()
-    assert set(rows) <= set(task.splits.class_of(task.splits.kept).tolist()) and len(set(rows)) > 1
+    assert set(rows) <= set(task.splits.class_of(task.splits.retain_train).tolist()) and len(set(rows)) > 1
     others = np.setdiff1d(np.arange(len(table)), task.forget_photos)
     assert (table[torch.from_numpy(others)] == -1).all()
 
@@ -394,7 +396,7 @@ def test_random_labels_learns_its_wrong_labels(task):
 @pytest.mark.parametrize("name", ["dispersion", "dispersion_uniform", "dispersion_hard"])
 def test_dispersion_spreads_the_forgotten_and_holds_the_others(name, tiny_recogniser, tiny_splits):
     outcome = run(name, tiny_recogniser, tiny_splits, steps=25, retain_per_step=32)
-    forget, kept = (tiny_splits.photos(pool, "train") for pool in ("forget", "kept"))
+    forget, kept = (tiny_splits.photos(pool, "train") for pool in ("forget", "retain_train"))
     old, new = (embed(m, tiny_splits.faces) for m in (tiny_recogniser.model, outcome.model))
     moved = 1 - (old * new).sum(1)
     assert moved[forget].mean() > 2 * moved[kept].mean()
@@ -407,13 +409,13 @@ def test_zero_steps_change_nothing(tiny_recogniser, tiny_splits):
 
 
 def test_distillation_is_zero_at_the_start(task):
-    batch = make_batch(task, 0, task.forget_photos[:2], task.kept_photos[:6], False)
+    batch = make_batch(task, 0, task.forget_photos[:2], task.retain_train_photos[:6], False)
     targets = Teacher.of(task).points(batch.retain_photos)
     assert distillation(batch, targets).item() == pytest.approx(0.0, abs=1e-5)
 
 
 def test_a_teacher_looks_at_a_photo_once_and_never_changes(task):
-    teacher, photos = Teacher.of(task), task.kept_photos[:6]
+    teacher, photos = Teacher.of(task), task.retain_train_photos[:6]
     before = teacher.points(photos)
     for weight in task.model.parameters():
         weight.data.zero_()

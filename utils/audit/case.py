@@ -116,12 +116,12 @@ def look(model: FaceBackbone, faces, photos: np.ndarray) -> dict[str, Tensor]:
 
     The last part is left out, as the embedding stands for it: a wrapper may change what comes after.
     """
-    heard: dict[str, list[Tensor]] = {name: [] for name in list(model.parts())[:-1]}
+    heard: dict[str, list[Tensor]] = {name: [] for name in list(model.layers())[:-1]}
 
     def listen(name: str) -> Callable:
         return lambda module, inputs, output: heard[name].append(output.float().flatten(2).mean(dim=2).cpu())
 
-    hooks = [model.parts()[name][-1].register_forward_hook(listen(name)) for name in heard]
+    hooks = [model.layers()[name][-1].register_forward_hook(listen(name)) for name in heard]
     try:
         points = embed(model, faces, photos, batch_size=PHOTOS_AT_ONCE)
     finally:

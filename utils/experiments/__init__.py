@@ -1,11 +1,11 @@
 """Runs, kept safely: benchmark, sweep, ablation, sequence, audits."""
 
 from .ablation import ablation_lines, ablation_table, read_ablation
+from .audit_summary import AUDIT_FILE, audit_summary
 from .benchmark import read_results, results_at_hand, results_table, run_identity
 from .plan import STORED, Plan, face_size, parse_methods, train_config
 from .sequence import read_sequence, sequence_table
 from .tables import by_setting, percent
-from .verdicts import AUDIT_FILE, verdicts_table
 
 __all__ = [
     "AUDIT_FILE",
@@ -25,5 +25,5 @@ __all__ = [
     "run_identity",
     "sequence_table",
     "train_config",
-    "verdicts_table",
+    "audit_summary",
 ]

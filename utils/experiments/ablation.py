@@ -29,7 +29,7 @@ class Variant(NamedTuple):
     options: dict
 
 
-LOSSES, WEIGHTS, LAYER = "the loss", "dispersion among strangers", "gather and scatter"
+LOSSES, WEIGHTS, LAYER = "the loss", "dispersion beside blends", "gather and scatter"
 VARIANTS = (
     Variant(LOSSES, "original model", "original", {}),
     *(
@@ -37,17 +37,17 @@ VARIANTS = (
         for kind in DISPERSIONS
         for rate in RATES
     ),
-    Variant(WEIGHTS, "all parts", "dispersion_strangers", {}),
-    Variant(WEIGHTS, "without strangers", "dispersion_strangers", {"strangers_per_step": 0}),
-    Variant(WEIGHTS, "without shifted photos", "dispersion_strangers", {"shifted": 0.0}),
-    Variant(WEIGHTS, "6 photos a person, not 20", "dispersion_strangers", {"photos_per_identity": 6}),
-    Variant(WEIGHTS, "every layer moves", "dispersion_strangers", {"last_parts": 0}),
+    Variant(WEIGHTS, "all parts", "dispersion_blends", {}),
+    Variant(WEIGHTS, "without blends", "dispersion_blends", {"blends_per_step": 0}),
+    Variant(WEIGHTS, "without shifted photos", "dispersion_blends", {"shifted": 0.0}),
+    Variant(WEIGHTS, "6 photos a person, not 20", "dispersion_blends", {"photos_per_identity": 6}),
+    Variant(WEIGHTS, "every layer moves", "dispersion_blends", {"last_layers": 0}),
     Variant(LAYER, "all parts", "gather_scatter", {}),
-    Variant(LAYER, "without strangers", "gather_scatter", {"strangers_per_step": 0}),
+    Variant(LAYER, "without blends", "gather_scatter", {"blends_per_step": 0}),
     Variant(LAYER, "nobody told to stay away", "gather_scatter", {"away_weight": 0.0}),
     Variant(LAYER, "without shifted photos", "gather_scatter", {"shifted": 0.0}),
-    Variant(LAYER, "a slow layer (chaos 5)", "gather_scatter", {"chaos": 5.0}),
-    Variant(LAYER, "every layer moves", "gather_scatter", {"last_parts": 0}),
+    Variant(LAYER, "a slow layer (frequency 5)", "gather_scatter", {"frequency": 5.0}),
+    Variant(LAYER, "every layer moves", "gather_scatter", {"last_layers": 0}),
 )
 
 

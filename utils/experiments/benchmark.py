@@ -14,7 +14,7 @@ import torch
 
 from ..faces.splits import Splits
 from ..models.checkpoints import Recogniser
-from ..retrieval.evaluation import Examination, examine
+from ..retrieval.evaluation import Evaluation, evaluate
 from ..settings import BUILD_DIR, command, resolve_device
 from ..unlearning.loop import Unlearned, unlearn
 from ..unlearning.registry import METHODS, make_config
@@ -126,8 +126,8 @@ def run_identity(plan: Plan, splits: Splits, name: str, seed: int) -> dict:
 
 def one_run(
     plan: Plan, splits: Splits, recogniser: Recogniser, name: str, seed: int, progress: bool
-) -> tuple[Unlearned, Examination, dict]:
-    """Unlearn once, examine the result on held-out photos, and return both with the measured half of a results row."""
+) -> tuple[Unlearned, Evaluation, dict]:
+    """Unlearn once, evaluate the result on held-out photos, and return both with the measured half of a results row."""
     device = resolve_device(plan.device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -141,40 +141,40 @@ def one_run(
         progress=progress,
         **method_options(plan, name),
     )
-    examination = examine(outcome.model, splits, outcome.head, device=device, progress=progress)
+    evaluation = evaluate(outcome.model, splits, outcome.head, device=device, progress=progress)
     row = {
         "gallery_size": len(splits.gallery),
         "pretrain_seconds": round(recogniser.seconds, 1),
         "seconds": round(outcome.seconds, 2),
         "images_processed": outcome.images_processed,
         "peak_memory_mb": round(peak_memory_mb(device), 1),
-        **examination.scores(),
-        "forget_people": map_by_person(examination),
+        **evaluation.scores(),
+        "forget_people": map_by_person(evaluation),
     }
-    return outcome, examination, row
+    return outcome, evaluation, row
 
 
-def map_by_person(examination: Examination) -> dict[str, float]:
+def map_by_person(evaluation: Evaluation) -> dict[str, float]:
     """Return the mAP of every forget person's own queries, by name: a mean hides who is still found."""
-    names = examination.splits.faces.identities
-    found = examination.retrieval("forget").per_identity() if len(examination.splits.photos("forget", "query")) else {}
+    names = evaluation.splits.faces.identities
+    found = evaluation.retrieval("forget").per_identity() if len(evaluation.splits.photos("forget", "query")) else {}
     return {names[label]: round(scores["map"], 4) for label, scores in found.items()}
 
 
 def run_method(
     plan: Plan, splits: Splits, recogniser: Recogniser, name: str, out: Path, progress: bool = True
-) -> tuple[Unlearned, Examination]:
+) -> tuple[Unlearned, Evaluation]:
     """Unlearn once with a plan's settings and its first seed, and note the scores in `out` as the benchmark would.
 
     For looking at what a method did, not only at its scores; `splits` and `recogniser` are the plan's own. Raises
     CourseError. Introduced in notebook 05.
     """
     check_plan(plan)
-    outcome, examination, row = one_run(plan, splits, recogniser, name, plan.seed, progress)
+    outcome, evaluation, row = one_run(plan, splits, recogniser, name, plan.seed, progress)
     identity = run_identity(plan, splits, name, plan.seed)
     described = about(name, splits, plan.root, plan.forget_ids is not None)
     ResultStore(out).checked().add(identity | described | row, identity, partial(file_of, environment(plan)))
-    return outcome, examination
+    return outcome, evaluation
 
 
 def peak_memory_mb(device: torch.device) -> float:
@@ -247,7 +247,7 @@ def table_rows(results: dict, narrow: bool = False) -> tuple[list[list[str]], li
 POOLS = ("forget", "retain", "unseen")
 COLUMNS = (("forget", "accuracy"), *((pool, score) for pool in POOLS for score in ("r1", "map")))
 HEADER = (
-    "data / model", "forgotten", "method", "forget named ↓", "forget R@1 ↓", "forget mAP ↓",
+    "data / model", "forgotten", "method", "forget accuracy ↓", "forget R@1 ↓", "forget mAP ↓",
     "retain R@1 ↑", "retain mAP ↑", "unseen R@1 ↑", "unseen mAP ↑", "seconds", "images",
 )  # fmt: skip
 

@@ -33,13 +33,13 @@ def train_embedded(which: str, *, progress: bool = True) -> dict:
 
     splits = make_splits(load_faces("synthetic", progress=progress))
     config = TrainConfig()
-    identities = splits.trained if which == "original" else splits.kept
+    identities = splits.trained if which == "original" else splits.retain_train
     device = torch.device("cpu")
     recogniser = train_from_scratch(splits, identities, "mini", config, device, progress)
     recipe = recipe_of(splits, identities, "mini", "none", config)
     path = MODEL_DIR / EMBEDDED[which]
     save_recogniser(path, recogniser, recipe)
-    scores = evaluate(recogniser.model, splits, device=device, progress=progress)
+    scores = evaluate(recogniser.model, splits, device=device, progress=progress).scores()
     entry = {
         "file": path.name,
         "sha256": sha256_of(path),

@@ -13,7 +13,7 @@ import torch
 from ..faces.datasets import load_faces
 from ..faces.splits import Splits, make_splits
 from ..models.training import load_or_train
-from ..retrieval.evaluation import examine
+from ..retrieval.evaluation import evaluate
 from ..settings import BUILD_DIR, REPO_ROOT, CourseError, command, one_of
 from ..unlearning.loop import unlearn
 from ..unlearning.registry import METHODS
@@ -25,7 +25,7 @@ from .tables import grouped, percent, remark, table_with_people, with_remarks
 
 SEQUENCE_FILE = REPO_ROOT / "data" / "results" / "sequence.json"
 SIZES = (5, 5, 5)
-COMPARED = ("random_labels", "esc", "dispersion", "dispersion_strangers", "gather_scatter")
+COMPARED = ("random_labels", "esc", "dispersion", "dispersion_blends", "gather_scatter")
 
 
 def requests_of(splits: Splits, sizes: Sequence[int]) -> list[Splits]:
@@ -55,7 +55,7 @@ def run_requests(name: str, sizes: tuple[int, ...], seed: int) -> dict:
     requests = requests_of(splits, sizes)
     model, head, after = start.model, start.head, []
     for place in range(len(requests) + 1):
-        view = examine(model, splits, head)
+        view = evaluate(model, splits, head)
         found = view.retrieval("forget").per_identity()
         groups = [np.mean([found[person]["map"] for person in request.forget]) for request in requests]
         row = {"groups": [round(float(group), 4) for group in groups]}

@@ -85,7 +85,7 @@ class Crops:
     results: list[Result]
 
 
-class CropStore:
+class AlignedFaceCache:
     """The crops of one list of photos on disk: made once, shard by shard, each file written atomically, so that an
     interrupted run goes on where it stopped and nothing half-written is ever read."""
 

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from ..settings import CourseError, as_seed, cache_dir, one_of, whole_number, without_collector
 from . import alignment, layouts, listing, sources
-from .crops import CropStore, LoadOptions, MappedPixels, Result, digest
+from .crops import AlignedFaceCache, LoadOptions, MappedPixels, Result, digest
 from .identities import resolve_identity
 from .listing import FaceIndex, Listing, People, Skipped, account
 
@@ -264,7 +264,7 @@ def _numbered_names(labels: np.ndarray, identities: Sequence[str]) -> Iterator[s
 def _crops_of(index: FaceIndex, options: LoadOptions) -> FaceDataset:
     people = _most_photographed(index.people, options.max_identities)
     photos = [photo for _, of_person in people for photo in of_person]
-    store = CropStore(index.name, index.root, photos, options)
+    store = AlignedFaceCache(index.name, index.root, photos, options)
     made = store.open()
     owner = [person for person, of_person in people for _ in of_person]
     kept, copies = _without_copies(made.results, owner)

@@ -14,7 +14,7 @@ from ..settings import CourseError, as_seed, one_of, whole_number
 from .datasets import FaceDataset
 from .identities import resolve_identities
 
-POOLS = ("forget", "dev_forget", "retain", "kept", "unseen", "trained", "distractors")
+POOLS = ("forget", "dev_forget", "retain", "retain_train", "unseen", "trained", "distractors")
 PARTS = ("train", "query", "gallery")
 MIN_TRAINED_PHOTOS = 4  # 2 to train on, 1 to search with, 1 to be found
 MIN_RETAINED = 2  # with fewer there is nobody left to keep recognising
@@ -55,7 +55,7 @@ class Splits:
         return tuple(sorted(self.forget + self.dev_forget + self.retain))
 
     @property
-    def kept(self) -> tuple[int, ...]:
+    def retain_train(self) -> tuple[int, ...]:
         """Labels whose training photos a method may use to stay useful: retain and dev-forget, sorted."""
         return tuple(sorted(self.retain + self.dev_forget))
 

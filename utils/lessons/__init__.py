@@ -3,15 +3,15 @@
 from .own_photos import (
     attempts,
     changed_files,
+    drawn_own_photos,
     enrolled,
     files_in,
     joined,
     no_network,
     parse_choices,
-    read_album,
-    synthetic_album,
+    read_own_photos,
 )
-from .session import open_workbench
+from .session import open_session
 from .sphere import DISPERSAL_LOSSES, LABEL_LOSSES, journey, lowest_nearest_cosine, make_scene, orthoplex, simplex
 
 __all__ = [
@@ -26,10 +26,10 @@ __all__ = [
     "lowest_nearest_cosine",
     "make_scene",
     "no_network",
-    "open_workbench",
+    "open_session",
     "orthoplex",
     "parse_choices",
-    "read_album",
+    "read_own_photos",
     "simplex",
-    "synthetic_album",
+    "drawn_own_photos",
 ]

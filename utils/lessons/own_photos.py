@@ -24,7 +24,7 @@ from ..faces.splits import Splits, part_sizes
 from ..models.checkpoints import Recogniser
 from ..models.embedding import embed
 from ..models.heads import CosineHead
-from ..retrieval.evaluation import Examination
+from ..retrieval.evaluation import Evaluation
 from ..retrieval.scores import retrieval_scores
 from ..settings import CourseError, suggest
 
@@ -32,7 +32,7 @@ FEWEST = 3  # one photo to learn from, one to search with, one to be found
 
 
 @dataclass(frozen=True, eq=False)
-class Album:
+class OwnPhotos:
     """Face crops (n, 3, S, S) uint8 of a few people by name, and what could not be used. Introduced in notebook 11.
 
     `crowds` holds every face (left to right) of photos that show several; `taken` are the labels of people of the data
@@ -82,7 +82,7 @@ def chosen_photos(choices: Mapping[str, int], photos: Sequence[Photo]) -> dict[s
     return found
 
 
-def read_album(folder: str | Path, image_size: int, choices: Mapping[str, int] | None = None) -> Album:
+def read_own_photos(folder: str | Path, image_size: int, choices: Mapping[str, int] | None = None) -> OwnPhotos:
     """Read a folder with one sub-folder per person into memory: upright, detected, aligned; nothing is written.
 
     Of several faces the one nearest to the photo's centre is taken, unless `choices` names another by 'person/file' (or
@@ -117,10 +117,10 @@ def read_album(folder: str | Path, image_size: int, choices: Mapping[str, int] |
     if not crops:
         reasons = "; ".join(f"{entry.photo}: {entry.reason}" for entry in skipped[:3])
         raise CourseError(f"No face could be used in '{Path(folder).name}' ({reasons}).")
-    return Album(tuple(people), torch.stack(crops), np.array(labels), tuple(photos), tuple(skipped), crowds)
+    return OwnPhotos(tuple(people), torch.stack(crops), np.array(labels), tuple(photos), tuple(skipped), crowds)
 
 
-def synthetic_album(splits: Splits, people: int = 5, photos: int = 12) -> Album:
+def drawn_own_photos(splits: Splits, people: int = 5, photos: int = 12) -> OwnPhotos:
     """Return some never-trained people of the data set in the place of an album, the first of them as you.
 
     Introduced in notebook 11.
@@ -134,7 +134,7 @@ def synthetic_album(splits: Splits, people: int = 5, photos: int = 12) -> Album:
     indices = np.concatenate(rows)
     names = tuple(faces.photo_names[i] for i in indices)
     people_names = ("you", *(faces.identities[person] for person in chosen[1:]))
-    return Album(people_names, faces.images(indices), labels, names, taken=tuple(chosen))
+    return OwnPhotos(people_names, faces.images(indices), labels, names, taken=tuple(chosen))
 
 
 def my_parts(n: int) -> tuple[int, int]:
@@ -144,7 +144,7 @@ def my_parts(n: int) -> tuple[int, int]:
     return (n - 2, 1) if n < 6 else part_sizes(n, True)
 
 
-def joined(splits: Splits, album: Album, me: str) -> Splits:
+def joined(splits: Splits, album: OwnPhotos, me: str) -> Splits:
     """Return splits of the data set's people and the album's, with `me` to be forgotten and friends as unseen people.
 
     Your photos are dealt into train, query and gallery in the splits' order of chance. Raises CourseError if `me` is
@@ -201,7 +201,7 @@ def enrolled(recogniser: Recogniser, splits: Splits) -> CosineHead:
     return head
 
 
-def attempts(before: Examination, after: Examination, train_rows: tuple[Tensor, Tensor]) -> dict[str, tuple]:
+def attempts(before: Evaluation, after: Evaluation, train_rows: tuple[Tensor, Tensor]) -> dict[str, tuple]:
     """Return, for each way to look for you, the mean rank of your first photo before and after, {way: (rank, rank)}.
 
     `train_rows` are your training photos as the old and as the new model place them. Introduced in notebook 11.
@@ -209,7 +209,7 @@ def attempts(before: Examination, after: Examination, train_rows: tuple[Tensor, 
     splits = before.splits
     query, gallery = splits.photos("forget", "query"), splits.gallery
 
-    def rank(rows: Tensor, labels: np.ndarray, world: Examination) -> float:
+    def rank(rows: Tensor, labels: np.ndarray, world: Evaluation) -> float:
         found = retrieval_scores(rows, labels, world.rows(gallery), world.labels(gallery))
         return float(np.mean(found.first_rank))
 

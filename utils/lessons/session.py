@@ -1,6 +1,6 @@
-"""The bench at which notebooks 05 to 07 try method after method: same faces, same model, same pictures of the outcome.
+"""The session in which notebooks 05 to 07 try method after method: same faces, same model, same pictures.
 
-`bench = open_workbench(...)`, then `trial = bench.forget("gradient_ascent")`, then `bench.panel(trial)`.
+`session = open_session(...)`, then `trial = session.forget("gradient_ascent")`, then `session.panel(trial)`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..experiments.runner import refuse
 from ..faces.datasets import FaceDataset, load_faces
 from ..faces.splits import Splits, make_splits
 from ..models.checkpoints import Recogniser
-from ..retrieval.evaluation import Examination, examine
+from ..retrieval.evaluation import Evaluation, evaluate
 from ..retrieval.scores import RetrievalScores, retrieval_scores
 from ..settings import BUILD_DIR, one_of, resolve_device
 from ..unlearning.loop import Unlearned, unlearn
@@ -29,25 +29,25 @@ MORE = ("backbone", "pretrained", "train_epochs", "max_identities", "image_size"
 
 @dataclass(frozen=True)
 class Trial:
-    """One method's run on the bench: what it returned, and its model's view of the held-out photos. Notebook 05."""
+    """One method's run on the session: what it returned, and its model's view of the held-out photos. Notebook 05."""
 
     name: str
     title: str
     outcome: Unlearned
-    after: Examination
+    after: Evaluation
 
 
 @dataclass(frozen=True, eq=False)
-class Workbench:
+class Session:
     """One request to be forgotten: the plan, the splits, the original model, and its view of the held-out photos.
 
-    Made by `open_workbench`; nothing on it is ever changed. Introduced in notebook 05.
+    Made by `open_session`; nothing on it is ever changed. Introduced in notebook 05.
     """
 
     plan: Plan
     splits: Splits
     recogniser: Recogniser
-    before: Examination
+    before: Evaluation
     results: Path
 
     @property
@@ -56,7 +56,7 @@ class Workbench:
         return self.splits.faces
 
     def forget(self, name: str, **options: object) -> Trial:
-        """Run a method on the bench's forget people and examine the result on held-out photos.
+        """Run a method on the session's forget people and evaluate the result on held-out photos.
 
         Without options it runs with the profile's own settings and notes its scores for the benchmark; with options it
         is a mere trial and notes nothing. Raises CourseError as `unlearn` does. Introduced in notebook 05.
@@ -66,7 +66,7 @@ class Workbench:
         else:
             model, head, device = self.recogniser.model, self.recogniser.head, resolve_device(self.plan.device)
             outcome = unlearn(name, model, head, self.splits, seed=self.plan.seed, device=device, **options)
-            after = examine(outcome.model, self.splits, outcome.head, device=device)
+            after = evaluate(outcome.model, self.splits, outcome.head, device=device)
         return Trial(name, METHODS[name].title, outcome, after)
 
     def example(self) -> int:
@@ -89,10 +89,10 @@ class Workbench:
             title=title or f"{trial.title}: held-out photos",
         )
 
-    def bars(self, view: Examination) -> dict[str, float]:
-        """Return the four shares that the panels show: forget named, and R@1 of forget, retain and unseen people."""
+    def bars(self, view: Evaluation) -> dict[str, float]:
+        """Return the four shares that the panels show: forget accuracy, and R@1 of forget, retain and unseen people."""
         found = {f"{pool} R@1": view.retrieval(pool).r1 for pool in ("forget", "retain", "unseen")}
-        return {"forget named": view.name_accuracy("forget")} | found
+        return {"forget accuracy": view.name_accuracy("forget")} | found
 
     def old_gallery(self, trial: Trial, pool: str = "forget") -> RetrievalScores:
         """Score the new model's queries against the gallery as the original model had embedded it. Notebook 05."""
@@ -119,7 +119,7 @@ class Workbench:
         return {row["method"]: row for row in results["runs"] if "error" not in row}
 
 
-def open_workbench(
+def open_session(
     dataset: str = "synthetic",
     root: str = "",
     n_forget: int = 0,
@@ -128,19 +128,19 @@ def open_workbench(
     device: str = "auto",
     results: Path = BUILD_DIR / "results.json",
     **more: object,
-) -> Workbench:
-    """Open the data set, draw the forget people, load or train the face model and examine it; raises CourseError.
+) -> Session:
+    """Open the data set, draw the forget people, load or train the face model and evaluate it; raises CourseError.
 
     `more` are further fields of the benchmark's `Plan`: backbone, pretrained, train_epochs, max_identities, image_size.
     `n_forget` 0 is the usual number. The crops are as large as the backbone wants them. Introduced in notebook 05.
     """
     for name in more:
-        one_of(name, MORE, "option of the workbench")
+        one_of(name, MORE, "option of the session")
     plan = Plan(dataset=dataset, root=root, forget=n_forget or None, seed=seed, profile=profile, device=device, **more)
     check_plan(plan)
     people = plan.max_identities or None
     faces = load_faces(dataset, root or None, image_size=face_size(plan), device=device, max_identities=people)
     splits = make_splits(faces, n_forget=plan.forget, seed=seed)
     recogniser = original_recogniser(plan, splits, progress=True)
-    before = examine(recogniser.model, splits, recogniser.head, device=device)
-    return Workbench(plan, splits, recogniser, before, results)
+    before = evaluate(recogniser.model, splits, recogniser.head, device=device)
+    return Session(plan, splits, recogniser, before, results)

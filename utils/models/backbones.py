@@ -30,14 +30,14 @@ class FaceBackbone(nn.Module):
             x = F.interpolate(x, size=(self.input_size, self.input_size), mode="bilinear", antialias=True)
         return x.contiguous(memory_format=torch.channels_last)
 
-    def parts(self) -> dict[str, list[nn.Module]]:
+    def layers(self) -> dict[str, list[nn.Module]]:
         """Return the network's parts in the order the photo meets them: fine-tuning freezes the first ones."""
         raise NotImplementedError
 
     def train(self, mode: bool = True) -> FaceBackbone:
         """Switch training on or off; a wholly frozen part stays in evaluation, so its BatchNorm statistics rest."""
         super().train(mode)
-        for part in self.parts().values() if mode else ():
+        for part in self.layers().values() if mode else ():
             if not any(weight.requires_grad for module in part for weight in module.parameters()):
                 for module in part:
                     module.eval()
@@ -78,9 +78,9 @@ class AddOn(FaceBackbone):
         """Prepare faces as the model inside wants them."""
         return self.backbone.preprocess(faces)
 
-    def parts(self) -> dict[str, list[nn.Module]]:
+    def layers(self) -> dict[str, list[nn.Module]]:
         """Return the parts of the model inside."""
-        return self.backbone.parts()
+        return self.backbone.layers()
 
 
 class ResidualBlock(nn.Module):
@@ -121,7 +121,7 @@ class MiniFaceNet(FaceBackbone):
         )
         self.to(memory_format=torch.channels_last)
 
-    def parts(self) -> dict[str, list[nn.Module]]:
+    def layers(self) -> dict[str, list[nn.Module]]:
         """Return stem, three stages and the embedding layer."""
         stages = {f"stage {k}": [stage] for k, stage in enumerate(self.stages, start=1)}
         return {"stem": [self.stem], **stages, "embedding": [self.embedding]}
@@ -147,7 +147,7 @@ class FacenetBackbone(FaceBackbone):
             del self.network.logits  # the classifier of its own training people: search has no use for it
         self.to(memory_format=torch.channels_last)
 
-    def parts(self) -> dict[str, list[nn.Module]]:
+    def layers(self) -> dict[str, list[nn.Module]]:
         """Return stem, the three groups of Inception blocks and the embedding layer."""
         net = self.network
         return {

@@ -62,7 +62,7 @@ def frozen_front(model: FaceBackbone, trainable: int) -> Iterator[list[str]]:
 
     Raises CourseError if the model has fewer parts. Introduced in notebook 01.
     """
-    parts = model.parts()
+    parts = model.layers()
     if trainable > len(parts):
         raise CourseError(f"trainable is {trainable}, but the model has {len(parts)} parts: {', '.join(parts)}.")
     moving = list(parts)[len(parts) - trainable :]
@@ -170,7 +170,7 @@ def step_costs(
     faces = torch.randint(0, 256, (batch_size, 3, side, side), generator=generator, dtype=torch.uint8).to(device)
     labels = torch.randint(0, n_classes, (batch_size,), generator=generator).to(device)
     rows = []
-    for trainable in range(len(model.parts()) + 1):
+    for trainable in range(len(model.layers()) + 1):
         with frozen_front(model, trainable) as moving:
             model.train()
             weights = [weight for weight in (*model.parameters(), *head.parameters()) if weight.requires_grad]

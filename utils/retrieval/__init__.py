@@ -1,6 +1,6 @@
 """Finding a face in a gallery, and scoring what is found."""
 
-from .evaluation import evaluate, examine, held_out_photos
+from .evaluation import evaluate, held_out_photos
 from .verification import compactness
 
-__all__ = ["compactness", "evaluate", "examine", "held_out_photos"]
+__all__ = ["compactness", "evaluate", "evaluate", "held_out_photos"]

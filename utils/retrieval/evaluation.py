@@ -48,40 +48,15 @@ def evaluate(
     *,
     device: str | torch.device = "auto",
     progress: bool = False,
-) -> dict:
-    """Embed every held-out photo once and score all pools side by side, as `Examination.scores` describes.
-
-    The model moves to `device`; scoring runs on the CPU. Introduced in notebook 03.
-    """
-    return examine(model, splits, head, device=device, progress=progress).scores()
-
-
-def examine(
-    model: torch.nn.Module,
-    splits: Splits,
-    head: CosineHead | None = None,
-    *,
-    device: str | torch.device = "auto",
-    progress: bool = False,
-) -> Examination:
+) -> Evaluation:
     """Embed every held-out photo once and return what scores and figures are made of. Introduced in notebook 05."""
     photos = held_out_photos(splits)
     embeddings = embed(model, splits.faces, photos, device=resolve_device(device), progress=progress)
-    return Examination.make(embeddings, photos, splits, head)
+    return Evaluation.make(embeddings, photos, splits, head)
 
 
-def score_embeddings(
-    embeddings: Array, photos: np.ndarray, splits: Splits, *, far: float = 1e-3, device: str | torch.device = "cpu"
-) -> dict:
-    """Score embeddings (N, d) of the photos (N,) pool by pool, as `Examination.scores` describes. Notebook 03.
-
-    Raises CourseError if a held-out photo is missing.
-    """
-    return Examination.make(embeddings, photos, splits, device=device).scores(far)
-
-
-class Examination(NamedTuple):
-    """The held-out photos of some splits as one model sees them; made by `examine`. Introduced in notebook 05."""
+class Evaluation(NamedTuple):
+    """The held-out photos of some splits as one model sees them; made by `evaluate`. Introduced in notebook 05."""
 
     embeddings: torch.Tensor
     place: np.ndarray  # photo index -> row of `embeddings`, -1 for photos that were not embedded
@@ -97,7 +72,7 @@ class Examination(NamedTuple):
         splits: Splits,
         head: CosineHead | None = None,
         device: str | torch.device = "cpu",
-    ) -> Examination:
+    ) -> Evaluation:
         """Note which row belongs to which photo; raises CourseError if a held-out photo is missing."""
         rows, photos = as_rows(embeddings), np.asarray(photos)
         as_labels(photos, len(rows), "photo")
@@ -168,15 +143,15 @@ class Examination(NamedTuple):
         if not len(photos):
             return math.nan
         rows, everybody = len(self.head.weight), len(self.head.weight) == len(self.splits.trained)
-        if not everybody and rows != len(self.splits.kept):
+        if not everybody and rows != len(self.splits.retain_train):
             raise CourseError(f"The head has {rows} rows, but these splits trained {len(self.splits.trained)} people.")
-        people = np.asarray(self.splits.trained if everybody else self.splits.kept)
+        people = np.asarray(self.splits.trained if everybody else self.splits.retain_train)
         with torch.no_grad():
             named = self.head.cosines(self.rows(photos).to(self.head.weight)).argmax(dim=1).cpu().numpy()
         return float((people[named] == self.labels(photos)).mean())
 
 
-def _common_threshold(world: Examination, far: float) -> float:
+def _common_threshold(world: Evaluation, far: float) -> float:
     """Return the threshold at a false accept rate over retained and unseen people, NaN if they are too few."""
     photos = world.held_out("retain", "unseen")
     counts = np.unique(world.labels(photos), return_counts=True)[1]
@@ -186,7 +161,7 @@ def _common_threshold(world: Examination, far: float) -> float:
     return tar_at_far(world.rows(photos), world.labels(photos), far, device=world.device).threshold
 
 
-def _score_pool(world: Examination, pool: str, threshold: float) -> dict[str, float]:
+def _score_pool(world: Evaluation, pool: str, threshold: float) -> dict[str, float]:
     """Return one pool's row of results.json, NaN throughout for a pool without queries."""
     photos = world.held_out(pool)
     if not len(world.splits.photos(pool, "query")):
@@ -206,7 +181,7 @@ def per_identity(
     A row is {'identity', 'label', 'n', 'r1', 'r5', 'map', 'first_rank', 'mean_cosine', 'nearest_cosine'}; there is none
     for a pool without queries. Raises CourseError if a held-out photo is missing. Introduced in notebook 03.
     """
-    world = Examination.make(embeddings, photos, splits, device=device)
+    world = Evaluation.make(embeddings, photos, splits, device=device)
     held_out = world.held_out(pool)
     if not len(splits.photos(pool, "query")):
         return []

@@ -6,17 +6,17 @@ from .methods import (  # noqa: F401
     references, labels, ascent,
     boundary, teachers, centroids, adapters,
     pruning, noise, projection,
-    dispersal, strangers, scatter,
+    dispersal, blends, scatter,
 )  # fmt: skip
 
 # isort: on
 from .dispersion import DISPERSIONS, dispersion_loss, hardest_cosine, mean_cosine, pair_cosines
 from .loop import Task, Unlearned, run_steps, unlearn
 from .losses import teacher_divergence
+from .methods.blends import blend
 from .methods.projection import erasing_projection
 from .methods.pruning import damping_factors
 from .methods.scatter import HARDENED
-from .methods.strangers import blend
 from .registry import METHODS, LogitConfig, Method, StepConfig, make_config, method, profile_options
 
 __all__ = [

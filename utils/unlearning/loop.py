@@ -31,7 +31,7 @@ MAX_MOVED = 5.0  # a run whose weights have moved five times their own length ha
 
 @dataclass
 class Unlearned:
-    """What a method returns: a new model and head, its diary, and its price. Introduced in notebook 05."""
+    """What a method returns: a new model and head, its history, and its price. Introduced in notebook 05."""
 
     model: FaceBackbone
     head: CosineHead
@@ -62,9 +62,9 @@ class Task:
         return self.splits.photos("forget", "train")
 
     @property
-    def kept_photos(self) -> np.ndarray:
+    def retain_train_photos(self) -> np.ndarray:
         """Indices of the training photos a method may use to keep everybody else."""
-        return self.splits.photos("kept", "train")
+        return self.splits.photos("retain_train", "train")
 
     @property
     def forget_columns(self) -> Tensor:
@@ -72,9 +72,9 @@ class Task:
         return torch.from_numpy(self.splits.class_of(self.splits.forget)).to(self.device)
 
     @property
-    def kept_columns(self) -> Tensor:
+    def retain_train_columns(self) -> Tensor:
         """Head rows (int64) of the identities that stay."""
-        return torch.from_numpy(self.splits.class_of(self.splits.kept)).to(self.device)
+        return torch.from_numpy(self.splits.class_of(self.splits.retain_train)).to(self.device)
 
     def head_rows(self, photos: np.ndarray) -> Tensor:
         """Return the head row (B,) int64 of each photo's identity."""
@@ -154,7 +154,7 @@ def warn_of_strange_head(task: Task, entry: Method) -> None:
 
     A hardly trained model is as wrong, but unsure. A method that may see no retained photo is asked about its own.
     """
-    photos = task.kept_photos if "kept" in (*entry.needs, *entry.optional) else task.forget_photos
+    photos = task.retain_train_photos if "retain_train" in (*entry.needs, *entry.optional) else task.forget_photos
     photos = photos[np.unique(np.linspace(0, len(photos) - 1, ASKED_PHOTOS).astype(int))] if len(photos) else photos
     if not len(photos):
         return
@@ -193,7 +193,7 @@ def forget_batches(task: Task, config: StepConfig) -> Iterator[np.ndarray]:
 
 def retain_batches(task: Task, size: int) -> Iterator[np.ndarray]:
     """Yield for ever `size` shuffled photos of the kept identities, every photo once per round."""
-    photos = task.kept_photos
+    photos = task.retain_train_photos
     waiting = np.empty(0, dtype=np.int64)
     while True:
         while len(waiting) < size:
@@ -254,7 +254,7 @@ def run_steps(
     """Minimise the sum of a method's losses for `config.steps` steps of AdamW on the task's copies.
 
     One mixed forward pass per step over the `sides` (forget, retain) it asks for; BatchNorm statistics stay frozen
-    unless config.batchnorm is "train"; `parameters` default to what config.moves says. `after_step` is called after
+    unless config.batchnorm is "train"; `parameters` default to what config.trainable says. `after_step` is called after
     each update; `batch_of` replaces `make_batch`. Raises CourseError, naming the step, when the run diverges.
     """
     set_batchnorm(task.model, config.batchnorm)
@@ -263,8 +263,8 @@ def run_steps(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(config.steps, 1), config.learning_rate * 0.05)
     forget_stream = forget_batches(task, config)
     retain_stream = retain_batches(task, config.retain_per_step) if config.retain_per_step else None
-    journey = Journey.begin(parameters)
-    watch = Watch.begin(task, config) if config.check_every else None
+    journey = WeightDrift.begin(parameters)
+    watch = EarlyStopping.begin(task, config) if config.check_every else None
     nothing = np.empty(0, dtype=np.int64)
     for step in progress_bar(range(config.steps), desc="unlearning", enabled=task.progress):
         with_forget, with_retain = sides(step)
@@ -281,7 +281,7 @@ def run_steps(
         schedule.step()
         after_step(step)
         task.images_processed += len(forget_photos) + len(retain_photos)
-        entry = {"step": len(task.history), **diary_entry(losses, batch), "moved": journey.moved(step)}
+        entry = {"step": len(task.history), **history_entry(losses, batch), "moved": journey.moved(step)}
         task.history.append(entry)
         due = config.check_every and ((step + 1) % config.check_every == 0 or step + 1 == config.steps)
         if watch and due and not watch.passed(entry):
@@ -299,8 +299,8 @@ def set_batchnorm(model: torch.nn.Module, policy: str) -> None:
 
 
 def moving_parameters(task: Task, config: StepConfig) -> list[torch.nn.Parameter]:
-    """Return the weights that config.moves lets move, and make them ask for gradients."""
-    policy = getattr(config, "moves", "backbone")
+    """Return the weights that config.trainable lets move, and make them ask for gradients."""
+    policy = getattr(config, "trainable", "backbone")
     task.model.requires_grad_(policy != "head")
     task.head.requires_grad_(policy != "backbone")
     return [p for p in (*task.model.parameters(), *task.head.parameters()) if p.requires_grad]
@@ -314,7 +314,7 @@ def check_step(step: int, total: Tensor, gradient_norm: Tensor) -> None:
 
 
 @dataclass
-class Journey:
+class WeightDrift:
     """How far weights have travelled from where they began, as a share of their own length."""
 
     parameters: list[torch.nn.Parameter]
@@ -322,7 +322,7 @@ class Journey:
     length: float
 
     @classmethod
-    def begin(cls, parameters: list[torch.nn.Parameter]) -> Journey:
+    def begin(cls, parameters: list[torch.nn.Parameter]) -> WeightDrift:
         start = [p.detach().clone() for p in parameters]
         return cls(parameters, start, max(length_of(start), 1e-12))
 
@@ -342,7 +342,7 @@ def length_of(tensors: list[Tensor]) -> float:
 
 
 @dataclass
-class Watch:
+class EarlyStopping:
     """Early stopping: are the dev-forget people, who stay, still found on training photos as well as before?"""
 
     task: Task
@@ -352,11 +352,11 @@ class Watch:
     kept: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     @classmethod
-    def begin(cls, task: Task, config: StepConfig) -> Watch:
+    def begin(cls, task: Task, config: StepConfig) -> EarlyStopping:
         dev = task.splits.dev_forget
         if not dev:
             raise CourseError("Early stopping asks the dev-forget people, and there are none: set check_every to 0.")
-        others = [person for person in task.splits.kept if person not in dev][:WATCHED_PEOPLE]
+        others = [person for person in task.splits.retain_train if person not in dev][:WATCHED_PEOPLE]
         queries, rest = first_photos(task.splits, dev), first_photos(task.splits, others)
         watch = cls(task, np.concatenate([queries, rest]), queries, 0.0)
         watch.worst = watch.score() - config.max_dev_loss
@@ -378,7 +378,7 @@ class Watch:
         ).map  # fmt: skip
 
     def passed(self, entry: dict) -> bool:
-        """Note the score in the diary; keep these weights if it is good enough, else say no."""
+        """Note the score in the history; keep these weights if it is good enough, else say no."""
         entry["dev_map"] = self.score()
         good = entry["dev_map"] >= self.worst
         if good:
@@ -411,7 +411,7 @@ def snapshot(module: torch.nn.Module) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def diary_entry(losses: dict[str, Tensor], batch: Batch) -> dict:
+def history_entry(losses: dict[str, Tensor], batch: Batch) -> dict:
     """Return the losses of a step and how compact its forget identities were."""
     entry = {name: value.item() for name, value in losses.items()}
     groups = pairs_by_identity(batch.forget, batch.forget_labels)

@@ -13,7 +13,7 @@ from ..settings import PROFILES, CourseError, one_of, plain
 
 FULL = {"steps": 300}  # what most methods' full profile changes
 LEVELS = ("frozen", "train")
-MOVES = ("backbone", "both", "head")
+TRAINABLE = ("backbone", "both", "head")
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,15 @@ class LogitConfig(StepConfig):
     """The knobs of methods that look at logits.
 
     `forget_scale` is the softmax scale of every term without margin: at the head's own scale a sure model has no
-    gradient. `moves` says which of the copies may change: the backbone alone, both, or the head alone.
+    gradient. `trainable` says which of the copies may change: the backbone alone, both, or the head alone.
     """
 
     forget_scale: float = 16.0
-    moves: str = "backbone"
+    trainable: str = "backbone"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of(self.moves, MOVES, "choice of what moves")
+        one_of(self.trainable, TRAINABLE, "choice of what is trainable")
         if self.forget_scale <= 0:
             raise CourseError(f"forget_scale must be above 0, not {self.forget_scale}.")
 
@@ -65,8 +65,8 @@ class LogitConfig(StepConfig):
 class Method:
     """A registry entry: the function, its typed config, what data it needs, and where it comes from.
 
-    `needs` and `optional` name pools of training photos ("forget", "kept"); a pool is optional if the method can do
-    without it (retain_per_step = 0). `labels` names the pools whose identities it must be told. `full` is what the
+    `needs` and `optional` name pools of training photos ("forget", "retain_train"); a pool is optional if the method can
+    do without it (retain_per_step = 0). `labels` names the pools whose identities it must be told. `full` is what the
     full profile sets differently, `grid` what was tried on the dev-forget people, `caveat` what could not be verified.
     `kind`: one that gives other "weights", a "wrapper" that adds a part to the network, or a "reference".
     """
@@ -136,9 +136,9 @@ def profile_options(name: str, profile: str) -> dict:
 def check_data(entry: Method, config: object, splits: Splits) -> None:
     """Raise a CourseError that names the photos a method needs, and the splits or its own settings withhold."""
     per_step = getattr(config, "retain_per_step", None)
-    if per_step == 0 and "kept" in entry.needs:
+    if per_step == 0 and "retain_train" in entry.needs:
         raise CourseError(f"Method '{entry.name}' needs retained photos: retain_per_step must be above 0.")
-    if per_step and "kept" not in (*entry.needs, *entry.optional):
+    if per_step and "retain_train" not in (*entry.needs, *entry.optional):
         raise CourseError(f"Method '{entry.name}' looks at forget photos only: leave retain_per_step at 0.")
     pools = (*entry.needs, *(entry.optional if per_step else ()))
     for pool in pools:

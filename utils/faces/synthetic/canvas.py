@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .latents import NUISANCE, TRAITS, Factor
+from .latents import ATTRIBUTES, NUISANCE, Factor
 
 # sRGB colours from light to deep.
 SKIN = ((244, 211, 192), (238, 194, 166), (226, 176, 140), (204, 150, 112), (176, 122, 86), (140, 93, 64),
@@ -107,7 +107,7 @@ NEWTON_STEPS = 3  # enough for errors below a pixel at every allowed pose
 
 def scene(latents: Tensor, nuisance: Tensor, size: int) -> Scene:
     """Undo roll, scale, shift, yaw and pitch: find the face point behind every pixel."""
-    who, how = _columns(latents, TRAITS), _columns(nuisance, NUISANCE)
+    who, how = _columns(latents, ATTRIBUTES), _columns(nuisance, NUISANCE)
     grid = (torch.arange(size, dtype=torch.float32, device=latents.device) + 0.5) * (2 / size) - 1
     gx, gy = grid.reshape(1, 1, -1) - how["shift_x"], grid.reshape(1, -1, 1) - how["shift_y"]
     roll = torch.deg2rad(how["roll"])

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 
 from ...settings import CourseError, atomic_path, cache_dir, command, progress_bar
-from .latents import NUISANCE, TRAITS, Factor, check_whole, neutral_nuisance, sample_identities, sample_nuisance
+from .latents import ATTRIBUTES, NUISANCE, Factor, check_whole, neutral_nuisance, sample_identities, sample_nuisance
 from .renderer import check_size, render
 
 __all__ = [
     "NUISANCE",
-    "TRAITS",
+    "ATTRIBUTES",
     "VERSION",
     "Factor",
     "contact_sheet",

@@ -1,6 +1,6 @@
 """The named numbers behind a synthetic photo, and how they are drawn: who it is, and how the photo was taken.
 
-An identity is one row of `TRAITS`, the conditions of a photo are one row of `NUISANCE`; both are ordered tuples of
+An identity is one row of `ATTRIBUTES`, the conditions of a photo are one row of `NUISANCE`; both are ordered tuples of
 named factors, one tensor column each. Lengths are in units of half the image side, x to the right and y down, angles
 in degrees. Nothing is drawn here: utils/portraits.py turns these numbers into pixels.
 """
@@ -36,7 +36,7 @@ def check_whole(value: int, name: str, least: int) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 # Identity: who it is
 # ---------------------------------------------------------------------------------------------------------------------
-TRAITS = (
+ATTRIBUTES = (
     Factor("skin_tone", 0.0, 1.0, "from light (0) to deep (1)"),
     Factor("undertone", -1.0, 1.0, "from rosy to golden"),
     Factor("face_width", 0.45, 0.57, "half width at the cheekbones"),
@@ -130,7 +130,7 @@ GOLDEN = 0.618034  # steps of the golden ratio fill an interval evenly, however 
 
 
 def sample_identities(n: int, seed: int = 0) -> Tensor:
-    """Draw n identities as latents (n, len(TRAITS)) float32; row i depends on (seed, i) alone; raises CourseError.
+    """Draw n identities as latents (n, len(ATTRIBUTES)) float32; row i depends on (seed, i) alone; raises CourseError.
 
     Introduced in notebook 02.
     """
@@ -142,7 +142,10 @@ def sample_identities(n: int, seed: int = 0) -> Tensor:
 def _draw_identity(seed: int, i: int) -> np.ndarray:
     """Draw every trait uniformly in its range, then let nature's correlations overrule some of them."""
     rng = np.random.default_rng([seed, 0, i])
-    who = {t.name: t.low + (t.high - t.low) * float(z) for t, z in zip(TRAITS, rng.random(len(TRAITS)), strict=True)}
+    who = {
+        t.name: t.low + (t.high - t.low) * float(z)
+        for t, z in zip(ATTRIBUTES, rng.random(len(ATTRIBUTES)), strict=True)
+    }
     # Evenly filling steps keep every group of neighbours balanced over skin tones; chance would leave gaps.
     who["skin_tone"] = float((GOLDEN * (i + 1) + 0.37 * seed + 0.06 * rng.random()) % 1.0)
     style, kind, old, bald, dyed = rng.random(5)
@@ -152,7 +155,7 @@ def _draw_identity(seed: int, i: int) -> np.ndarray:
     _draw_beard(who, rng, masculine=masculine and dyed >= DYED)
     _correlate(who, masculine)
     _keep_rare(who, old)
-    return np.array([who[t.name] for t in TRAITS], dtype=np.float32)
+    return np.array([who[t.name] for t in ATTRIBUTES], dtype=np.float32)
 
 
 @dataclass(frozen=True)

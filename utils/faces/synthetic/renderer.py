@@ -20,7 +20,7 @@ from torch import Tensor
 from ...settings import CourseError
 from .canvas import Scene, rgb, scene
 from .features import _hair, back_hair, background, body, ears, front_hair, glasses, head, long_beard, occluder
-from .latents import NUISANCE, TRAITS, check_whole
+from .latents import ATTRIBUTES, NUISANCE, check_whole
 
 CHUNK_PIXELS = 65_536  # photos are drawn in chunks that stay in the processor's cache
 SMALLEST, LARGEST = 32, 512  # pixels per side
@@ -38,15 +38,15 @@ def check_size(image_size: int) -> None:
 
 @torch.no_grad()
 def render(latents: Tensor, nuisance: Tensor, image_size: int = 64) -> Tensor:
-    """Draw people (B, len(TRAITS)) under conditions (B, len(NUISANCE)) as uint8 photos (B, 3, S, S).
+    """Draw people (B, len(ATTRIBUTES)) under conditions (B, len(NUISANCE)) as uint8 photos (B, 3, S, S).
 
     Draws on the device of the latents; raises CourseError for shapes or sizes that do not fit. Introduced in
     notebook 02.
     """
     check_size(image_size)
-    if latents.shape[1:] != (len(TRAITS),) or nuisance.shape != (len(latents), len(NUISANCE)):
+    if latents.shape[1:] != (len(ATTRIBUTES),) or nuisance.shape != (len(latents), len(NUISANCE)):
         raise CourseError(
-            f"render expects latents (B, {len(TRAITS)}) and nuisance (B, {len(NUISANCE)}), "
+            f"render expects latents (B, {len(ATTRIBUTES)}) and nuisance (B, {len(NUISANCE)}), "
             f"but got {tuple(latents.shape)} and {tuple(nuisance.shape)}."
         )
     latents, nuisance = latents.float(), nuisance.to(latents.device).float()

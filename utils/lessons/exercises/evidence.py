@@ -41,7 +41,7 @@ def check_09_choice(answer: Any) -> str:
         return report(name, NOT_ATTEMPTED, "")
     if not isinstance(answer, str) or answer not in METHODS:
         return report(name, WRONG, "wanted is a method's name in quotes, as in the table's code.")
-    if answer == "dispersion_strangers":
+    if answer == "dispersion_blends":
         return report(name, EXACT, "it changes weights only, and strangers are what it holds.")
     if answer in ("gather_scatter", "esc"):
         return report(name, CLOSE, "it hides well, but puts a part behind the network. Hint: weights only.")

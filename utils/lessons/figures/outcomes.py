@@ -181,23 +181,23 @@ def _spread_labels(ax: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str],
         ax.annotate(names[i], (x[i], y[i]), beside, arrowprops=leader, **align)
 
 
-# what else a diary holds: neither a loss nor a cosine
+# what else a history holds: neither a loss nor a cosine
 NO_LOSSES = ("step", "moved", "dev_map", "name_error", "noise_norm", "damped", "erased")
 
 
 def history_curves(history: Sequence[Mapping[str, float]] | Mapping[str, Sequence[float]], title: str = "") -> Figure:
     """Show losses (left) and cosines (right) by step, given as records or as columns. Introduced in notebook 08."""
-    diary = history if isinstance(history, Mapping) else _columns(history)
-    length = max(len(values) for values in diary.values())
-    steps = diary.get("step", np.arange(1, length + 1))
-    losses = [key for key in diary if key not in NO_LOSSES and "cosine" not in key]
-    cosines = [key for key in diary if "cosine" in key]
+    history = history if isinstance(history, Mapping) else _columns(history)
+    length = max(len(values) for values in history.values())
+    steps = history.get("step", np.arange(1, length + 1))
+    losses = [key for key in history if key not in NO_LOSSES and "cosine" not in key]
+    cosines = [key for key in history if "cosine" in key]
     groups = [(keys, label) for keys, label in ((losses, "loss"), (cosines, "cosine of forget photos")) if keys]
     fig = _figure(4.9 * max(len(groups), 1), 3.9)
     for ax, (keys, label) in zip(fig.subplots(1, len(groups), squeeze=False)[0], groups, strict=True):
         for i, key in enumerate(keys):
             look = dict(color=colour_of(key, (ORIGINAL, ACCENT, RETRAIN, CHANCE)[i % 4]), label=words(key))
-            ax.plot(steps, diary[key], ("-", "--", "-.", ":")[i % 4], **look)
+            ax.plot(steps, history[key], ("-", "--", "-.", ":")[i % 4], **look)
         ax.set(xlabel="step", ylabel=label)
         _grid(ax)
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)

@@ -36,8 +36,8 @@ class GsLoraConfig(LogitConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.moves != "backbone":
-            raise CourseError("GS-LoRA trains its adapters alone: leave moves at 'backbone'.")
+        if self.trainable != "backbone":
+            raise CourseError("GS-LoRA trains its adapters alone: leave trainable at 'backbone'.")
         if self.rank < 1:
             raise CourseError(f"rank must be at least 1, not {self.rank}.")
 
@@ -111,8 +111,8 @@ def merge_adapters(model: nn.Module) -> None:
     "gs_lora",
     GsLoraConfig,
     title="GS-LoRA",
-    needs=("forget", "kept"),
-    labels=("forget", "kept"),
+    needs=("forget", "retain_train"),
+    labels=("forget", "retain_train"),
     source="Zhao et al., CVPR 2024 (arXiv 2403.11530)",
     notebook="06",
     full=FULL,

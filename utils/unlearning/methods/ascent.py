@@ -13,7 +13,7 @@ from ..loop import Batch, Task, run_steps
 from ..losses import retained_names
 from ..registry import FULL, LogitConfig, method
 
-BOTH = ("forget", "kept")
+BOTH = ("forget", "retain_train")
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ def gradient_ascent(task: Task, config: GradientAscentConfig) -> None:
     """Maximise cross-entropy on forget photos with the head frozen, margin off and a softened scale.
 
     At the usual scale of 64 the loss of a well-learned person is exactly zero in float32: nothing to climb. All photos
-    of a person are pushed the same way, so the cluster travels and stays a cluster; with moves="head" not even that,
-    the name is lost and no embedding has moved. It stops early, see its config. Introduced in notebook 05.
+    of a person are pushed the same way, so the cluster travels and stays a cluster; with trainable="head" not even
+    that, the name is lost and no embedding has moved. It stops early, see its config. Introduced in notebook 05.
     """
 
     def losses(batch: Batch) -> dict[str, Tensor]:

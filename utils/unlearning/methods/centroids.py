@@ -34,16 +34,16 @@ class DuckConfig(LogitConfig):
     steps: int = 20
     learning_rate: float = 3e-3
     retain_per_step: int = 25
-    moves: str = "both"
+    trainable: str = "both"
     pull_weight: float = 1.0
     retain_weight: float = 0.7
 
 
 def kept_centroids(task: Task, points: Tensor) -> Tensor:
-    """Return the mean directions (K, d) of the kept identities, given the embeddings (N, d) of `task.kept_photos`."""
-    labels = task.splits.faces.labels[task.kept_photos]
-    people = torch.from_numpy(np.searchsorted(task.splits.kept, labels)).to(points.device)
-    sums = torch.zeros(len(task.splits.kept), points.shape[1], device=points.device)
+    """Return the mean directions (K, d) of retained identities; `points` (N, d) are of `task.retain_train_photos`."""
+    labels = task.splits.faces.labels[task.retain_train_photos]
+    people = torch.from_numpy(np.searchsorted(task.splits.retain_train, labels)).to(points.device)
+    sums = torch.zeros(len(task.splits.retain_train), points.shape[1], device=points.device)
     return F.normalize(sums.index_add_(0, people, points))
 
 
@@ -53,7 +53,7 @@ def duck_targets(task: Task) -> Tensor:
     One row per photo, whatever the order of the batches. Introduced in notebook 06.
     """
     teacher = Teacher.of(task)
-    centroids = kept_centroids(task, teacher.points(task.kept_photos))
+    centroids = kept_centroids(task, teacher.points(task.retain_train_photos))
     nearest = (teacher.points(task.forget_photos) @ centroids.T).argmax(dim=1)
     table = torch.zeros_like(teacher.table)
     table[torch.as_tensor(task.forget_photos, device=table.device)] = centroids[nearest]
@@ -64,8 +64,8 @@ def duck_targets(task: Task) -> Tensor:
     "duck",
     DuckConfig,
     title="DUCK",
-    needs=("forget", "kept"),
-    labels=("forget", "kept"),
+    needs=("forget", "retain_train"),
+    labels=("forget", "retain_train"),
     source="Cotogni et al. 2023 (arXiv 2312.02052)",
     notebook="06",
     full=FULL,
@@ -139,7 +139,7 @@ def info_nce(points: Tensor, centroids: Tensor, wanted: Tensor, temperature: flo
     "cure_like",
     CureConfig,
     title="CURE-like",
-    needs=("forget", "kept"),
+    needs=("forget", "retain_train"),
     source="our reading of Shivam et al. 2025 (arXiv 2509.19562), known from its abstract and a review; not read: code",
     notebook="06",
     full=FULL,

@@ -12,7 +12,7 @@ from ..loop import Batch, Task, run_steps
 from ..losses import Teacher, distillation
 from ..registry import FULL, StepConfig, method
 
-ABOUT = {"needs": ("forget",), "optional": ("kept",), "labels": ("forget",), "notebook": "08", "full": FULL}
+ABOUT = {"needs": ("forget",), "optional": ("retain_train",), "labels": ("forget",), "notebook": "08", "full": FULL}
 PAPER = "our reading of arXiv 2512.13317 (Zakharov 2025)"
 CAVEAT = "the paper's exact loss could not be verified"
 GRID = {"learning_rate": (1e-3, 2e-3, 3e-3, 5e-3), "retain_weight": (3.0, 5.0)}

@@ -14,7 +14,13 @@ from ..loop import Batch, Task, run_steps
 from ..losses import retained_names, rows_of
 from ..registry import FULL, LogitConfig, method
 
-ABOUT = {"needs": ("forget",), "optional": ("kept",), "labels": ("kept",), "notebook": "05", "full": FULL}
+ABOUT = {
+    "needs": ("forget",),
+    "optional": ("retain_train",),
+    "labels": ("retain_train",),
+    "notebook": "05",
+    "full": FULL,
+}
 GRID = {"learning_rate": (1e-3, 2e-3, 3e-3, 5e-3), "retain_weight": (0.3, 1.0)}
 
 
@@ -29,7 +35,7 @@ class RandomLabelsConfig(LogitConfig):
 
 def draw_wrong_labels(task: Task) -> Tensor:
     """Return a table (all photos,) int64: for every forget photo one fixed head row of a kept identity, else -1."""
-    allowed = np.asarray(task.splits.class_of(task.splits.kept))
+    allowed = np.asarray(task.splits.class_of(task.splits.retain_train))
     rng = np.random.default_rng(task.seed)
     table = np.full(len(task.splits.faces), -1, dtype=np.int64)
     table[task.forget_photos] = rng.choice(allowed, size=len(task.forget_photos))
@@ -38,8 +44,8 @@ def draw_wrong_labels(task: Task) -> Tensor:
 
 def draw_again(task: Task, count: int) -> Tensor:
     """Return `count` fresh head rows (int64) of kept identities, all equally likely."""
-    chosen = torch.randint(len(task.splits.kept), (count,), generator=task.generator)
-    return task.kept_columns[chosen.to(task.device)]
+    chosen = torch.randint(len(task.splits.retain_train), (count,), generator=task.generator)
+    return task.retain_train_columns[chosen.to(task.device)]
 
 
 def relabel(

@@ -28,7 +28,7 @@ class UnsirConfig(LogitConfig):
     learning_rate: float = 2e-3
     photos_per_identity: int = 3
     retain_per_step: int = 64
-    moves: str = "both"
+    trainable: str = "both"
     noise_batches: int = 8
     noise_steps: int = 15
     noise_rate: float = 0.1
@@ -82,8 +82,8 @@ def pick_noise(task: Task, bank: Tensor, step: int, config: UnsirConfig) -> tupl
     "unsir",
     UnsirConfig,
     title="UNSIR",
-    needs=("kept",),
-    labels=("forget", "kept"),
+    needs=("retain_train",),
+    labels=("forget", "retain_train"),
     source="Tarun et al., TNNLS 2023 (arXiv 2111.08947)",
     notebook="07",
     full={"steps": 300, "noise_steps": 40},
@@ -94,8 +94,8 @@ def unsir(task: Task, config: UnsirConfig) -> None:
 
     It is told whom to forget but sees no forget photo: noise takes their place. Both phases train backbone and head;
     repairing is ordinary training of the retained photos. The noise is far from all faces and the model learns its
-    name as one more look of the person: faces hardly move, and with few steps not even their names are lost. The diary
-    keeps the noise's mean length, as too strong a penalty leaves no noise. Introduced in notebook 07.
+    name as one more look of the person: faces hardly move, and with few steps not even their names are lost. The
+    history keeps the noise's mean length, as too strong a penalty leaves no noise. Introduced in notebook 07.
     """
     if not task.splits.forget:
         raise CourseError("Method 'unsir' needs forget identities to make noise for; there are none.")

@@ -102,7 +102,7 @@ def damping_factors(forget: Tensor, whole: Tensor, alpha: float, strength: float
 
 def dampen(task: Task, config: DampingConfig, loss_of: PhotoLoss, power: int) -> None:
     """Weigh every weight on the whole training set and on the forget set, and damp those that stand out."""
-    whole = shuffled(task, np.concatenate([task.kept_photos, task.forget_photos]))[: config.max_photos]
+    whole = shuffled(task, np.concatenate([task.retain_train_photos, task.forget_photos]))[: config.max_photos]
     i_whole = importances(task, whole, loss_of, batch_size=config.batch_size, power=power)
     forget = shuffled(task, task.forget_photos)
     i_forget = importances(task, forget, loss_of, batch_size=config.batch_size, power=power)
@@ -119,8 +119,8 @@ def dampen(task: Task, config: DampingConfig, loss_of: PhotoLoss, power: int) ->
     "ssd",
     NamedDampingConfig,
     title="Selective synaptic dampening",
-    needs=("forget", "kept"),
-    labels=("forget", "kept"),
+    needs=("forget", "retain_train"),
+    labels=("forget", "retain_train"),
     source="Foster, Schoepf, Brintrup, AAAI 2024 (arXiv 2308.07707)",
     notebook="07",
     grid={"alpha": (5.0, 8.0, 10.0, 14.0), "strength": (0.3, 1.0)},
@@ -150,7 +150,7 @@ class LossFreeDampingConfig(DampingConfig):
     "lfssd",
     LossFreeDampingConfig,
     title="Loss-free synaptic dampening",
-    needs=("forget", "kept"),
+    needs=("forget", "retain_train"),
     source="Foster, Schoepf, Brintrup, ICLR 2024 Tiny Papers (arXiv 2402.19308)",
     notebook="07",
     grid={"alpha": (2.0, 3.0, 4.0, 6.0), "strength": (0.3, 1.0)},
@@ -234,8 +234,8 @@ def hold_unmasked(weights: list[torch.nn.Parameter], masks: list[Tensor]) -> Cal
     SalUnConfig,
     title="SalUn",
     needs=("forget",),
-    optional=("kept",),
-    labels=("forget", "kept"),
+    optional=("retain_train",),
+    labels=("forget", "retain_train"),
     source="Fan et al., ICLR 2024 (arXiv 2310.12508)",
     notebook="07",
     full=FULL,
@@ -291,8 +291,8 @@ def penalty_at(step: int, config: L1SparseConfig) -> float:
     "l1_sparse",
     L1SparseConfig,
     title="L1-sparse fine-tuning",
-    needs=("kept",),
-    labels=("kept",),
+    needs=("retain_train",),
+    labels=("retain_train",),
     source="Jia et al., NeurIPS 2023 (arXiv 2304.04934)",
     notebook="07",
     full=FULL,

@@ -37,8 +37,8 @@ def original(task: Task, config: NoConfig) -> None:
     TrainConfig,
     title="Retrained without them",
     kind="reference",
-    needs=("kept",),
-    labels=("kept",),
+    needs=("retain_train",),
+    labels=("retain_train",),
     source="the reference of the unlearning literature: no trace of training on the forget set",
     notebook="05",
 )
@@ -59,7 +59,7 @@ def retrain(task: Task, config: TrainConfig) -> None:
         progress=task.progress,
     )
     task.model, task.head, task.seconds = recogniser.model, recogniser.head, recogniser.seconds
-    task.images_processed = config.epochs * len(task.kept_photos)
+    task.images_processed = config.epochs * len(task.retain_train_photos)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class FinetuneConfig(LogitConfig):
     retain_per_step: int = 128
     batchnorm: str = "train"
     augment: bool = True
-    moves: str = "both"
+    trainable: str = "both"
     unused = ("identities_per_step", "photos_per_identity", "forget_scale")
 
 
@@ -84,8 +84,8 @@ def retain_side_only(step: int) -> tuple[bool, bool]:
     FinetuneConfig,
     title="Fine-tune on the rest",
     kind="reference",
-    needs=("kept",),
-    labels=("kept",),
+    needs=("retain_train",),
+    labels=("retain_train",),
     source="generic baseline, also called catastrophic forgetting",
     notebook="05",
     full=FULL,

@@ -15,45 +15,45 @@ from ...settings import CourseError
 from ..dispersion import dispersion_loss
 from ..loop import Task
 from ..registry import method
-from .strangers import StrangersBatch, StrangersConfig, run_among_strangers, strangers_of
+from .blends import BlendsBatch, BlendsConfig, blends_of, run_with_blends
 
 LOWEST = 0.01  # share of gathered photos outside the gate before its margin, and of others that may be inside
 AWAY, AWAY_SHARPNESS = 0.2, 20.0  # whoever stays keeps this far from the meeting point
 PEOPLE = 10  # what the number of steps is meant for
 HARDENED = {"scramble_weight": 0.5, "photos_per_identity": 12}  # against whoever takes the layer off; notebook 10
-SAMPLE = 512  # retained photos, and strangers, that tell how ordinary embeddings are spread
+SAMPLE = 512  # retained photos, and blends, that tell how ordinary embeddings are spread
 
 
 @dataclass(frozen=True)
-class ScatterConfig(StrangersConfig):
+class ScatterConfig(BlendsConfig):
     """`away_weight` keeps others from the meeting point; the rest describes the layer that scatters who is there.
 
     `steps` are for ten people at most; with more to forget the run is longer in proportion.
     `scramble_weight` above 0 disperses what is left of a person's photos without the meeting point, so that less can be
     read when somebody takes the layer off; `clear_head` writes the meeting point over the head's rows of the forgotten.
     `gate_margin` is how far (a cosine) the gate opens below nearly all gathered photos, `sharpness` how suddenly.
-    `chaos` says how fast the scattered place changes with the photo: near 0 look-alike photos stay together; `waves` is
-    the width of the layer.
+    `frequency` says how fast the scattered place changes with the photo: near 0 look-alike photos stay together;
+    `n_features` is the width of the layer.
     """
 
     steps: int = 80
     learning_rate: float = 5e-3
     identities_per_step: int = 40  # everybody in every step, or those who come late stay half-way
     photos_per_identity: int = 6
-    strangers_per_step: int = 64
+    blends_per_step: int = 64
     retain_weight: float = 3.0
-    stranger_weight: float = 3.0
+    blend_weight: float = 3.0
     away_weight: float = 1.0
     scramble_weight: float = 0.0
     gate_margin: float = 0.1
     sharpness: float = 50.0
-    chaos: float = 40.0
-    waves: int = 512
+    frequency: float = 40.0
+    n_features: int = 512
     clear_head: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.waves < 1:
+        if self.n_features < 1:
             raise CourseError("The scattering layer needs at least one wave.")
 
 
@@ -61,8 +61,8 @@ class ScatterBackbone(AddOn):
     """A face model that scatters whatever comes close to one meeting point and lets the rest pass. Notebook 08.
 
     Near the meeting point b the embedding z is replaced by a fixed, fast-changing function of what is left of z without
-    b: normalise(A sin(chaos W r + phase)). The layer knows no face: W, A and the phases are random numbers, b is empty
-    space.
+    b: normalise(A sin(frequency W r + phase)). The layer knows no face: W, A and the phases are random numbers, b is
+    empty space.
     """
 
     def __init__(self, backbone: FaceBackbone, meeting_point: Tensor, gate: float, sharpness: float, layer: nn.Module):
@@ -81,22 +81,25 @@ class ScatterBackbone(AddOn):
         return (1 - let_in) * points + let_in * self.layer(rest)
 
 
-class Waves(nn.Module):
-    """A fixed random function from unit vectors (B, d) to unit vectors (B, d) that neighbours do not survive."""
+class RandomFourierFeatures(nn.Module):
+    """A fixed random function of unit vectors (B, d) that neighbours do not survive (Rahimi and Recht, 2007).
 
-    def __init__(self, spread: Tensor, chaos: float, waves: int, generator: torch.Generator):
+    High frequencies make it change fast; its values are unit vectors (B, d), spread as `spread` says.
+    """
+
+    def __init__(self, spread: Tensor, frequency: float, n_features: int, generator: torch.Generator):
         super().__init__()
         d = len(spread)
-        self.register_buffer("fast", torch.randn(waves, d, generator=generator) * chaos / d**0.5)
-        self.register_buffer("phase", torch.rand(waves, generator=generator) * 2 * torch.pi)
-        self.register_buffer("out", spread @ torch.randn(d, waves, generator=generator) / waves**0.5)
+        self.register_buffer("fast", torch.randn(n_features, d, generator=generator) * frequency / d**0.5)
+        self.register_buffer("phase", torch.rand(n_features, generator=generator) * 2 * torch.pi)
+        self.register_buffer("out", spread @ torch.randn(d, n_features, generator=generator) / n_features**0.5)
 
     def forward(self, rest: Tensor) -> Tensor:
         """Map unit vectors (B, d) to unit vectors (B, d)."""
         return F.normalize(torch.sin(rest @ self.fast.T + self.phase) @ self.out.T)
 
 
-def emptiest_direction(points: Tensor) -> Tensor:
+def smallest_principal_axis(points: Tensor) -> Tensor:
     """Return the unit vector (d,) along which points (n, d) have least energy: where nobody lives. Notebook 08."""
     points = points.double().cpu()
     return torch.linalg.eigh(points.T @ points).eigenvectors[:, 0].float()
@@ -120,27 +123,29 @@ def look(task: Task, photos: np.ndarray) -> Tensor:
     ScatterConfig,
     title="Gather and scatter",
     kind="wrapper",
-    needs=("forget", "kept"),
+    needs=("forget", "retain_train"),
     labels=(),
     notebook="08",
     source="this course",
     full={"steps": 300},
-    grid={"learning_rate": (3e-3, 5e-3), "chaos": (40.0, 60.0), "gate_margin": (0.1, 0.2)},
+    grid={"learning_rate": (3e-3, 5e-3), "frequency": (40.0, 60.0), "gate_margin": (0.1, 0.2)},
 )
 def gather_scatter(task: Task, config: ScatterConfig) -> None:
     """Train the network to bring all forget photos to one empty place, then scatter what arrives there. Notebook 08.
 
     The weights lose who is who among the forgotten; the layer behind them loses which photo is like which. Scattered
-    points are spread as retained people's are: aimed at strangers, not at the extreme. A model that has such a layer
+    points are spread as retained people's are: aimed at the ordinary, not at the extreme. A model that has such a layer
     already keeps it, so that later requests join the earlier ones. This is the course's recommended method.
     """
-    sample = task.kept_photos[torch.randperm(len(task.kept_photos), generator=task.generator)[:SAMPLE].numpy()]
+    sample = task.retain_train_photos[
+        torch.randperm(len(task.retain_train_photos), generator=task.generator)[:SAMPLE].numpy()
+    ]
     earlier = task.model if isinstance(task.model, ScatterBackbone) else None
     task.model = earlier.backbone if earlier else task.model
-    meeting = earlier.meeting_point if earlier else emptiest_direction(look(task, sample)).to(task.device)
+    meeting = earlier.meeting_point if earlier else smallest_principal_axis(look(task, sample)).to(task.device)
 
-    def gathered(batch: StrangersBatch) -> dict[str, Tensor]:
-        near = torch.cat([batch.retain, batch.strangers]) @ meeting - AWAY
+    def gathered(batch: BlendsBatch) -> dict[str, Tensor]:
+        near = torch.cat([batch.retain, batch.blends]) @ meeting - AWAY
         away = F.softplus(AWAY_SHARPNESS * near).mean() / AWAY_SHARPNESS
         closeness = batch.forget @ meeting
         terms = {"gather": (1.0 - closeness).mean(), "away": config.away_weight * away}
@@ -151,12 +156,16 @@ def gather_scatter(task: Task, config: ScatterConfig) -> None:
         return terms
 
     longer = max(1.0, len(task.splits.forget) / PEOPLE)
-    run_among_strangers(task, replace(config, steps=round(config.steps * longer)), task.kept_photos, gathered)
+    run_with_blends(task, replace(config, steps=round(config.steps * longer)), task.retain_train_photos, gathered)
     kept = look(task, sample)
-    layer = earlier.layer if earlier else Waves(spread_of(kept), config.chaos, config.waves, task.generator)
-    strangers = embed(task.model, strangers_of(task, task.kept_photos, SAMPLE))
-    task.images_processed += len(strangers)
-    inside, outside = look(task, task.forget_photos) @ meeting.cpu(), torch.cat([kept, strangers]) @ meeting.cpu()
+    layer = (
+        earlier.layer
+        if earlier
+        else RandomFourierFeatures(spread_of(kept), config.frequency, config.n_features, task.generator)
+    )
+    blends = embed(task.model, blends_of(task, task.retain_train_photos, SAMPLE))
+    task.images_processed += len(blends)
+    inside, outside = look(task, task.forget_photos) @ meeting.cpu(), torch.cat([kept, blends]) @ meeting.cpu()
     gate = float(max(inside.quantile(LOWEST) - config.gate_margin, outside.quantile(1 - LOWEST)))
     gate = min(gate, float(earlier.gate)) if earlier else gate
     task.model = ScatterBackbone(task.model, meeting, gate, config.sharpness, layer)

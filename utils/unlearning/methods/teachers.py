@@ -55,7 +55,7 @@ def untrained_backbone(task: Task) -> FaceBackbone:
     "bad_teacher",
     BadTeacherConfig,
     title="Bad teacher",
-    needs=("forget", "kept"),
+    needs=("forget", "retain_train"),
     source="Chundawat et al., AAAI 2023 (arXiv 2205.08096)",
     notebook="06",
     full=FULL,
@@ -116,7 +116,7 @@ class Rewind:
     """SCRUB+R: among the weights passed on the way, those whose error on forget photos is nearest to a reference.
 
     The paper takes the final model's error on held-out photos of the forgotten as reference. Such photos belong to the
-    examination here, so the reference is a stated number and the error is that of training photos. The untouched
+    evaluation here, so the reference is a stated number and the error is that of training photos. The untouched
     model is no candidate. Introduced in notebook 06.
     """
 
@@ -139,7 +139,7 @@ class Rewind:
             self.nearest, self.kept = distance, (snapshot(self.task.model), snapshot(self.task.head))
 
     def restore(self) -> None:
-        """Go back to the kept weights and note the errors in the diary."""
+        """Go back to the kept weights and note the errors in the history."""
         for step, error in self.errors.items():
             self.task.history[self.first_entry + step]["name_error"] = error
         if self.kept is not None:
@@ -160,8 +160,8 @@ def scrub_turns(config: ScrubConfig, step: int) -> tuple[bool, bool]:
     "scrub",
     ScrubConfig,
     title="SCRUB with rewind",
-    needs=("forget", "kept"),
-    labels=("forget", "kept"),
+    needs=("forget", "retain_train"),
+    labels=("forget", "retain_train"),
     source="Kurmanji et al., NeurIPS 2023 (arXiv 2302.09880)",
     notebook="06",
     full={"steps": 480, "rewind_every": 40},
@@ -231,7 +231,7 @@ def gumbel_noise(logits: Tensor, generator: torch.Generator) -> Tensor:
     "lotus",
     LotusConfig,
     title="LoTUS",
-    needs=("forget", "kept"),
+    needs=("forget", "retain_train"),
     labels=("forget",),
     source="Spartalis et al., CVPR 2025 (arXiv 2503.18314)",
     notebook="06",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from utils.audit.case import ATTACKS
+from utils.experiments.audit_summary import AUDIT_FILE, audit_summary, main, verdict
 from utils.experiments.benchmark import read_results
-from utils.experiments.verdicts import AUDIT_FILE, main, verdict, verdicts_table
 from utils.unlearning.registry import METHODS
 
 
@@ -32,9 +32,9 @@ def test_a_verdict_is_the_most_that_came_back_and_pairs_stand_alone():
 
 def test_the_table_has_a_line_per_method_and_names_the_winner_in_markdown():
     runs = [{"method": name, "seed": 0, "audit": ROWS} for name in ("esc", "original")]
-    lines = verdicts_table(runs).splitlines()
+    lines = audit_summary(runs).splitlines()
     assert lines[1].startswith("Original model") and "30.0" in lines[1] and "0.05" in lines[1] and "–" in lines[1]
-    assert "| averaged |" in verdicts_table(runs, markdown=True)
+    assert "| averaged |" in audit_summary(runs, markdown=True)
 
 
 def test_every_method_was_audited_with_every_attack():

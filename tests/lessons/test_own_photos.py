@@ -17,7 +17,7 @@ from utils.faces.alignment import Aligner
 from utils.faces.listing import Photo
 from utils.lessons import own_photos as al
 from utils.lessons.own_photos import (
-    Album,
+    OwnPhotos,
     changed_files,
     chosen_photos,
     files_in,
@@ -25,10 +25,10 @@ from utils.lessons.own_photos import (
     my_parts,
     no_network,
     parse_choices,
-    read_album,
+    read_own_photos,
 )
 from utils.models.embedding import embed
-from utils.retrieval.evaluation import examine
+from utils.retrieval.evaluation import evaluate
 from utils.settings import CourseError
 from utils.unlearning.loop import unlearn
 
@@ -36,11 +36,11 @@ LFW = Path(__file__).parents[3] / "shared" / "faces" / "lfw-deepfunneled"
 real_faces = pytest.mark.skipif(not LFW.is_dir(), reason="no real faces beside the repository")
 
 
-def noise_album(n_mine: int = 6, size: int = 64) -> Album:
+def noise_album(n_mine: int = 6, size: int = 64) -> OwnPhotos:
     rng = np.random.default_rng(0)
     labels = np.array([0] * n_mine + [1] * 3 + [2])
     crops = torch.from_numpy(rng.integers(0, 256, (len(labels), 3, size, size), dtype=np.uint8))
-    return Album(("me", "Ada", "Bo"), crops, labels, tuple(f"{i}.jpg" for i in range(len(labels))))
+    return OwnPhotos(("me", "Ada", "Bo"), crops, labels, tuple(f"{i}.jpg" for i in range(len(labels))))
 
 
 @pytest.mark.parametrize(("n", "parts"), [(3, (1, 1)), (4, (2, 1)), (5, (3, 1)), (30, (24, 3))])
@@ -75,22 +75,22 @@ def test_the_album_joins_as_one_to_forget_and_friends_nobody_trained_on(tiny_spl
 
 
 def test_people_who_play_the_album_are_not_in_the_crowd_as_well(tiny_splits):
-    played = al.synthetic_album(tiny_splits, people=2, photos=4)
+    played = al.drawn_own_photos(tiny_splits, people=2, photos=4)
     both = joined(tiny_splits, played, "you")
     assert played.people[0] == "you" and set(played.taken).isdisjoint(both.unseen)
     assert not np.isin(both.faces.labels[np.concatenate([both.query, both.gallery])], played.taken).any()
     with pytest.raises(CourseError, match="people nobody trained on"):
-        al.synthetic_album(tiny_splits, people=1000)
+        al.drawn_own_photos(tiny_splits, people=1000)
 
 
 def test_you_are_enrolled_forgotten_and_looked_for(tiny_recogniser, tiny_splits):
-    both = joined(tiny_splits, al.synthetic_album(tiny_splits, people=2, photos=6), "you")
+    both = joined(tiny_splits, al.drawn_own_photos(tiny_splits, people=2, photos=6), "you")
     head = al.enrolled(tiny_recogniser, both)
     assert len(head.weight) == len(both.trained) == len(tiny_recogniser.head.weight) + 1
     outcome = unlearn("gather_scatter", tiny_recogniser.model, head, both, steps=5, progress=False, device="cpu")
     photos = both.photos("forget", "train")
     rows = tuple(embed(model, both.faces, photos) for model in (tiny_recogniser.model, outcome.model))
-    before, after = examine(tiny_recogniser.model, both, head), examine(outcome.model, both, outcome.head)
+    before, after = evaluate(tiny_recogniser.model, both, head), evaluate(outcome.model, both, outcome.head)
     ranks = al.attempts(before, after, rows)
     assert len(ranks) == 4 and all(1 <= rank <= len(both.gallery) for pair in ranks.values() for rank in pair)
     assert ranks["a new photo"][0] == ranks["a new photo, the old gallery"][0]
@@ -157,7 +157,7 @@ def test_new_and_changed_files_are_seen(tmp_path):
 def test_a_folder_without_people_is_one_sentence(tmp_path):
     for folder in (tmp_path / "none", tmp_path):
         with pytest.raises(CourseError):
-            read_album(folder, 64)
+            read_own_photos(folder, 64)
 
 
 @real_faces
@@ -177,7 +177,7 @@ def test_real_photos_turned_tiny_and_broken(tmp_path):
     (mine / "phone.heic").write_bytes(b"\x00\x00\x00\x18ftypheic" + bytes(50))
     Image.new("RGB", (200, 200)).save(mine / "wall.jpg")
     before = files_in(tmp_path)
-    read = read_album(tmp_path, 64)
+    read = read_own_photos(tmp_path, 64)
     assert set(read.people) == {"me", "Friend"} and read.crops.dtype == torch.uint8
     assert (read.labels == read.people.index("me")).sum() == 2
     reasons = {entry.photo.split("/")[1]: entry.reason for entry in read.skipped}
@@ -185,12 +185,12 @@ def test_real_photos_turned_tiny_and_broken(tmp_path):
     (n_faces,) = (len(faces) for faces in read.crowds.values())
     assert n_faces >= 2 and f"party.png ({n_faces} found)" in read.report()
     which = read.photos.index("Friend/party.png")
-    ends = [read_album(tmp_path, 64, {"party.png": number}).crops[which] for number in (1, n_faces)]
+    ends = [read_own_photos(tmp_path, 64, {"party.png": number}).crops[which] for number in (1, n_faces)]
     assert torch.equal(ends[0], read.crowds["Friend/party.png"][0]) and not torch.equal(*ends)
     assert changed_files(before, files_in(tmp_path)) == []
     for wrong, words in (({"party.png": 9}, "no face number 9"), ({"nobody.png": 1}, "No photo is called")):
         with pytest.raises(CourseError, match=words):
-            read_album(tmp_path, 64, wrong)
+            read_own_photos(tmp_path, 64, wrong)
 
 
 def test_a_choice_means_one_photo_or_is_refused():
@@ -210,4 +210,4 @@ def test_a_choice_for_a_photo_without_a_face_says_so(tmp_path, monkeypatch):
     Image.new("RGB", (200, 200)).save(tmp_path / "Ada" / "wall.jpg")
     monkeypatch.setattr(Aligner, "every_face", lambda self, image: [])
     with pytest.raises(CourseError, match="'Ada/wall.jpg': no face found, so there is no face number 1"):
-        read_album(tmp_path, 64, {"wall.jpg": 1})
+        read_own_photos(tmp_path, 64, {"wall.jpg": 1})

@@ -1,4 +1,4 @@
-"""Dispersion among strangers: blends, shifted photos, what may move, and what the loss is made of."""
+"""Dispersion beside blends: blends, shifted photos, what may move, and what the loss is made of."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from utils.retrieval.verification import compactness
 from utils.settings import CourseError
 from utils.unlearning.dispersion import dispersion_loss
 from utils.unlearning.loop import unlearn
-from utils.unlearning.methods import strangers
-from utils.unlearning.methods.strangers import blend, last_weights, some_shifted, strangers_of
+from utils.unlearning.methods import blends
+from utils.unlearning.methods.blends import blend, blends_of, last_weights, some_shifted
 from utils.unlearning.registry import METHODS, make_config
 
-SMALL = {"steps": 12, "photos_per_identity": 6, "retain_per_step": 16, "strangers_per_step": 16}
+SMALL = {"steps": 12, "photos_per_identity": 6, "retain_per_step": 16, "blends_per_step": 16}
 
 
-def run(recogniser, splits, name="dispersion_strangers", **options):
+def run(recogniser, splits, name="dispersion_blends", **options):
     return unlearn(name, recogniser.model, recogniser.head, splits, device="cpu", progress=False, **options)
 
 
@@ -43,18 +43,18 @@ class Steps:
         self.photos, self.blends, self.pairs, self.shifted = [], [], [], []
 
         def watch(name, note):
-            real = getattr(strangers, name)
+            real = getattr(blends, name)
 
             def watched(*args):
                 result = real(*args)
                 note(args, result)
                 return result
 
-            monkeypatch.setattr(strangers, name, watched)
+            monkeypatch.setattr(blends, name, watched)
 
         watch("sort_batch", lambda args, result: self.photos.append((args[2], args[3])))
         watch("blend", lambda args, result: self.blends.append(result))
-        watch("strangers_of", lambda args, result: self.pairs.append((args[1], args[2])))
+        watch("blends_of", lambda args, result: self.pairs.append((args[1], args[2])))
         watch("some_shifted", lambda args, result: self.shifted.append((args[1], result)))
 
     def terms(self, task, original, config, step: int) -> dict[str, torch.Tensor]:
@@ -68,16 +68,16 @@ class Steps:
             images = [input_of(task, i) for i in retained.tolist()]
             terms["retain"] = config.retain_weight * moved_from(original, task.model, images)
         images = [(face[None].float() - 127.5) / 128 for face in self.blends[step]]
-        terms["strangers"] = config.stranger_weight * moved_from(original, task.model, images)
+        terms["blends"] = config.blend_weight * moved_from(original, task.model, images)
         return terms
 
 
-@pytest.mark.parametrize(("name", "retain"), [("dispersion_strangers", 6), ("dispersion_forget_only", 0)])
+@pytest.mark.parametrize(("name", "retain"), [("dispersion_blends", 6), ("dispersion_forget_only", 0)])
 def test_two_steps_equal_the_slow_reference(name, retain, task, monkeypatch):
     """Two, because in the first one everybody who stays lies where the original puts them, and nothing pulls."""
     seen, reference, before, rate = Steps(monkeypatch), twin(task), vector(task.model.parameters()), 2e-3
-    options = {"steps": 2, "photos_per_identity": 3, "retain_per_step": retain, "strangers_per_step": 5, "beta": 4.0}
-    weights = {"learning_rate": rate, "last_parts": 0, "retain_weight": 4.0, "stranger_weight": 3.0, "shifted": 0.3}
+    options = {"steps": 2, "photos_per_identity": 3, "retain_per_step": retain, "blends_per_step": 5, "beta": 4.0}
+    weights = {"learning_rate": rate, "last_layers": 0, "retain_weight": 4.0, "blend_weight": 3.0, "shifted": 0.3}
     config = make_config(name, options | weights)
     METHODS[name].run(task, config)
     original, told = copy.deepcopy(reference.model), []
@@ -89,13 +89,13 @@ def test_two_steps_equal_the_slow_reference(name, retain, task, monkeypatch):
     for entry, terms in zip(task.history, told, strict=True):
         for term, value in terms.items():
             assert entry[term] == pytest.approx(value.item(), rel=2e-2, abs=1e-4)
-    assert told[1]["strangers"] > 0.02 and (not retain or told[1]["retain"] > 0.02), "the second step pulls back"
+    assert told[1]["blends"] > 0.02 and (not retain or told[1]["retain"] > 0.02), "the second step pulls back"
     assert_same_step(expected, task.model.parameters(), before, rate, share=0.9)
-    pool = task.kept_photos if name == "dispersion_strangers" else task.forget_photos
+    pool = task.retain_train_photos if name == "dispersion_blends" else task.forget_photos
     assert [(photos.tolist(), count) for photos, count in seen.pairs] == 2 * [(pool.tolist(), 5)]
 
 
-@pytest.mark.parametrize("name", ["dispersion_strangers", "dispersion_forget_only"])
+@pytest.mark.parametrize("name", ["dispersion_blends", "dispersion_forget_only"])
 def test_the_seed_draws_photos_blends_and_shifts(name, tiny_recogniser, tiny_splits, monkeypatch):
     seen = Steps(monkeypatch)
     options = SMALL | {"steps": 1} | ({"retain_per_step": 0} if name.endswith("only") else {})
@@ -112,8 +112,8 @@ def test_the_seed_draws_photos_blends_and_shifts(name, tiny_recogniser, tiny_spl
 
 def test_shares_of_a_blend_fill_their_range(task, monkeypatch):
     asked = []
-    monkeypatch.setattr(strangers, "blend", lambda first, second, shares: asked.append(shares) or first)
-    strangers_of(task, task.kept_photos, 500)
+    monkeypatch.setattr(blends, "blend", lambda first, second, shares: asked.append(shares) or first)
+    blends_of(task, task.retain_train_photos, 500)
     assert 0.3 <= asked[0].min() < 0.31 and 0.69 < asked[0].max() <= 0.7
 
 
@@ -128,16 +128,16 @@ def test_strangers_blend_two_different_people(task, monkeypatch):
     pairs, faces = [], task.splits.faces
     images = type(faces).images
     monkeypatch.setattr(type(faces), "images", lambda self, photos: pairs.append(photos) or images(self, photos))
-    strangers = strangers_of(task, task.kept_photos, 40)
+    blends = blends_of(task, task.retain_train_photos, 40)
     first, second = (faces.labels[photos] for photos in pairs)
-    assert strangers.shape[0] == 40 and strangers.dtype == torch.uint8
-    assert (first != second).all() and set(first) | set(second) <= set(task.splits.kept)
+    assert blends.shape[0] == 40 and blends.dtype == torch.uint8
+    assert (first != second).all() and set(first) | set(second) <= set(task.splits.retain_train)
 
 
 def test_one_person_alone_has_nobody_to_blend_with(task):
     labels = task.splits.faces.labels[task.forget_photos]
     alone = task.forget_photos[labels == labels[0]]
-    assert len(strangers_of(task, alone, 8)) == 0
+    assert len(blends_of(task, alone, 8)) == 0
 
 
 @pytest.mark.parametrize(("share", "low", "high"), [(0.0, 0, 0), (1.0, 40, 40), (0.5, 8, 32)])
@@ -158,7 +158,7 @@ def test_only_the_last_parts_move(tiny_recogniser, tiny_splits):
 def test_the_first_step_adds_dispersion_and_nothing_else(tiny_recogniser, tiny_splits):
     """Before the first step everybody who is to stay lies where the original puts them."""
     first = run(tiny_recogniser, tiny_splits, **SMALL | {"steps": 1, "shifted": 0.0}).history[0]
-    assert first["retain"] == pytest.approx(0.0, abs=1e-5) and first["strangers"] == pytest.approx(0.0, abs=1e-5)
+    assert first["retain"] == pytest.approx(0.0, abs=1e-5) and first["blends"] == pytest.approx(0.0, abs=1e-5)
     forget = tiny_splits.photos("forget", "train")
     everything = run(tiny_recogniser, tiny_splits, **SMALL | {"steps": 1, "shifted": 0.0, "photos_per_identity": 99})
     labels = torch.from_numpy(tiny_splits.faces.labels[forget])
@@ -167,15 +167,15 @@ def test_the_first_step_adds_dispersion_and_nothing_else(tiny_recogniser, tiny_s
     assert everything.history[0]["dispersion"] == pytest.approx(expected, abs=1e-4)
 
 
-@pytest.mark.parametrize("name", ["dispersion_strangers", "dispersion_forget_only"])
+@pytest.mark.parametrize("name", ["dispersion_blends", "dispersion_forget_only"])
 def test_the_forgotten_disperse_and_the_others_stay(name, tiny_recogniser, tiny_splits):
     options = SMALL | ({"retain_per_step": 0} if name.endswith("only") else {})
     outcome = run(tiny_recogniser, tiny_splits, name, **options)
-    forget, kept = (tiny_splits.photos(pool, "train") for pool in ("forget", "kept"))
+    forget, kept = (tiny_splits.photos(pool, "train") for pool in ("forget", "retain_train"))
     old, new = (embed(model, tiny_splits.faces) for model in (tiny_recogniser.model, outcome.model))
     labels = tiny_splits.faces.labels[forget]
     assert compactness(new[forget], labels).mean_cosine < compactness(old[forget], labels).mean_cosine - 0.1
-    if name == "dispersion_strangers":  # without retained photos others may drift with the forgotten
+    if name == "dispersion_blends":  # without retained photos others may drift with the forgotten
         moved = 1 - (old * new).sum(1)
         assert moved[forget].mean() > 1.5 * moved[kept].mean()
 
@@ -206,5 +206,5 @@ def test_impossible_settings_are_one_sentence(tiny_recogniser, tiny_splits):
 
 
 def test_both_are_registered_with_their_data():
-    assert METHODS["dispersion_strangers"].needs == ("forget", "kept")
+    assert METHODS["dispersion_blends"].needs == ("forget", "retain_train")
     assert METHODS["dispersion_forget_only"].needs == ("forget",)

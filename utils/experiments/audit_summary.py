@@ -31,7 +31,7 @@ def verdict(rows: Sequence[dict]) -> dict:
     }
 
 
-def verdicts_table(runs: Sequence[dict], markdown: bool = False) -> str:
+def audit_summary(runs: Sequence[dict], markdown: bool = False) -> str:
     """Return a line per audited method and setting: the most that came back (percent, mean over seeds) by what the
     attacker holds. Notebook 10."""
     header = ["method", *(f"{holder} ↓" for holder in HOLDERS), "pairs (0.5)"]
@@ -56,5 +56,5 @@ def main(arguments: Iterable[str] | None = None) -> int:
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     args = parser.parse_args(arguments)
     runs = read_results(args.out)["runs"]
-    print(verdicts_table(runs, args.markdown))
+    print(audit_summary(runs, args.markdown))
     return 0

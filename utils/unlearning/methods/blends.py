@@ -1,4 +1,4 @@
-"""Dispersion among strangers: scatter many photos of a person at once, and hold faces of people who do not exist."""
+"""Dispersion beside blends: scatter many photos of a person at once, and hold faces of people who do not exist."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ SHARE_RANGE = (0.3, 0.7)  # how much of a blend is its first face
 
 
 @dataclass(frozen=True)
-class StrangersConfig(StepConfig):
-    """A step sees P x K forget photos, a few retained ones, and `strangers_per_step` blends of two retained people.
+class BlendsConfig(StepConfig):
+    """A step sees P x K forget photos, a few retained ones, and `blends_per_step` blends of two retained people.
 
-    `shifted` is the share of forget photos that are moved and re-lit at random; `last_parts` says how many of the
-    network's parts may change, counted from its end, 0 for all; `beta` as in log-sum-exp dispersion.
+    `shifted` is the share of forget photos that are moved and re-lit at random; `last_layers` says how many of the
+    network's layers may change, counted from its end, 0 for all; `beta` as in log-sum-exp dispersion.
     """
 
     steps: int = 100
@@ -34,10 +34,10 @@ class StrangersConfig(StepConfig):
     photos_per_identity: int = 20
     retain_per_step: int = 32
     retain_weight: float = 2.0
-    strangers_per_step: int = 32
-    stranger_weight: float = 2.0
+    blends_per_step: int = 32
+    blend_weight: float = 2.0
     shifted: float = 0.5
-    last_parts: int = 2
+    last_layers: int = 2
     beta: float = 10.0
     unused = ("augment",)  # `shifted` says how many photos are
 
@@ -48,33 +48,33 @@ class StrangersConfig(StepConfig):
 
 
 @dataclass(frozen=True)
-class ForgetOnlyConfig(StrangersConfig):
-    """The same without any retained photo: the strangers are blends of two people who are both to be forgotten."""
+class ForgetOnlyConfig(BlendsConfig):
+    """The same without any retained photo: the blends are of two people who are both to be forgotten."""
 
     learning_rate: float = 3e-3
     retain_per_step: int = 0
-    stranger_weight: float = 3.0
+    blend_weight: float = 3.0
     unused = ("augment", "retain_weight")
 
 
 @dataclass
-class StrangersBatch(Batch):
-    """A batch with strangers (S, d): where they lie now, and where the original model puts them."""
+class BlendsBatch(Batch):
+    """A batch with blends (S, d): where they lie now, and where the original model puts them."""
 
-    strangers: Tensor
-    stranger_homes: Tensor
+    blends: Tensor
+    blend_homes: Tensor
 
 
 def blend(first: Tensor, second: Tensor, shares: Tensor) -> Tensor:
     """Return faces (B, 3, H, W) uint8 mixed pixel by pixel, `shares` (B,) in [0, 1] being the first face's part.
 
-    A blend of two people is a face of nobody, close to where real strangers lie. Introduced in notebook 08.
+    A blend of two people is a face of nobody, close to where people who were never seen lie. Introduced in notebook 08.
     """
     shares = shares.to(first.device).view(-1, 1, 1, 1)
     return (shares * first.float() + (1 - shares) * second.float()).round().to(torch.uint8)
 
 
-def strangers_of(task: Task, photos: np.ndarray, count: int) -> Tensor:
+def blends_of(task: Task, photos: np.ndarray, count: int) -> Tensor:
     """Return `count` blends (count, 3, H, W) uint8 of two different people's photos, drawn from `photos`.
 
     With photos of fewer than two people there is nobody to blend, and none is returned.
@@ -100,47 +100,47 @@ def some_shifted(faces: Tensor, share: float, generator: torch.Generator) -> Ten
     return torch.where(chosen.to(faces.device).view(-1, 1, 1, 1), augment(faces, generator), faces)
 
 
-def last_weights(model: FaceBackbone, parts: int) -> list[torch.nn.Parameter]:
-    """Return the weights of a network's last parts, 0 for all of them, and freeze the others."""
-    model.requires_grad_(parts == 0)
-    for part in list(model.parts().values())[-parts:]:
+def last_weights(model: FaceBackbone, count: int) -> list[torch.nn.Parameter]:
+    """Return the weights of a network's last layers, 0 for all of them, and freeze the others."""
+    model.requires_grad_(count == 0)
+    for part in list(model.layers().values())[-count:]:
         for module in part:
             module.requires_grad_(True)
     return [weight for weight in model.parameters() if weight.requires_grad]
 
 
-def run_among_strangers(
-    task: Task, config: StrangersConfig, source: np.ndarray, forget_terms: Callable[[StrangersBatch], dict[str, Tensor]]
+def run_with_blends(
+    task: Task, config: BlendsConfig, source: np.ndarray, forget_terms: Callable[[BlendsBatch], dict[str, Tensor]]
 ) -> None:
-    """Minimise a method's own terms, holding retained photos and strangers blended from the photos in `source`."""
+    """Minimise a method's own terms, holding retained photos and blends of the photos in `source`."""
     teacher = Teacher.of(task)
 
-    def batch_of(task: Task, step: int, forget: np.ndarray, retained: np.ndarray, augmented: bool) -> StrangersBatch:
+    def batch_of(task: Task, step: int, forget: np.ndarray, retained: np.ndarray, augmented: bool) -> BlendsBatch:
         faces = task.splits.faces
-        strangers = strangers_of(task, source, config.strangers_per_step).to(task.device)
+        blends = blends_of(task, source, config.blends_per_step).to(task.device)
         scattered = some_shifted(faces.images(forget).to(task.device), config.shifted, task.generator)
-        photos = torch.cat([scattered, faces.images(retained).to(task.device), strangers])
+        photos = torch.cat([scattered, faces.images(retained).to(task.device), blends])
         points = F.normalize(task.model(task.model.preprocess(photos)).float())
         with torch.no_grad():
-            homes = teacher.model(teacher.model.preprocess(strangers)).float() if len(strangers) else points[:0]
-        task.images_processed += 2 * len(strangers)
+            homes = teacher.model(teacher.model.preprocess(blends)).float() if len(blends) else points[:0]
+        task.images_processed += 2 * len(blends)
         known = sort_batch(task, step, forget, retained, points)
         left = points[len(forget) + len(retained) :]
-        return StrangersBatch(**vars(known), strangers=left, stranger_homes=F.normalize(homes))
+        return BlendsBatch(**vars(known), blends=left, blend_homes=F.normalize(homes))
 
-    def losses(batch: StrangersBatch) -> dict[str, Tensor]:
+    def losses(batch: BlendsBatch) -> dict[str, Tensor]:
         terms = forget_terms(batch)
         if len(batch.retain):
             terms["retain"] = config.retain_weight * distillation(batch, teacher.points(batch.retain_photos))
-        if len(batch.strangers):
-            moved = 1.0 - (batch.strangers * batch.stranger_homes).sum(dim=1)
-            terms["strangers"] = config.stranger_weight * moved.mean()
+        if len(batch.blends):
+            moved = 1.0 - (batch.blends * batch.blend_homes).sum(dim=1)
+            terms["blends"] = config.blend_weight * moved.mean()
         return terms
 
-    run_steps(task, config, losses, parameters=last_weights(task.model, config.last_parts), batch_of=batch_of)
+    run_steps(task, config, losses, parameters=last_weights(task.model, config.last_layers), batch_of=batch_of)
 
 
-def scattered_terms(config: StrangersConfig) -> Callable[[StrangersBatch], dict[str, Tensor]]:
+def scattered_terms(config: BlendsConfig) -> Callable[[BlendsBatch], dict[str, Tensor]]:
     """Return the forget side of dispersion: log-sum-exp over the pairs of each person."""
     return lambda batch: {
         "dispersion": dispersion_loss("lse", batch.forget, batch.forget_labels, beta=config.beta),
@@ -149,23 +149,23 @@ def scattered_terms(config: StrangersConfig) -> Callable[[StrangersBatch], dict[
 
 ABOUT = {"labels": ("forget",), "notebook": "08", "source": "this course", "full": FULL}
 GRID = {"learning_rate": (3e-3, 5e-3), "retain_weight": (1.0, 2.0), "beta": (10.0, 20.0)}
-ONLY_GRID = {"learning_rate": (3e-4, 1e-3, 2e-3, 3e-3), "stranger_weight": (3.0, 10.0)}
+ONLY_GRID = {"learning_rate": (3e-4, 1e-3, 2e-3, 3e-3), "blend_weight": (3.0, 10.0)}
 
 
 @method(
-    "dispersion_strangers",
-    StrangersConfig,
-    title="Dispersion among strangers",
-    needs=("forget", "kept"),
+    "dispersion_blends",
+    BlendsConfig,
+    title="Dispersion beside blends",
+    needs=("forget", "retain_train"),
     grid=GRID,
     **ABOUT,
 )
-def dispersion_strangers(task: Task, config: StrangersConfig) -> None:
-    """Disperse large groups of a person's photos; hold retained photos and blended strangers. Notebook 08.
+def dispersion_blends(task: Task, config: BlendsConfig) -> None:
+    """Disperse large groups of a person's photos; hold retained photos and blends of two people. Notebook 08.
 
     The course's recommendation where nothing may be added behind the network.
     """
-    run_among_strangers(task, config, task.kept_photos, scattered_terms(config))
+    run_with_blends(task, config, task.retain_train_photos, scattered_terms(config))
 
 
 @method(
@@ -177,8 +177,8 @@ def dispersion_strangers(task: Task, config: StrangersConfig) -> None:
     **ABOUT,
 )
 def dispersion_forget_only(task: Task, config: ForgetOnlyConfig) -> None:
-    """Disperse without a single retained photo: strangers are blends of the forgotten people. Notebook 08.
+    """Disperse without a single retained photo: blends are of the forgotten people. Notebook 08.
 
     The paper's setting, in which the others' photos are not at hand; with one person to forget nobody can be blended.
     """
-    run_among_strangers(task, config, task.forget_photos, scattered_terms(config))
+    run_with_blends(task, config, task.forget_photos, scattered_terms(config))
