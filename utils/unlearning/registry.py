@@ -65,9 +65,9 @@ class LogitConfig(StepConfig):
 class Method:
     """A registry entry: the function, its typed config, what data it needs, and where it comes from.
 
-    `needs` and `optional` name pools of training photos ("forget", "retain_train"); a pool is optional if the method can
-    do without it (retain_per_step = 0). `labels` names the pools whose identities it must be told. `full` is what the
-    full profile sets differently, `grid` what was tried on the dev-forget people, `caveat` what could not be verified.
+    `needs` and `optional` name pools of training photos ("forget", "retain_train"); a pool is optional if the method
+    can do without it (retain_per_step = 0). `labels` names the pools whose identities it must be told. `full` is what
+    the full profile sets differently, `grid` what was tried on the dev-forget people, `caveat` what nobody could check.
     `kind`: one that gives other "weights", a "wrapper" that adds a part to the network, or a "reference".
     """
 
