@@ -65,7 +65,7 @@ site: $(STAMP)   ## build the HTML pages from what has been run so far
 notebooks: $(STAMP)  ## run the notebooks in place with their defaults and store their outputs
 	@$(PY) -m utils.course --in-place $(ARGS)
 
-workshop: $(STAMP)  ## build a folder for a USB stick: course, site, wheels (ARGS="--platform windows --python-version 3.12")
+workshop: $(STAMP)  ## build a folder for a USB stick: course, site, wheels for computers like this one (ARGS="--out ...")
 	@$(PY) -m utils.workshop --out build/workshop $(ARGS)
 
 clean:           ## remove executed notebooks, site and tool caches; results, own photos, .venv and caches of faces stay
