@@ -79,6 +79,7 @@ def test_the_installed_set_is_the_tested_set():
     }
     missing = set(listed("requirements.txt")) - set(installed)
     assert not wrong and not missing
+    assert set(installed) <= {*pins, "pip", "face-identity-unlearning"}, "constraints.txt is not the whole set"
 
 
 def test_conda_installs_python_and_then_the_same_requirements():
