@@ -7,6 +7,14 @@ PYTHON  ?=
 ARGS    ?=
 JOBS    ?= 2
 LFW     ?=
+# TORCH=cpu takes the smaller build without CUDA from TORCH_INDEX; an environment built so remembers it in its stamp.
+TORCH   ?=
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+BUILT   := $(shell cat $(STAMP) 2>/dev/null)
+BUILD   := $(or $(TORCH),$(BUILT))
+ifneq ($(TORCH),$(filter cpu,$(TORCH)))
+$(error TORCH is '$(TORCH)'; the one choice is TORCH=cpu (leave it away for the build on PyPI))
+endif
 
 # A Python that really runs (a shim on the path may not), has venv and pip, and is one the course declares.
 SUITS   := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
@@ -26,12 +34,23 @@ define NEW_VENV
   if [ -z "$$found" ]; then \
     echo "No usable Python 3.11, 3.12 or 3.13 with venv and pip was found ($(or $(PYTHON),python3.13 ... python)):" \
          "install one, or name it with 'make ... PYTHON=/path/to/python3'." >&2; exit 1; fi; \
-  echo "Building $(VENV) with $$("$$found" --version) (once; a few minutes, about 6 GB on Linux)."; \
+  echo "Building $(VENV) with $$("$$found" --version) (once; a few minutes$(if $(BUILD),,, about 6 GB on Linux))."; \
   rm -rf $(VENV) && "$$found" -m venv $(VENV); }
 endef
 
+# torch and torchvision come first and from one index; pip keeps them when it adds the rest. A pip that is set up to look
+# elsewhere, too, may bring another build: the last line tells.
+define CPU_TORCH
+{ { $(PY) -m pip install --disable-pip-version-check --retries 2 -U --no-deps -c constraints.txt \
+      --index-url $(TORCH_INDEX) torch torchvision && \
+    $(PY) -c 'import importlib.metadata as m, sys; \
+              sys.exit(any(n.startswith("nvidia-") for n in m.requires("torch") or ()))'; } || { \
+    echo "The CPU build of torch could not be had from $(TORCH_INDEX) (see pip's message above): check the network, name" \
+         "another index with TORCH_INDEX=..., or leave TORCH=cpu away for PyPI's build (about 6 GB)." >&2; exit 1; }; }
+endef
+
 define INSTALL
-{ { $(PY) -m pip install --disable-pip-version-check -r requirements.txt -c constraints.txt && \
+{ $(if $(BUILD),$(CPU_TORCH) &&) { $(PY) -m pip install --disable-pip-version-check -r requirements.txt -c constraints.txt && \
     $(PY) -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e . ; } || { \
     echo "The installation did not finish (see pip's message above): check the network and free disk space," \
          "then run the same command again; it goes on from here." >&2; exit 1; }; }
@@ -65,7 +84,7 @@ site: $(STAMP)   ## build the HTML pages from what has been run so far
 notebooks: $(STAMP)  ## run the notebooks in place with their defaults and store their outputs
 	@$(PY) -m utils.course --in-place $(ARGS)
 
-workshop: $(STAMP)  ## build a folder for a USB stick: course, site, wheels (ARGS="--platform windows --python-version 3.12")
+workshop: $(STAMP)  ## build a folder for a USB stick: course, site, wheels for computers like this one (ARGS="--out ...")
 	@$(PY) -m utils.workshop --out build/workshop $(ARGS)
 
 clean:           ## remove executed notebooks, site and tool caches; results, own photos, .venv and caches of faces stay
@@ -73,13 +92,16 @@ clean:           ## remove executed notebooks, site and tool caches; results, ow
 	@find utils tests notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 # The stamp is written last, so an installation that was cut off is taken up again by the next command.
-$(STAMP): requirements.txt constraints.txt pyproject.toml $(PY)
+$(STAMP): requirements.txt constraints.txt pyproject.toml $(PY) $(if $(filter-out $(BUILT),$(TORCH)),rebuild)
 	@rm -f $@
 	@$(PY) -c '$(WHOLE)' >/dev/null 2>&1 || $(NEW_VENV)
 	@$(INSTALL)
 	@$(PY) -m utils.course --check || { echo "The environment is damaged; building it afresh." >&2; \
 	  $(NEW_VENV) && $(INSTALL) && $(PY) -m utils.course --check; }
-	@touch $@
+	@echo $(BUILD) > $@
 
 # A missing interpreter is mended by the rule above.
 $(PY): ;
+
+.PHONY: rebuild
+rebuild: ;

@@ -78,6 +78,7 @@ def test_the_installed_set_is_the_tested_set():
     }
     missing = set(listed("requirements.txt")) - set(installed)
     assert not wrong and not missing
+    assert set(installed) <= {*pins, "pip", "face-identity-unlearning"}, "constraints.txt is not the whole set"
 
 
 def test_conda_installs_python_and_then_the_same_requirements():
@@ -153,6 +154,7 @@ def test_style():
 FAKE_PYTHON = """#!/bin/sh
 echo "$*" >> calls.txt
 case "$*" in
+  *"--index-url"*) exit ${TORCH_CODE:-0};;
   *"pip install"*) exit ${PIP_CODE:-0};;
   "-c import sys, pip"*) exit ${WHOLE_CODE:-0};;
   "-c import sys, venv"*) exit ${SUITS_CODE:-0};;
@@ -219,6 +221,37 @@ def test_a_missing_python_is_one_sentence(workshop: Path):
     code, said, calls = make(workshop, "run", WHOLE_CODE="1", SUITS_CODE="1")
     assert code != 0 and "No usable Python 3.11, 3.12 or 3.13" in said
     assert not any("pip install" in call for call in calls)
+
+
+def test_the_cpu_build_comes_first_from_its_own_index_and_is_remembered(workshop: Path):
+    index = "https://download.pytorch.org/whl/cpu"
+    for once in (True, False):  # the second time it is there
+        code, said, calls = make(workshop, "run", "TORCH=cpu")
+        assert code == 0, said
+        pips = [call for call in calls if "pip install" in call]
+        assert (workshop / ".venv/.installed").read_text() == "cpu\n"
+        if once:
+            assert f"--index-url {index} torch torchvision" in pips[0] and "-c constraints.txt" in pips[0]
+            assert "-r requirements.txt" in pips[1] and index not in pips[1]
+    assert pips == []
+    assert not any("pip install" in call for call in make(workshop, "test")[2])
+    os.utime(workshop / ".venv/.installed", (1, 1))  # changed requirements keep the build
+    assert any(f"--index-url {index}" in call for call in make(workshop, "test")[2])
+
+
+def test_an_environment_with_pypis_torch_is_changed_when_asked_for_and_only_then(workshop: Path):
+    assert not any("--index-url" in call for call in make(workshop, "run")[2])
+    calls = make(workshop, "lab", "TORCH=cpu", "TORCH_INDEX=file:///mirror")[2]
+    assert any("--index-url file:///mirror torch torchvision" in call for call in calls)
+
+
+def test_an_index_without_the_cpu_build_is_one_sentence(workshop: Path):
+    code, said, calls = make(workshop, "run", "TORCH=cpu", TORCH_CODE="1")
+    assert code != 0 and "could not be had from https://download.pytorch.org/whl/cpu" in said
+    assert not (workshop / ".venv/.installed").exists() and not any("-r requirements.txt" in call for call in calls)
+    assert make(workshop, "run")[0] == 0  # nothing is broken
+    code, said, calls = make(workshop, "run", "TORCH=gpu")
+    assert code != 0 and "TORCH is 'gpu'; the one choice is TORCH=cpu" in said and calls == []
 
 
 def test_nothing_is_ever_installed_into_the_systems_python():

@@ -13,7 +13,6 @@ import pytest
 
 from utils.publishing import course, workshop
 from utils.settings import REPO_ROOT, CourseError
-from utils.wheels import THIS_PYTHON, Room, collect_wheels, make_room, this_system
 
 LOCAL = ["--no-index", "--find-links"]
 
@@ -35,12 +34,11 @@ def make_wheel(folder: Path, name: str, version: str, *needs: str, tag: str = "p
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A folder with wheels: one requirement, what it needs everywhere, and what it needs on Windows only."""
+    """A folder with wheels: one requirement, and what it needs, in two versions."""
     folder = tmp_path / "source"
-    make_wheel(folder, "toplevel", "1.0", "middle>=1", "only_windows; sys_platform == 'win32'")
+    make_wheel(folder, "toplevel", "1.0", "middle>=1")
     make_wheel(folder, "middle", "1.5")
     make_wheel(folder, "middle", "2.0")
-    make_wheel(folder, "only_windows", "1.0")
     return folder
 
 
@@ -65,42 +63,24 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.fixture
+def quick(root, tmp_path, monkeypatch):
+    """Build without pip and without pages, which the tests above try."""
+    monkeypatch.setattr(workshop, "make_site", lambda *_: None)
+    monkeypatch.setattr(workshop, "collect_wheels", lambda folder, *_: folder.mkdir())
+    return lambda out=tmp_path / "out": workshop.build_workshop(out, [], root)
+
+
 def names(folder: Path) -> list[str]:
     return sorted(path.name.split("-")[0] + " " + path.name.split("-")[1] for path in folder.glob("*.whl"))
 
 
-@pytest.mark.parametrize(("system", "extra"), [("windows", ["only_windows 1.0"]), ("linux", []), ("macos", [])])
-def test_the_room_decides_what_is_required(root, source, tmp_path, system, extra):
-    files = root / "requirements.txt", root / "constraints.txt"
-    collect_wheels(tmp_path / "wheels", Room(system, "3.12"), *files, [*LOCAL, str(source)])
-    assert names(tmp_path / "wheels") == ["middle 1.5", *extra, "toplevel 1.0"]
-    assert [path.name for path in (tmp_path / "wheels").glob(".*")] == []
-
-
-def test_a_wheel_that_does_not_exist_is_one_sentence(root, source, tmp_path):
-    make_wheel(source, "middle", "1.5", tag="py2-none-any")
-    (source / "middle-1.5-py3-none-any.whl").unlink()
-    files = root / "requirements.txt", root / "constraints.txt"
-    with pytest.raises(
-        CourseError,
-        match=r"No wheel of middle\S* in its tested version, for Python 3.12 on macos was found; try another",
-    ):
-        collect_wheels(tmp_path / "wheels", Room("macos", "3.12"), *files, [*LOCAL, str(source)])
-
-
-def test_rooms_are_checked():
-    assert this_system() in ("linux", "linux-arm", "macos", "macos-intel", "windows")
-    with pytest.raises(CourseError, match="Unknown platform 'amiga'"):
-        make_room("amiga", "3.11")
-    with pytest.raises(CourseError, match="Unknown Python version '3.9'"):
-        make_room("linux", "3.9")
-
-
 def test_the_folder_holds_the_course_and_installs_without_an_index(root, source, tmp_path):
-    out = workshop.build_workshop(tmp_path / "out", [Room(this_system())], [*LOCAL, str(source)], root)
+    out = workshop.build_workshop(tmp_path / "out", [*LOCAL, str(source)], root)
     files = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
-    assert {"START_HERE.txt", "guide.html", "site/index.html", "install.sh", "start.bat", "data/README.md"} <= files
+    assert {"START_HERE.txt", "guide.html", "site/index.html", "install.py", "start.py", "data/README.md"} <= files
     assert not any("cache" in name for name in files)
+    assert names(out / "wheels") == ["middle 1.5", "toplevel 1.0"]
     summed = re.findall(r"^[0-9a-f]{64}  (.+)$", (out / "SHA256SUMS").read_text(), re.MULTILINE)
     assert set(summed) == files - {"SHA256SUMS"}
     assert "Does it work?" in (out / "guide.html").read_text(encoding="utf-8")
@@ -112,27 +92,90 @@ def test_the_folder_holds_the_course_and_installs_without_an_index(root, source,
     assert damaged.returncode == 1 and "Damaged or missing: utils/course.py." in damaged.stderr
 
 
-def test_the_wrong_python_is_one_sentence(root, source, tmp_path):
-    other = "3.13" if THIS_PYTHON != "3.13" else "3.12"
-    out = workshop.build_workshop(tmp_path / "out", [Room(this_system(), other)], [*LOCAL, str(source)], root)
+def test_another_computer_is_one_sentence_and_gets_nothing(quick, monkeypatch):
+    monkeypatch.setitem(workshop.ROOM, "system", "Amiga")
+    out = quick()
     done = subprocess.run([sys.executable, "install.py"], cwd=out, capture_output=True, text=True)
-    assert done.returncode == 1 and f"are for Python {other} on" in done.stderr and not (out / ".venv").exists()
+    assert done.returncode == 1 and done.stderr.startswith("The wheels in this folder are for Python ")
+    start = subprocess.run([sys.executable, "start.py"], cwd=out, capture_output=True, text=True)
+    assert start.returncode == 1 and "Install first" in start.stderr and not (out / ".venv").exists()
 
 
-def test_nothing_half_built_is_left_and_nothing_foreign_replaced(root, source, tmp_path):
-    place = tmp_path / "place"
-    room, options = [Room(this_system())], [*LOCAL, str(source)]
-    workshop.build_workshop(place / "out", room, options, root)
-    (root / "requirements.txt").write_text("absent\n")
+def test_nothing_half_built_is_left(root, source, tmp_path):
+    place, options = tmp_path / "place", [*LOCAL, str(source)]
+    workshop.build_workshop(place / "out", options, root)
     before = (place / "out/SHA256SUMS").read_text()
+    (root / "requirements.txt").write_text("absent\n")
     with pytest.raises(CourseError, match="No wheel of absent"):
-        workshop.build_workshop(place / "out", room, options, root)
+        workshop.build_workshop(place / "out", options, root)
     assert [path.name for path in place.iterdir()] == ["out"]
     assert (place / "out/SHA256SUMS").read_text() == before
-    (place / "mine").mkdir()
-    (place / "mine/thesis.txt").write_text("x")
-    with pytest.raises(CourseError, match="holds something else"):
-        workshop.build_workshop(place / "mine", room, options, root)
+
+
+def test_an_untouched_folder_is_replaced_and_a_link_is_followed(quick, root, tmp_path):
+    out = quick()
+    (tmp_path / "link").symlink_to(out)
+    (root / "data/README.md").write_text("newer")
+    assert quick(tmp_path / "link") == out
+    assert (tmp_path / "link").is_symlink() and (out / "data/README.md").read_text() == "newer"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda out: (out / "wheels/thesis.txt").write_text("mine"), "'wheels/thesis.txt', which was added or changed"),
+        (lambda out: (out / "data/README.md").write_text("my notes"), "'data/README.md', which was added or changed"),
+        (lambda out: (out / "photos").symlink_to(out.parent), "'photos', which was added or changed"),
+        (lambda out: (out / "room.json").write_text("{}"), "holds something else"),
+        (lambda out: (out / "room.json").unlink(), "holds something else"),
+    ],
+)
+def test_what_somebody_added_or_changed_is_not_destroyed(quick, tmp_path, monkeypatch, spoil, why):
+    out = quick()
+    spoil(out)
+    before = {path: path.lstat().st_mtime_ns for path in out.rglob("*")}
+    monkeypatch.setattr(workshop, "collect_wheels", lambda *_: pytest.fail("told only after the work"))
+    with pytest.raises(CourseError, match=why):
+        quick()
+    assert {path: path.lstat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+def test_what_was_added_while_wheels_were_collected_is_not_destroyed(quick, monkeypatch):
+    out = quick()
+    monkeypatch.setattr(workshop, "collect_wheels", lambda *_: (out / "note.txt").write_text("mine"))
+    with pytest.raises(CourseError, match="note.txt"):
+        quick()
+    assert (out / "note.txt").read_text() == "mine"
+
+
+def test_places_are_checked_before_the_work(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(workshop, "collect_wheels", lambda *_: pytest.fail("told only after the work"))
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "sums").mkdir()  # somebody else's checksums do not make it ours
+    (tmp_path / "sums/SHA256SUMS").write_text("")
+    for out, why in (
+        (tmp_path / "file", "holds something else"),
+        (tmp_path / "sums", "holds something else"),
+        (tmp_path / "file/below", "cannot be written"),
+        (root / "notebooks/out", "a folder that is copied"),
+        (Path("/dev/null"), "holds something else"),
+        (Path("/proc"), "is a whole disk|cannot be written"),
+    ):
+        with pytest.raises(CourseError, match=why):
+            workshop.build_workshop(out, [], root)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_the_command_line_builds_and_says_what_it_no_longer_does(root, source, tmp_path, monkeypatch, capsys):
+    built = []
+    monkeypatch.setattr(workshop, "build_workshop", lambda out, options: built.append(options) or source)
+    assert workshop.main(["--out", str(tmp_path / "o"), "--from", str(source), "--extra-index-url", "file:///x"]) == 0
+    assert built == [["--no-index", "--find-links", str(source), "--extra-index-url", "file:///x"]]
+    assert workshop.main(["--from", str(tmp_path / "absent")]) == 2
+    for option in ("--platform", "--python-version"):
+        with pytest.raises(SystemExit):
+            workshop.main([option, "windows"])
+        assert "docs/teaching.md has pip's commands for others" in capsys.readouterr().err
 
 
 # ---- the set-up cell -----------------------------------------------------------------------------------------------

@@ -58,9 +58,8 @@ def fetch(remote: RemoteFile, folder: Path, *, progress: bool = True) -> Path:
     for a copy fetched by hand when every address fails. Introduced in notebook 01."""
     target = regular_target(Path(folder) / remote.name)
     record = target.with_name(f"{target.name}.sha256")
-    expected = remote.checksum or (
-        f"sha256:{record.read_text(encoding='utf-8').split()[0]}" if record.is_file() else None
-    )
+    noted = record.read_text(encoding="utf-8").split() if record.is_file() else []
+    expected = remote.checksum or (f"sha256:{noted[0]}" if noted else None)
     failures = [f"the copy that lies there {fault}"] if (fault := _fault(target, remote.size, expected)) else []
     if failures or not target.is_file():
         require_room(target.parent, remote.size or 0, remote.moved_by)

@@ -1,230 +1,196 @@
-"""Build one folder to hand out on a USB stick: the course, its pages, and all wheels, to install with no network.
-
-python -m utils.workshop                                              # for a room like this machine
-python -m utils.workshop --platform windows macos --python-version 3.12
-"""
+"""Build one folder for a USB stick: the course, its pages, all wheels for computers like this one, and an installer."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
+import platform
+import re
 import shutil
+import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from ..settings import BUILD_DIR, REPO_ROOT, CourseError, printable_output, sha256_of
-from ..wheels import SYSTEMS, THIS_PYTHON, Room, collect_wheels, make_room, this_system
+from ..settings import BUILD_DIR, REPO_ROOT, CourseError, command, sha256_of, writable_folder
 from .course import find_notebooks, make_site, read, shown
 from .site import page, question_of, title_of
 
 FOLDERS = ("notebooks", "utils", "tests", "docs", "data/models", "data/results", "data/figures")
-FILES = (
-    "README.md",
-    "CONTRIBUTING.md",
-    "LICENSE",
-    "CITATION.cff",
-    "environment.yml",
-    "requirements.txt",
-    "constraints.txt",
-    "pyproject.toml",
-    "Makefile",
-    "data/README.md",
-)
+FILES = ("README.md", "CONTRIBUTING.md", "LICENSE", "CITATION.cff", "environment.yml", "requirements.txt")
+FILES += ("constraints.txt", "pyproject.toml", "Makefile", "data/README.md")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "*.partial", "*.failed.ipynb", ".*")
-MARK = "room.json"  # by this file a folder is known as one that this module built
+SUMS, MARK, MADE_BY = "SHA256SUMS", "room.json", "python -m utils.workshop"
+ROOM = {
+    "made_by": MADE_BY,
+    "python": f"{sys.version_info[0]}.{sys.version_info[1]}",
+    "system": platform.system(),
+    "machine": platform.machine(),
+}
+WANTED = f"Python {ROOM['python']} on {ROOM['system']} {ROOM['machine']}"
 
-START_HERE = """Face identity unlearning: a notebook course
+START_HERE = f"""Face identity unlearning: a notebook course
 ===========================================
 
 1. Copy this whole folder to the computer's own disk (not into a long path: C:\\course is good).
-2. Install, without a network; it needs {wanted} and about 7 GB:
-     Linux, macOS:   sh install.sh
-     Windows:        install.bat
-3. Start JupyterLab in the browser:
-     Linux, macOS:   sh start.sh
-     Windows:        start.bat
+2. Install, without a network; it needs {WANTED} and about 7 GB:   python3 install.py
+3. Start JupyterLab in the browser:   python3 start.py
    Begin with notebooks/00_start_here.ipynb.
+   (Windows: py in place of python3.)
 
 Only reading? Open site/index.html: every lesson with its results, no installation.
 One page to print and hand out: guide.html.
-Is the copy whole?  python install.py --verify   (or: sha256sum -c SHA256SUMS)
+Is the copy whole?   python3 install.py --verify   (or: sha256sum -c SHA256SUMS)
 """
-INSTALL_SH = """#!/bin/sh
-# Finds a Python that fits and hands over to install.py.
-cd "$(dirname "$0")" || exit 1
-for python in {names} python3 python; do
-  "$python" -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] not in "{versions}".split())' 2>/dev/null &&
-    exec "$python" install.py "$@"
-done
-echo "No Python {wanted} was found: install one, then run this again." >&2
-exit 1
+PYTHON_OF_VENV = """import os, subprocess, sys
+from pathlib import Path
+
+folder = Path(__file__).resolve().parent
+python = folder / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 """
-START_SH = """#!/bin/sh
-cd "$(dirname "$0")" && exec .venv/bin/python -m jupyterlab --LabApp.default_url=/lab/tree/notebooks "$@"
+START = f"""{PYTHON_OF_VENV}
+sys.exit(subprocess.run([python, "-m", "jupyterlab", "--LabApp.default_url=/lab/tree/notebooks", *sys.argv[1:]],
+                        cwd=folder).returncode if python.exists() else "Install first: python3 install.py")
 """
-INSTALL_BAT = """@echo off
-cd /d "%~dp0"
-{tries}
-python install.py %*
-pause
-"""
-START_BAT = """@echo off
-cd /d "%~dp0"
-.venv\\Scripts\\python.exe -m jupyterlab --LabApp.default_url=/lab/tree/notebooks %*
-pause
-"""
-GUIDE_STYLE = """<style>
-@page{size:A4;margin:11mm}
-@media print{body{max-width:none;padding:0;font-size:9pt;line-height:1.25}h1{font-size:14pt;margin:0 0 1mm}
- h2{font-size:10.5pt;margin:2mm 0 1mm}p,ol{margin:1mm 0}table{margin:1mm 0;font-size:8.5pt}th,td{padding:.4mm 2mm}}
-</style>"""
-GUIDE = """{style}<h1>Face identity unlearning: the page to keep beside you</h1>
-<p>A face model places photos on a sphere. One person's photos lie close together, so a search finds them.
-Can a model be made to lose a person? You will try, and then you will try to find them again.</p>
-<h2>Start</h2>
-<ol>
-<li>Copy the folder to your own disk.</li>
-<li>Install: <code>sh install.sh</code> (Linux, macOS) or <code>install.bat</code> (Windows). Needs {wanted}.</li>
-<li>Start: <code>sh start.sh</code> or <code>start.bat</code>. JupyterLab opens in the browser.</li>
-<li>Run a cell with <kbd>Shift</kbd>+<kbd>Enter</kbd>. Before you run it, say what you expect.</li>
-</ol>
-<p>Nothing you do here leaves your computer. The faces are drawn by a program and belong to nobody.</p>
-<h2>The lessons</h2>
-<table>{rows}</table>
-<h2>When it goes wrong</h2>
-<table>
-<tr><td>A name is not defined</td><td>Cells ran out of order: menu Kernel, Restart, then run from the top.</td></tr>
-<tr><td>It takes very long</td><td>Is another notebook still running? Menu Kernel, Shut Down All Kernels.</td></tr>
-<tr><td>Your numbers differ a little</td><td>That is normal: processors round differently.</td></tr>
-<tr><td>A file is damaged</td><td><code>python install.py --verify</code> names it. Copy the folder again.</td></tr>
-<tr><td>Nothing installs</td><td>Read along in <code>site/index.html</code>, and sit beside somebody.</td></tr>
-</table>
-"""
+INSTALL = f'''"""Check every file, build .venv from wheels/ without a network, try it once; --verify only checks."""
+import hashlib, json, platform
+{PYTHON_OF_VENV}
+
+def run(failed, *command):
+    if subprocess.run([str(part) for part in command], cwd=folder).returncode:
+        sys.exit(failed)
+
+def digest(path):
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
+
+if set(sys.argv[1:]) - {{"--verify"}}:
+    sys.exit(f"Unknown option {{sys.argv[1]}}; there is --verify, or none.")
+room, here = json.loads((folder / "{MARK}").read_text()), "%d.%d" % sys.version_info[:2]
+found = {{"python": here, "system": platform.system(), "machine": platform.machine()}}
+if not sys.argv[1:] and any(room[key] != found[key] for key in found):
+    sys.exit(f"The wheels in this folder are for {WANTED}; this is Python {{here}} on {{platform.system()}} "
+             f"{{platform.machine()}}.")
+print("Checking the files (a minute for a slow stick) ...", flush=True)
+lines = [line.split("  ", 1) for line in (folder / "{SUMS}").read_text(encoding="utf-8").splitlines()]
+bad = [name for known, name in lines if not (folder / name).is_file() or digest(folder / name) != known]
+if bad:
+    sys.exit(f"Damaged or missing: {{', '.join(bad[:5])}}{{', ...' * (len(bad) > 5)}}. Copy the folder again.")
+print("All files are as they were built.", flush=True)
+if not sys.argv[1:]:
+    stamp = folder / ".venv" / ".installed"  # what make looks for: written last
+    stamp.unlink(missing_ok=True)
+    if not python.exists():
+        run("No virtual environment could be made (Debian: install python3-venv).", sys.executable, "-m", "venv",
+            folder / ".venv")
+    run("The installation did not finish (see above; is the disk full?); run the same command again.", python, "-m",
+        "pip", "--isolated", "--disable-pip-version-check", "install", "-q", "--no-index", "--find-links",
+        folder / "wheels", "-r", folder / "requirements.txt", "-c", folder / "constraints.txt")
+    run("The packages are installed but do not work together (see above).", python, "-m", "utils.course", "--check")
+    stamp.touch()
+    print("Done. Start with: python3 start.py (Windows: py start.py)")
+'''
 
 
-@contextlib.contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty neighbour of `folder` that replaces it on success and disappears on failure; raises CourseError.
-
-    A folder that is there already is replaced only if this module built it.
-    """
-    if folder.exists() and not (folder / MARK).is_file() and any(folder.iterdir()):
-        raise CourseError(f"{shown(folder)} holds something else; name another folder with --out.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", suffix=".partial") as name:
-        fresh = Path(name) / "new"
-        fresh.mkdir()
-        yield fresh
-        if folder.exists():
-            folder.rename(Path(name) / "old")
-        fresh.rename(folder)
-
-
-def copy_course(root: Path, target: Path) -> None:
-    """Copy the course's own files: no caches, no photos, no hidden files."""
-    for name in FOLDERS:
-        if (root / name).is_dir():
-            shutil.copytree(root / name, target / name, ignore=LEFT_OUT)
-    for name in FILES:
-        if (root / name).is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(root / name, target / name)
-
-
-def guide(folder: Path, wanted: str) -> str:
-    """Return the one-page guide to print, with the notebooks of a folder in it."""
-    rows = []
-    for path in find_notebooks(folder):
-        notebook = read(path)
-        rows.append(
-            f"<tr><td>{escape(title_of(notebook, path.stem))}</td>"
-            f"<td>{escape(question_of(notebook, path.stem))}</td></tr>"
+def check_place(out: Path, root: Path = REPO_ROOT) -> None:
+    """Raise CourseError unless `out` can be made, or holds nothing but the unchanged files of an earlier building."""
+    writable_folder(out.parent)
+    if any(root / name in (out, *out.parents) for name in FOLDERS):
+        raise CourseError(f"{shown(out)} lies in a folder that is copied; name another with --out.")
+    if out.is_mount():  # a stick's own root cannot be replaced
+        raise CourseError(f"{shown(out)} is a whole disk; name a folder on it with --out.")
+    try:
+        found = (
+            sorted(path for path in out.rglob("*") if path.is_symlink() or not path.is_dir()) if out.is_dir() else []
         )
-    return page("The page to keep beside you", GUIDE.format(style=GUIDE_STYLE, wanted=wanted, rows="\n".join(rows)))
+        if not found and (out.is_dir() or not out.exists()):
+            return
+        ours = json.loads((out / MARK).read_text(encoding="utf-8"))["made_by"] == MADE_BY
+        lines = (out / SUMS).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError, LookupError, TypeError):
+        ours, lines = False, []
+    if not ours:
+        raise CourseError(f"{shown(out)} holds something else; name another folder with --out.")
+    known = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+    for path in found:
+        name = path.relative_to(out).as_posix()
+        if name != SUMS and (path.is_symlink() or name not in known or sha256_of(path) != known[name]):
+            raise CourseError(f"{shown(out)} holds '{name}', which was added or changed; move it, or use --out.")
 
 
-def write_start(target: Path, rooms: Sequence[Room]) -> None:
-    """Write what a person sees first: START_HERE.txt, the guide, and the files that install and start the course."""
-    pythons = list(dict.fromkeys(room.python for room in rooms))
-    platforms = list(dict.fromkeys(room.system for room in rooms))
-    wanted = f"Python {' or '.join(pythons)} on {' or '.join(platforms)}"
-    names = {"names": " ".join(f"python{python}" for python in pythons), "versions": " ".join(pythons)}
-    tries = "\n".join(
-        f'py -{python} -c "" 2>nul && py -{python} install.py %* && pause && exit /b' for python in pythons
-    )
-    (target / MARK).write_text(json.dumps({"pythons": pythons, "platforms": platforms}) + "\n", encoding="utf-8")
-    (target / "START_HERE.txt").write_text(START_HERE.format(wanted=wanted), encoding="utf-8", newline="\r\n")
-    (target / "guide.html").write_text(guide(target / "notebooks", wanted), encoding="utf-8")
-    (target / "install.sh").write_text(INSTALL_SH.format(wanted=" or ".join(pythons), **names), encoding="utf-8")
-    (target / "start.sh").write_text(START_SH, encoding="utf-8")
-    (target / "install.bat").write_text(INSTALL_BAT.format(tries=tries), encoding="utf-8", newline="\r\n")
-    (target / "start.bat").write_text(START_BAT, encoding="utf-8", newline="\r\n")
-    shutil.copy2(Path(__file__).with_name("workshop_install.py"), target / "install.py")
+def collect_wheels(folder: Path, root: Path, options: Sequence[str]) -> None:
+    """Let pip put the wheels of the tested set into a folder; `options` go to pip; raises CourseError."""
+    print(f"Collecting the wheels for {WANTED} ...", flush=True)
+    pip = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "-q", "--only-binary=:all:"]
+    files = ["-d", str(folder), "-r", str(root / "requirements.txt"), "-c", str(root / "constraints.txt")]
+    done = subprocess.run([*pip, *files, *options], stderr=subprocess.PIPE, text=True)
+    # with a pin that no wheel meets, pip speaks of a conflict between the request and the constraint
+    if missing := re.search(r"(?:No matching distribution found for|Cannot install) (\S+)", done.stderr):
+        raise CourseError(f"No wheel of {missing[1]}, in its tested version, for {WANTED} was found; name an index.")
+    if done.returncode:
+        raise CourseError(f"pip could not collect the wheels: {(done.stderr.strip() or 'no message').splitlines()[-1]}")
 
 
-def write_checksums(target: Path) -> None:
-    """Write SHA256SUMS over all files, in the form that `sha256sum -c` reads."""
+def write_start(target: Path) -> None:
+    """Write what a person sees first, the installer, and last of all SHA256SUMS in the form `sha256sum -c` reads."""
+    opened = [(read(path), path.stem) for path in find_notebooks(target / "notebooks")]
+    cells = ((title_of(*notebook), question_of(*notebook)) for notebook in opened)
+    rows = "\n".join(f"<tr><td>{escape(title)}</td><td>{escape(question)}</td></tr>" for title, question in cells)
+    guide = (REPO_ROOT / "docs" / "guide.html").read_text(encoding="utf-8")
+    guide = guide.replace("<!-- lessons -->", rows).replace("<!-- wanted -->", WANTED)
+    texts = {"guide.html": page("The page to keep beside you", guide), "START_HERE.txt": START_HERE}
+    texts |= {"install.py": INSTALL, "start.py": START, MARK: json.dumps(ROOM)}
+    for name, text in texts.items():
+        (target / name).write_text(text, encoding="utf-8")
     files = sorted(path for path in target.rglob("*") if path.is_file())
     lines = [f"{sha256_of(path)}  {path.relative_to(target).as_posix()}\n" for path in files]
-    (target / "SHA256SUMS").write_text("".join(lines), encoding="utf-8", newline="\n")
+    (target / SUMS).write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
-def build_workshop(out: Path, rooms: Sequence[Room], options: Sequence[str] = (), root: Path = REPO_ROOT) -> Path:
-    """Build the folder for the given rooms, whole or not at all, and return it; `options` go to pip. CourseError."""
-    with atomic_folder(out) as target:
-        copy_course(root, target)
-        for room in rooms:
-            print(f"Collecting the wheels for {room} ...", flush=True)
-            collect_wheels(target / "wheels", room, root / "requirements.txt", root / "constraints.txt", options)
+def build_workshop(out: Path, options: Sequence[str] = (), root: Path = REPO_ROOT) -> Path:
+    """Build the folder, whole or not at all, and return it; an earlier one is replaced if nobody touched it."""
+    out = Path(out).expanduser().resolve()
+    check_place(out, root)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.", suffix=".partial") as name:
+        target = Path(name) / "new"
+        target.mkdir()
+        for folder in FOLDERS:
+            if (root / folder).is_dir():
+                shutil.copytree(root / folder, target / folder, ignore=LEFT_OUT)
+        for file in filter(lambda file: (root / file).is_file(), FILES):
+            (target / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(root / file, target / file)
+        collect_wheels(target / "wheels", root, options)
         make_site(target / "notebooks", target)
-        write_start(target, rooms)
-        write_checksums(target)
+        write_start(target)
+        check_place(out, root)  # again: collecting took minutes
+        if out.exists():
+            out.rename(Path(name) / "old")
+        target.rename(out)
     return out
 
 
-def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m utils.workshop", description=__doc__.split("\n")[0])
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog=MADE_BY, description=__doc__)
     add = parser.add_argument
     add("--out", type=Path, default=BUILD_DIR / "workshop", help="the folder to build (default: build/workshop)")
-    systems = ", ".join(SYSTEMS)
-    add("--platform", nargs="+", metavar="NAME", help=f"the room's computers: {systems} (default: this machine)")
-    add("--python-version", nargs="+", default=[THIS_PYTHON], metavar="X.Y", help=f"default: {THIS_PYTHON}")
-    add(
-        "--extra-index-url",
-        metavar="URL",
-        help="one more index for pip, such as one with CPU-only torch and torchvision",
-    )
+    add("--extra-index-url", metavar="URL", help="one more index for pip, such as one with the CPU builds of torch")
     add("--from", dest="source", type=Path, metavar="FOLDER", help="take the wheels from this folder; ask no index")
-    return parser.parse_args(argv)
-
-
-def pip_options(arguments: argparse.Namespace) -> list[str]:
-    """Return what the command line has to say to pip; CourseError for a folder that is not there."""
+    add("--platform", "--python-version", nargs="+", dest="other", help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    if arguments.other:
+        parser.error("The folder is for computers like this one; docs/teaching.md has pip's commands for others.")
     if arguments.source and not arguments.source.is_dir():
         raise CourseError(f"--from names {arguments.source}, which is no folder.")
-    local = ["--no-index", "--find-links", str(arguments.source.resolve())] if arguments.source else []
-    return local + (["--extra-index-url", arguments.extra_index_url] if arguments.extra_index_url else [])
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
-    arguments = parse_arguments(argv)
-    printable_output()
-    try:
-        systems = arguments.platform or [this_system()]
-        rooms = [make_room(system, python) for system in systems for python in arguments.python_version]
-        out = build_workshop(arguments.out.resolve(), rooms, pip_options(arguments))
-    except CourseError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("Interrupted; nothing half-built was left.", file=sys.stderr)
-        return 130
+    options = ["--no-index", "--find-links", str(arguments.source.resolve())] if arguments.source else []
+    options += ["--extra-index-url", arguments.extra_index_url] if arguments.extra_index_url else []
+    out = build_workshop(arguments.out, options)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     print(f"Ready: {shown(out)}, {size / 1e9:.1f} GB. Copy the whole folder to the stick.")
-    return 0
