@@ -150,9 +150,8 @@ def about(name: str, splits: Splits, root: str = "", asked: bool = False) -> dic
 def git_state() -> str:
     """Return the commit of the course, marked -dirty where files differ from it."""
     try:
-        said = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=REPO_ROOT, capture_output=True, text=True, check=False
-        )
+        command = ["git", "describe", "--always", "--dirty"]
+        said = subprocess.run(command, cwd=REPO_ROOT, capture_output=True, encoding="utf-8", check=False)
         return said.stdout.strip() or "unknown"
     except OSError:  # no git here
         return "unknown"
