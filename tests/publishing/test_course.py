@@ -358,7 +358,7 @@ def test_a_formula_that_is_not_understood_stays_readable():
 
 
 def test_the_results_table_is_printed_when_there_are_results(places, capsys):
-    benchmark = pytest.importorskip("utils.experiments")
+    benchmark = pytest.importorskip("utils.experiments.benchmark")
     folder, build = places
     write(folder, "00_a.ipynb")
     build.mkdir(parents=True)

@@ -3,5 +3,7 @@
 import importlib
 import sys
 
+main = importlib.import_module("utils.experiments.audits").main
+
 if __name__ == "__main__":
-    sys.exit(importlib.import_module("utils.experiments.audits").main())
+    sys.exit(main())
