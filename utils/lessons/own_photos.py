@@ -36,7 +36,7 @@ class OwnPhotos:
     """Face crops (n, 3, S, S) uint8 of a few people by name, and what could not be used. Introduced in notebook 11.
 
     `crowds` holds every face (left to right) of photos that show several; `taken` are the labels of people of the data
-    set who play the album's part when there are no photos.
+    set who play the part of your photos when there are no photos.
     """
 
     people: tuple[str, ...]
@@ -121,7 +121,7 @@ def read_own_photos(folder: str | Path, image_size: int, choices: Mapping[str, i
 
 
 def drawn_own_photos(splits: Splits, people: int = 5, photos: int = 12) -> OwnPhotos:
-    """Return some never-trained people of the data set in the place of an album, the first of them as you.
+    """Return some never-trained people of the data set in the place of your photos, the first of them as you.
 
     Introduced in notebook 11.
     """
@@ -145,13 +145,13 @@ def my_parts(n: int) -> tuple[int, int]:
 
 
 def joined(splits: Splits, album: OwnPhotos, me: str) -> Splits:
-    """Return splits of the data set's people and the album's, with `me` to be forgotten and friends as unseen people.
+    """Return splits of the data set's people and your own, with `me` to be forgotten and friends as unseen people.
 
     Your photos are dealt into train, query and gallery in the splits' order of chance. Raises CourseError if `me` is
-    not in the album or has too few photos. Introduced in notebook 11.
+    not in the folder or has too few photos. Introduced in notebook 11.
     """
     if me not in album.people:
-        raise CourseError(f"Nobody in the album is called '{me}'.{suggest(me, album.people)}")
+        raise CourseError(f"Nobody in the folder is called '{me}'.{suggest(me, album.people)}")
     faces, first, n = splits.faces, len(splits.faces.identities), len(splits.faces)
     names = [name if name not in faces.identities else f"{name} (album)" for name in album.people]
     together = FaceDataset(
