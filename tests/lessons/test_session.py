@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 
 from utils.experiments.benchmark import read_results
 from utils.experiments.plan import Plan
-from utils.lessons import session as room
-from utils.lessons.session import Session, open_session
+from utils.lessons.session import Session, Trial, open_session
 from utils.models.checkpoints import TrainConfig
 from utils.retrieval.evaluation import evaluate
 from utils.settings import CourseError
@@ -52,7 +51,7 @@ def test_the_old_gallery_is_the_original_models(session):
     same = session.forget("original")
     assert session.old_gallery(same).r1 == session.before.retrieval("forget").r1
     turned = same.after._replace(embeddings=-same.after.embeddings)
-    trial = session.Trial("turned", "Turned", same.outcome, turned)
+    trial = Trial("turned", "Turned", same.outcome, turned)
     assert turned.retrieval("retain").r1 == session.before.retrieval("retain").r1  # among themselves all is well
     assert session.old_gallery(trial, "retain").map < session.before.retrieval("retain").map
 
@@ -67,13 +66,13 @@ def test_the_panel_shows_the_forget_person_with_the_most_photos(session):
 
 
 def test_the_table_runs_what_is_missing(session, monkeypatch, tiny_faces, own_cache):
-    monkeypatch.setattr("utils.faces.datasets.load_faces", lambda *_, **__: tiny_faces)
+    monkeypatch.setattr("utils.experiments.plan.load_faces", lambda *_, **__: tiny_faces)
     lines = session.table("original").splitlines()
     assert [line.split("  ")[0] for line in lines[1:]] == ["Original model", "Retrained without them"]
 
 
 def test_a_bench_opens_like_the_benchmark_and_refuses_like_it(monkeypatch, tiny_faces, own_cache, tmp_path):
-    monkeypatch.setattr(room, "load_faces", lambda *_, **__: tiny_faces)
+    monkeypatch.setattr("utils.experiments.plan.load_faces", lambda *_, **__: tiny_faces)
     monkeypatch.setattr("utils.experiments.plan.train_config", lambda plan: TrainConfig(epochs=1))
     session = open_session(n_forget=2, seed=3, device="cpu", results=tmp_path / "r.json")
     assert len(session.splits.forget) == 2 and session.plan.seed == 3 and session.faces is tiny_faces

@@ -58,7 +58,7 @@ def test_every_command_that_is_quoted_knows_its_flags(module: str):
 
 
 def test_commands_were_found():
-    assert len(COMMANDS) >= 10 and "--forget-ids" in COMMANDS["utils.experiments"]
+    assert len(COMMANDS) >= 10 and "--forget-ids" in COMMANDS["utils.benchmark"]
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=name_of)
@@ -67,7 +67,7 @@ def test_every_make_target_that_is_quoted_exists(path: Path):
     targets = set(re.search(r"^\.PHONY: (.*)$", text_of(REPO_ROOT / "Makefile"), re.MULTILINE)[1].split())
     assert set(re.findall(r"(?:^|[`;&])\s*make ([a-z]+)", spans, re.MULTILINE)) - targets == set()
     for target, arguments in re.findall(r"make ([a-z]+)[^\n`]*ARGS=\"([^\"]*)\"", spans):
-        module = "utils.publishing.workshop" if target == "workshop" else "utils.publishing.course"
+        module = "utils.workshop" if target == "workshop" else "utils.course"
         assert set(re.findall(r"--[a-z-]+", arguments)) - flags(module) == set()
 
 
