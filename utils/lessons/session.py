@@ -1,4 +1,4 @@
-"""The session in which notebooks 05 to 07 try method after method: same faces, same model, same pictures.
+"""The session in which notebooks 05 to 11 try method after method: same faces, same model, same pictures.
 
 `session = open_session(...)`, then `trial = session.forget("gradient_ascent")`, then `session.panel(trial)`.
 """

@@ -11,8 +11,6 @@ from sklearn.metrics import roc_auc_score
 from ...unlearning.registry import METHODS
 from .base import CLOSE, EXACT, WRONG, check_value, checker, names_among, nearest_cosines, same_as, unit_points
 
-# ------------------------------------------------------------------------------------------ notebook 09: benchmark
-
 POINTS = np.array([[0.0, 1, 1], [0, 1, 1], [1, 1, 1]])
 
 
@@ -52,9 +50,6 @@ def check_09_choice(answer: Any) -> tuple[str, str]:
     if answer.startswith("dispersion"):
         return CLOSE, "it hides by weights alone. Hint: compare what unseen people keep."
     return WRONG, "Hint: first look for who is hidden from a search, then at the unseen people."
-
-
-# ------------------------------------------------------------------------------------------- notebook 10: the audit
 
 
 @same_as(
@@ -97,9 +92,6 @@ def check_10_hidden_direction(points: Any) -> tuple[str, str]:
         return CLOSE, f"nearest pair {nearest:.2f}, lowest cosine to the template {least:.2f}."
     hint = "give every photo a direction of its own, and add a little of one direction that all share."
     return WRONG, f"nearest pair {nearest:.2f}, lowest to the template {least:.2f}. Hint: {hint}"
-
-
-# ---------------------------------------------------------------------------------------- notebook 11: your own photos
 
 
 def check_11_chance(answer: Any, mine: int, gallery: int) -> str:

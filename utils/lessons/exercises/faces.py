@@ -43,9 +43,6 @@ def check_00_environment() -> str:
         return report("environment", WRONG, fault)
 
 
-# ------------------------------------------------------------------------------------------------ notebook 01: faces
-
-
 @checker("angle")
 def check_01_angle(answer: Any, a: complex) -> tuple[str, str]:
     """Check by how many degrees the similarity transform p -> a·p + b turns a photo. Notebook 01."""
@@ -90,9 +87,6 @@ def check_01_nearest_centroid(z: Tensor, centroids: Tensor) -> Tensor:
     return (z @ centroids.T).argmax(1)
 
 
-# ------------------------------------------------------------------------------------------ notebook 02: face model
-
-
 @checker("angle")
 def check_02_angle(answer: Any, cosine: float) -> tuple[str, str]:
     """Check the angle in degrees between two embeddings whose cosine is given. Notebook 02."""
@@ -113,8 +107,6 @@ def check_02_cosface_logit(cosine: float, scale: float, margin: float) -> float:
     """Check the CosFace logit of the true person, a number or a function (cosine, scale, margin). Notebook 02."""
     return scale * (float(cosine) - margin)
 
-
-# ------------------------------------------------------------------------------------------- notebook 03: retrieval
 
 RANKINGS = ([1, 0, 0, 1], [0, 1, 0, 1, 1], [0, 0, 0, 1], [1, 1, 1], [0, 0, 1, 0, 0, 0, 1])
 
@@ -149,8 +141,6 @@ def check_03_chance_r1(answer: Any, n_relevant: int, gallery_size: int) -> str:
     )
     return check_value(answer, expected, hint, tolerance=0.01 * expected, name="chance R@1")
 
-
-# ------------------------------------------------------------------------------------------ notebook 04: the sphere
 
 DRAWS = drawn((3, 3), (3, 3), (5, 8), (5, 8))
 

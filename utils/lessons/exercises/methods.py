@@ -14,8 +14,6 @@ from torch import Tensor
 from .base import CLOSE, EXACT, NOT_ATTEMPTED, WRONG, as_array, checker, is_blank, nearest_cosines, same_as, unit_points
 from .faces import drawn
 
-# ----------------------------------------------------------------------------- notebook 05: relabel and ascend
-
 
 @checker("wrong names")
 def check_05_wrong_names(student: Callable) -> tuple[str, str]:
@@ -86,8 +84,6 @@ def diagnoses() -> str:
     return "".join("a" if stayed > 0.99 else "b" if new > old else "c" for new, old, stayed in DIAGNOSES.values())
 
 
-# ----------------------------------------------------------------------------- notebook 06: boundaries and teachers
-
 COSINES = np.array([0.9, 0.35, 0.2, -0.1, 0.31])
 
 
@@ -129,9 +125,6 @@ def check_06_rewind(errors: Sequence[float], reference: float) -> int:
     return min(range(len(errors)), key=lambda i: (abs(errors[i] - reference), -i))
 
 
-# -------------------------------------------------------------------------------- notebook 07: prune and project
-
-
 @same_as(
     "damping factor",
     [(1.0, 0.05, 10, 1.0), (1.0, 0.5, 10, 1.0), (3.0, 1.0, 2, 0.3), (4.0, 1.0, 2, 8.0), (0.0, 0.0, 1, 1.0)],
@@ -170,9 +163,6 @@ def check_07_eraser(points: Tensor, k: int) -> np.ndarray:
     """Check a function: points (n, d) torch float, k -> the projection (d, d) that erases k directions. Notebook 07."""
     directions = np.linalg.svd(points.numpy().astype(np.float64), full_matrices=False)[2][:k]
     return np.eye(directions.shape[1]) - directions.T @ directions
-
-
-# ------------------------------------------------------------------------------------------ notebook 08: dispersion
 
 
 @same_as(
