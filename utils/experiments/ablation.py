@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from .sweep import FACES, about_trial, choose, run_trial
 from .tables import grouped, remark, score_cells, table_with_people, with_remarks
 
 ABLATION_FILE = STORED / "ablation.json"
+ablation_store = functools.partial(ResultStore, part="trials", command="python -m utils.ablation")
 SEEDS = (0, 1)
 RATES = (1e-3, 2e-3, 5e-3)  # every loss of the family is given the same three learning rates
 POOLS = ("forget", "retain", "unseen")
@@ -78,11 +80,6 @@ def run_ablation(
 def about_variant(variant: Variant, seed: int) -> dict:
     """Return what a trial's row says of its faces and people."""
     return about_trial(variant.method)
-
-
-def ablation_store(path: Path) -> ResultStore:
-    """Return the store of the ablation's trials."""
-    return ResultStore(path, "trials", "python -m utils.ablation")
 
 
 def read_ablation(path: Path = ABLATION_FILE) -> list[dict]:

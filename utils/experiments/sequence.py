@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from .sweep import FACES
 from .tables import grouped, percent, remark, table_with_people, with_remarks
 
 SEQUENCE_FILE = STORED / "sequence.json"
+sequence_store = functools.partial(ResultStore, part="runs", command="python -m utils.sequence")
 SIZES = (5, 5, 5)
 COMPARED = ("random_labels", "esc", "dispersion", "dispersion_blends", "gather_scatter")
 
@@ -106,11 +108,6 @@ def run_sequence(
     rows, failed = run_missing(run_requests, wanted, store, describe=about_requests, desc="requests", **how)
     refuse(failed)
     return rows
-
-
-def sequence_store(path: Path) -> ResultStore:
-    """Return the store of the answered requests."""
-    return ResultStore(path, "runs", "python -m utils.sequence")
 
 
 def read_sequence(path: Path = SEQUENCE_FILE) -> list[dict]:

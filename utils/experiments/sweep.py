@@ -24,6 +24,7 @@ from .tables import remark, score_cells, table_with_people, with_remarks
 
 TRIALS = 8  # the tuning budget, the same for every method
 SWEEP_FILE = STORED / "sweep.json"
+sweep_store = functools.partial(ResultStore, part="trials", command="python -m utils.sweep")
 MAX_LOSS = {"retain": 0.05, "unseen": 0.10}  # how much mAP a chosen setting may cost the people who stay
 FACES = {"fingerprint": f"renderer {VERSION}, seed 0"}  # the drawn faces of today, in the key of every trial
 RULE = (
@@ -92,11 +93,6 @@ def run_sweep(names: Sequence[str], out: Path, **how: object) -> dict:
     store, steps = sweep_store(out).checked(), {"describe": about_trial, "finish": sweep_object, "desc": "trials"}
     refuse(run_missing(run_trial, wanted, store, **steps, **how)[1])
     return read_sweep(store.path)
-
-
-def sweep_store(path: Path) -> ResultStore:
-    """Return the store of a sweep's trials."""
-    return ResultStore(path, "trials", "python -m utils.sweep")
 
 
 def sweep_object(trials: Sequence[dict]) -> dict:

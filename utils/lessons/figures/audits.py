@@ -8,20 +8,7 @@ import numpy as np
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
-from .base import (
-    FORGET,
-    HEAT,
-    INK,
-    ORIGINAL,
-    PAPER,
-    PERCENT,
-    finished,
-    gridded,
-    legend_below,
-    legend_right,
-    one,
-    words,
-)
+from .base import FORGET, HEAT, INK, ORIGINAL, PAPER, PERCENT, finished, gridded, legend_below, legend_right, one, words
 from .outcomes import method_looks
 
 GOALS = {"chance": "chance", "unseen": "never-seen people", "retrained": "retrained model", "half": "0.5"}

@@ -234,9 +234,8 @@ def _disc(ax: Axes, mine: np.ndarray, others: np.ndarray, view: tuple[float, flo
     turn = np.linspace(0, 2 * np.pi, 90)
     ax.fill(np.cos(turn), np.sin(turn), color="#F1F1F1", zorder=0)
     for height in (-0.5, 0.0, 0.5):
-        ring = np.stack(
-            [np.cos(turn) * (1 - height**2) ** 0.5, np.sin(turn) * (1 - height**2) ** 0.5, 0 * turn + height]
-        )
+        wide = (1 - height**2) ** 0.5
+        ring = np.stack([np.cos(turn) * wide, np.sin(turn) * wide, 0 * turn + height])
         seen = front @ ring > 0
         ax.plot(*np.where(seen, [right @ ring, up @ ring], np.nan), color="#CCCCCC", linewidth=0.6, zorder=1)
     for points, colour, marker, order in ((others, CHANCE, "s", 2), (mine, FORGET, "o", 4)):
@@ -254,14 +253,8 @@ def best_dispersal(
     fig, ax = one(7.4, 3.9)
     ax.plot(counts, best, "_", color=INK, markersize=22, markeredgewidth=2.5, label="best possible, where known")
     for i, (name, values) in enumerate(reached.items()):
-        ax.plot(
-            counts,
-            values,
-            color=CYCLE[i % len(CYCLE)],
-            marker=MARKERS[i % len(MARKERS)],
-            linewidth=1.2,
-            label=words(name),
-        )
+        look = dict(color=CYCLE[i % len(CYCLE)], marker=MARKERS[i % len(MARKERS)], linewidth=1.2)
+        ax.plot(counts, values, label=words(name), **look)
     ax.set(xlabel="points of one person", ylabel="largest cosine of any two", xticks=list(counts))
     gridded(ax)
     ax.legend()
@@ -282,9 +275,8 @@ def circle_scatter(configurations: Mapping[str, ArrayLike], title: str = "") -> 
             ax.plot([0, x], [0, y], color=FORGET, alpha=0.35, linewidth=1)
         ax.scatter(*points.T, color=FORGET, s=46, zorder=3, edgecolors=PAPER)
         ax.set(aspect="equal", xlim=(-1.1, 1.1), ylim=(-1.1, 1.1), xticks=[], yticks=[], frame_on=False)
-        ax.set_title(
-            f"{words(name)}\nmean cosine {mean:+.2f}\nnearest cosine {nearest:+.2f}", loc="center", fontsize=11
-        )
+        said = f"{words(name)}\nmean cosine {mean:+.2f}\nnearest cosine {nearest:+.2f}"
+        ax.set_title(said, loc="center", fontsize=11)
     return finished(fig, title)
 
 

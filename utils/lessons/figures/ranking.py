@@ -172,9 +172,8 @@ def identity_dots(values: Mapping[str, ArrayLike], ylabel: str, title: str = "",
         scores = np.asarray(scores, dtype=np.float64)
         colour = colour_of(name, colour_of(ylabel, CYCLE[i % len(CYCLE)]))
         spread = rng.uniform(-0.22, 0.22, len(scores))
-        ax.scatter(
-            i + spread, scores, color=colour, s=30, alpha=0.65, marker=MARKERS[i % len(MARKERS)], edgecolors=PAPER
-        )
+        look = dict(color=colour, s=30, alpha=0.65, marker=MARKERS[i % len(MARKERS)], edgecolors=PAPER)
+        ax.scatter(i + spread, scores, **look)
         ax.hlines(np.median(scores), i - 0.32, i + 0.32, color=INK, linewidth=2.5)
     if chance is not None:
         ax.axhline(chance, color=CHANCE, linestyle=":", label="chance")
