@@ -20,9 +20,9 @@ from utils.audit.case import ATTACKERS, ATTACKS, TARGETS, Subject
 from utils.audit.photos import area_under_curve
 from utils.audit.summary import audit, make_case, recovered
 from utils.experiments import audits, results
+from utils.experiments import plan as plan_room
 from utils.experiments.benchmark import read_results
 from utils.experiments.plan import Plan
-from utils.faces import datasets
 from utils.models import augmentation
 from utils.settings import CourseError
 from utils.unlearning.methods.projection import ProjectedBackbone
@@ -527,7 +527,7 @@ def test_bad_input_gets_one_sentence(case):
 @pytest.fixture
 def tiny_world(monkeypatch, tiny_faces, own_cache):
     """Let the audit open the tiny data set in place of the default one."""
-    monkeypatch.setattr(datasets, "load_faces", lambda *_, **__: tiny_faces)
+    monkeypatch.setattr(plan_room, "load_faces", lambda *_, **__: tiny_faces)
 
 
 def tiny_plan(*methods: str) -> Plan:

@@ -15,10 +15,9 @@ from utils.experiments.benchmark import main, read_results, results_table, run_b
 from utils.experiments.plan import Plan, parse_option
 from utils.experiments.results import write_results
 from utils.experiments.tables import percent
-from utils.faces import datasets
 from utils.faces.splits import make_splits
 from utils.settings import CourseError
-from utils.unlearning import loop, registry
+from utils.unlearning import registry
 
 POOL_KEYS = {"r1", "r5", "map", "mean_cosine", "nearest_cosine"}
 
@@ -26,7 +25,7 @@ POOL_KEYS = {"r1", "r5", "map", "mean_cosine", "nearest_cosine"}
 @pytest.fixture
 def tiny_world(monkeypatch, tiny_faces, own_cache):
     """Let the benchmark open the tiny data set in place of the default one."""
-    monkeypatch.setattr(datasets, "load_faces", lambda *_, **__: tiny_faces)
+    monkeypatch.setattr(plan_room, "load_faces", lambda *_, **__: tiny_faces)
 
 
 def tiny_plan(**changes) -> Plan:
@@ -55,7 +54,7 @@ def test_results_follow_the_schema(tiny_world, tmp_path):
 
 
 def test_an_interrupted_run_resumes_where_it_stopped(tiny_world, tmp_path, monkeypatch):
-    out, real = tmp_path / "r.json", loop.unlearn
+    out, real = tmp_path / "r.json", benchmark.unlearn
     calls = []
 
     def interrupted(name, *args, **kwargs):
@@ -64,7 +63,7 @@ def test_an_interrupted_run_resumes_where_it_stopped(tiny_world, tmp_path, monke
             raise KeyboardInterrupt
         return real(name, *args, **kwargs)
 
-    monkeypatch.setattr(loop, "unlearn", interrupted)
+    monkeypatch.setattr(benchmark, "unlearn", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_benchmark(tiny_plan(), out, progress=False)
     assert len(read_results(out)["runs"]) == 2
@@ -78,7 +77,7 @@ def test_an_interrupted_run_resumes_where_it_stopped(tiny_world, tmp_path, monke
 
 def test_the_number_of_people_opened_can_be_limited(monkeypatch, tiny_faces, own_cache, tmp_path):
     asked = []
-    monkeypatch.setattr(datasets, "load_faces", lambda *_, **options: asked.append(options) or tiny_faces)
+    monkeypatch.setattr(plan_room, "load_faces", lambda *_, **options: asked.append(options) or tiny_faces)
     for limit in (0, 9):
         run_benchmark(tiny_plan(methods=("original",), max_identities=limit), tmp_path / "r.json", progress=False)
     assert [options["max_identities"] for options in asked] == [None, 9]
@@ -168,8 +167,8 @@ def test_a_single_run_is_noted_where_the_benchmark_finds_it(tiny_world, tiny_fac
     outcome, seen = benchmark.run_method(plan, splits, recogniser, "dispersion", out, progress=False)
     (row,) = read_results(out)["runs"]
     assert row["forget"]["accuracy"] == seen.name_accuracy("forget") and row["seconds"] == round(outcome.seconds, 2)
-    monkeypatch.setattr(loop, "unlearn", lambda name, *a, **k: pytest.fail(name) if name == "dispersion" else None)
-    monkeypatch.setattr(plan_room, "references", lambda plan: ())
+    monkeypatch.setattr(benchmark, "unlearn", lambda name, *a, **k: pytest.fail(name) if name == "dispersion" else None)
+    monkeypatch.setattr(benchmark, "references", lambda plan: ())
     assert run_benchmark(plan, out, progress=False)["runs"] == [row]
 
 

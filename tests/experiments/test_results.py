@@ -18,7 +18,7 @@ from utils.settings import REPO_ROOT, CourseError
 WRITER = """
 import sys
 from pathlib import Path
-from utils.experiments import ResultStore
+from utils.experiments.results import ResultStore
 for seed in range(15):
     row = {"method": sys.argv[2], "seed": seed}
     ResultStore(Path(sys.argv[1])).add(row, row)

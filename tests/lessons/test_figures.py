@@ -184,7 +184,7 @@ def test_histograms_show_shares_of_pairs():
 
 
 def test_rank_one_has_its_own_bin():
-    edges = fg._rank_edges(1640)
+    edges = fg.rank_edges(1640)
     assert edges[0] == 0.5 and edges[1] == 1.5 and edges[-1] > 1640 and (np.diff(edges) > 0).all()
 
 
@@ -331,7 +331,7 @@ def test_a_moving_picture_is_one_small_looping_image_with_a_description():
 def test_the_view_that_faces_some_points_has_them_in_front():
     for direction in ([0, 0, 1], [1, 0, 0], [-0.3, -0.9, -0.2], [0.5, -0.5, 0.7]):
         points = unit(np.array(direction) + 0.05 * RNG.normal(size=(6, 3)))
-        assert (points @ fg._towards(fg.facing(points)) > 0.6).all()
+        assert (points @ fg.points._towards(fg.facing(points)) > 0.6).all()
 
 
 # ---- names as people write them --------------------------------------------------------------------------------------
@@ -397,7 +397,7 @@ def drawn(figure: Figure) -> str:
 
 def test_every_figure_takes_awkward_names():
     made = {name for name, made in vars(fg).items() if getattr(made, "__annotations__", {}).get("return") == "Figure"}
-    assert {name for name in made if name[0] != "_"} - {"finished", "split_map"} == set(NAMED)
+    assert {name for name in made if name[0] != "_"} - {"finished", "page", "split_map"} == set(NAMED)
 
 
 @pytest.mark.parametrize("figure", NAMED)
@@ -409,7 +409,7 @@ def test_a_name_is_drawn_as_it_is_written(figure):
 
 
 def test_awkward_names_are_drawn_without_a_warning():
-    fg._say_what_lacks.cache_clear()
+    fg.base._say_what_lacks.cache_clear()
     some = {"forget": 0.1, "unseen": 0.8}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # ours, about the font; drawing itself is strict
@@ -437,12 +437,12 @@ def fonts(monkeypatch):
 
     def have(*more):
         monkeypatch.setattr(fg.fontManager, "ttflist", own + [font for font in ALL_FONTS if font.name in more])
-        fg._font_of.cache_clear()
-        fg._say_what_lacks.cache_clear()
+        fg.base._font_of.cache_clear()
+        fg.base._say_what_lacks.cache_clear()
 
     yield have
-    fg._font_of.cache_clear()
-    fg._say_what_lacks.cache_clear()
+    fg.base._font_of.cache_clear()
+    fg.base._say_what_lacks.cache_clear()
 
 
 ALL_FONTS = tuple(fg.fontManager.ttflist)
@@ -464,7 +464,7 @@ def test_without_a_font_a_name_is_its_label_and_that_is_said_once(fonts):
 def test_a_font_that_has_the_characters_is_used(fonts):
     character = "\U0001d4d0"  # a script A that STIX has and DejaVu Sans here is told not to
     fonts("STIXGeneral")
-    lacks = [c for c in map(chr, range(0x1D400, 0x1D800)) if fg._font_of(c) == "STIXGeneral"]
+    lacks = [c for c in map(chr, range(0x1D400, 0x1D800)) if fg.base._font_of(c) == "STIXGeneral"]
     assert lacks, "STIX has mathematical letters that DejaVu Sans lacks"
     character = lacks[0]
     with warnings.catch_warnings():
@@ -507,7 +507,7 @@ def test_forgotten_people_are_orange_on_the_sphere_whatever_their_place():
         figure = fg.sphere_scatter(fg.to_sphere(EMB), LABELS, NAMES, forget=forget)
         handles = dict((label, handle) for label, handle in labelled(figure))
         for label in (2, 0, 5):
-            colour = handles[fg._name_of(label, NAMES)].get_facecolor()[0][:3]
+            colour = handles[fg.name_of(label, NAMES)].get_facecolor()[0][:3]
             assert same_color(colour, fg.FORGET) == (label in orange)
 
 

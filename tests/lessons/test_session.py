@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 
 from utils.experiments.benchmark import read_results
 from utils.experiments.plan import Plan
-from utils.lessons import session as room
 from utils.lessons.session import Session, Trial, open_session
 from utils.models.checkpoints import TrainConfig
 from utils.retrieval.evaluation import evaluate
@@ -73,7 +72,7 @@ def test_the_table_runs_what_is_missing(session, monkeypatch, tiny_faces, own_ca
 
 
 def test_a_bench_opens_like_the_benchmark_and_refuses_like_it(monkeypatch, tiny_faces, own_cache, tmp_path):
-    monkeypatch.setattr(room, "load_faces", lambda *_, **__: tiny_faces)
+    monkeypatch.setattr("utils.experiments.plan.load_faces", lambda *_, **__: tiny_faces)
     monkeypatch.setattr("utils.experiments.plan.train_config", lambda plan: TrainConfig(epochs=1))
     session = open_session(n_forget=2, seed=3, device="cpu", results=tmp_path / "r.json")
     assert len(session.splits.forget) == 2 and session.plan.seed == 3 and session.faces is tiny_faces

@@ -68,7 +68,7 @@ def test_every_make_target_that_is_quoted_exists(path: Path):
     targets = set(re.search(r"^\.PHONY: (.*)$", text_of(REPO_ROOT / "Makefile"), re.MULTILINE)[1].split())
     assert set(re.findall(r"(?:^|[`;&])\s*make ([a-z]+)", spans, re.MULTILINE)) - targets == set()
     for target, arguments in re.findall(r"make ([a-z]+)[^\n`]*ARGS=\"([^\"]*)\"", spans):
-        module = "utils.publishing.workshop" if target == "workshop" else "utils.publishing.course"
+        module = "utils.workshop" if target == "workshop" else "utils.course"
         assert set(re.findall(r"--[a-z-]+", arguments)) - flags(module) == set()
 
 

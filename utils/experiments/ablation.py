@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
+import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ..settings import BUILD_DIR, REPO_ROOT, CourseError, command
+from ..settings import CourseError, command
 from ..unlearning.dispersion import DISPERSIONS
+from .plan import RUNNING, STORED, file_of, how_to_run, plan_parser
 from .results import ResultStore
 from .runner import refuse, run_missing
 from .sweep import FACES, about_trial, choose, run_trial
 from .tables import grouped, remark, score_cells, table_with_people, with_remarks
 
-ABLATION_FILE = REPO_ROOT / "data" / "results" / "ablation.json"
+ABLATION_FILE = STORED / "ablation.json"
+ablation_store = functools.partial(ResultStore, part="trials", command="python -m utils.ablation")
 SEEDS = (0, 1)
 RATES = (1e-3, 2e-3, 5e-3)  # every loss of the family is given the same three learning rates
 POOLS = ("forget", "retain", "unseen")
@@ -62,22 +64,15 @@ def key_of(variant: Variant, seed: int) -> dict:
 
 
 def run_ablation(
-    out: Path,
-    *,
-    variants: Sequence[Variant] = VARIANTS,
-    seeds: Sequence[int] = SEEDS,
-    jobs: int = 1,
-    fresh: bool = False,
-    progress: bool = True,
+    out: Path, *, variants: Sequence[Variant] = VARIANTS, seeds: Sequence[int] = SEEDS, **how: object
 ) -> list[dict]:
-    """Run the missing variants, `jobs` at a time, write `out` after each one, and return all trials in order.
+    """Run the missing variants as `run_missing` does, write `out` after each one, and return all trials in order.
 
     Raises CourseError. Introduced in notebook 08.
     """
-    store = ablation_store(out).checked()
     wanted = [((variant, seed), key_of(variant, seed)) for variant in variants for seed in seeds]
-    options = {"jobs": jobs, "fresh": fresh, "desc": "ablation", "progress": progress}
-    rows, failed = run_missing(run_variant, wanted, store, describe=about_variant, **options)
+    store = ablation_store(out).checked()
+    rows, failed = run_missing(run_variant, wanted, store, describe=about_variant, desc="ablation", **how)
     refuse(failed)
     return rows
 
@@ -85,11 +80,6 @@ def run_ablation(
 def about_variant(variant: Variant, seed: int) -> dict:
     """Return what a trial's row says of its faces and people."""
     return about_trial(variant.method)
-
-
-def ablation_store(path: Path) -> ResultStore:
-    """Return the store of the ablation's trials."""
-    return ResultStore(path, "trials", "python -m utils.ablation")
 
 
 def read_ablation(path: Path = ABLATION_FILE) -> list[dict]:
@@ -132,20 +122,9 @@ def ablation_table(trials: Sequence[dict], markdown: bool = False) -> str:
 @command
 def main(arguments: Iterable[str] | None = None) -> int:
     """Run the command; returns 0, or 2 after one sentence on what was wrong with the input."""
-    parser = argparse.ArgumentParser(prog="python -m utils.ablation", description=f"{__doc__} On the drawn faces only.")
-    add = parser.add_argument
-    add("--out", type=Path, metavar="FILE", help="where trials are kept (build/ablation.json; --table: the course's)")
-    add("--jobs", type=int, default=1, metavar="N", help="trials at a time, one core each")
-    add("--fresh", action="store_true", help="run these again though that file holds them; others stay")
-    add("--table", action="store_true", help="only print the table of an existing file")
-    add("--markdown", action="store_true", help="print the table as Markdown")
-    add("--quiet", action="store_true", help="no progress bar")
-    args = parser.parse_args(arguments)
-    if args.table:
-        trials = read_ablation(args.out or ABLATION_FILE)
-    else:
-        trials = run_ablation(
-            args.out or BUILD_DIR / "ablation.json", jobs=args.jobs, fresh=args.fresh, progress=not args.quiet
-        )
+    doc = f"{__doc__} On the drawn faces only."
+    args = plan_parser("ablation", doc, (*RUNNING, "markdown")).parse_args(arguments)
+    path = file_of(args, "ablation")
+    trials = read_ablation(path) if args.table else run_ablation(path, **how_to_run(args))
     print(ablation_table(trials, args.markdown))
     return 0

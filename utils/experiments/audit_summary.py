@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from statistics import fmean
 
-from ..settings import REPO_ROOT, command
+from ..settings import command
 from ..unlearning.registry import METHODS
 from .benchmark import read_results
+from .plan import STORED, plan_parser
 from .tables import grouped, percent, remark, table_with_people, with_remarks
 
-AUDIT_FILE = REPO_ROOT / "data" / "results" / "audit.json"
+AUDIT_FILE = STORED / "audit.json"
 HOLDERS = ("photos", "names", "old gallery", "weights")
 
 
@@ -51,10 +50,6 @@ def audit_summary(runs: Sequence[dict], markdown: bool = False) -> str:
 @command
 def main(arguments: Iterable[str] | None = None) -> int:
     """Run the command; returns 0, or 2 after one sentence on what was wrong with the input."""
-    parser = argparse.ArgumentParser(prog="python -m utils.verdicts", description=__doc__)
-    parser.add_argument("--out", type=Path, default=AUDIT_FILE, metavar="FILE", help="an audit file (the course's)")
-    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
-    args = parser.parse_args(arguments)
-    runs = read_results(args.out)["runs"]
-    print(audit_summary(runs, args.markdown))
+    args = plan_parser("verdicts", __doc__, ("out", "markdown"), out=AUDIT_FILE).parse_args(arguments)
+    print(audit_summary(read_results(args.out)["runs"], args.markdown))
     return 0

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
+from ..audit import summary
 from ..audit.case import ATTACKS, AuditCase, Subject
-from ..audit.summary import audit, make_case
-from ..faces.splits import Splits
 from ..settings import BUILD_DIR, command, one_of
-from ..unlearning.loop import unlearn
-from ..unlearning.registry import METHODS
-from .benchmark import about_run, environment, file_of, run_identity
-from .plan import (
-    REFERENCES,
-    Plan,
-    check_plan,
-    method_options,
-    open_splits,
-    original_recogniser,
-    parse_methods,
-    references,
-)
+from .benchmark import run_and_keep, runs_of, unlearned
+from .plan import REFERENCES, Plan, check_plan, plan_parser, plans_of, prepared, references
 from .results import ResultStore
-from .runner import refuse, run_missing
+from .runner import refuse
 from .tables import percent, table_with_people
+
+LOCAL = (
+    "dataset", "root", "backbone", "pretrained", "train_epochs", "methods", "forget", "seed", "seeds", "dev",
+    "profile", "device", "out", "fresh", "quiet",
+)  # fmt: skip
 
 
 def run_audit(
@@ -39,43 +31,30 @@ def run_audit(
     """
     check_plan(plan)
     names = list(ATTACKS) if attacks is None else [one_of(name, ATTACKS, "attack") for name in attacks]
-    store, finish, opened = ResultStore(out).checked(), partial(file_of, environment(plan)), {}
-    tasks = [(plan, name, seed) for seed in range(plan.seed, plan.seed + plan.seeds) for name in plan.methods]
-    splits = {seed: open_splits(plan, seed, opened, progress) for _, _, seed in tasks}
-    wanted = [(task, audit_identity(plan, splits[task[2]], *task[1:], names)) for task in tasks]
-    function, describe = partial(audit_run, opened, names, progress), partial(about_run, opened, progress)
-    options = {"fresh": fresh, "finish": finish, "desc": "audits", "progress": progress}
-    runs, failed = run_missing(function, wanted, store, describe=describe, **options)
-    return finish(runs) | ({"failed": failed} if failed else {})
+    store, opened = ResultStore(out).checked(), {}
+    runs = runs_of(plan, plan.methods, opened, progress)
+    wanted = [(task, identity | {"attacks": names}) for task, identity in runs]
+    function = partial(audit_run, opened, names, progress)
+    return run_and_keep(function, wanted, store, plan, opened, desc="audits", fresh=fresh, progress=progress)
 
 
 def audit_run(opened: dict, attacks: Sequence[str], progress: bool, plan: Plan, name: str, seed: int) -> dict:
     """Unlearn with one method and attack the result; the case of the last seed is kept in `opened`."""
     if opened.get("case", (None,))[0] != seed:
-        opened["case"] = seed, plan_case(plan, open_splits(plan, seed, opened, progress), seed, progress)
+        opened["case"] = seed, plan_case(plan, seed, opened, progress)
     case = opened["case"][1]
-    return {"audit": audit(case.on(plan_subject(plan, case, name, seed, progress)), attacks)}
+    return {"audit": summary.audit(case.on(plan_subject(plan, case, name, seed, progress)), attacks)}
 
 
-def audit_identity(plan: Plan, splits: Splits, name: str, seed: int, attacks: Sequence[str]) -> dict:
-    """Return the fields that tell one audit from another: the run's own, and the attacks."""
-    return run_identity(plan, splits, name, seed) | {"attacks": list(attacks)}
-
-
-def plan_case(plan: Plan, splits: Splits, seed: int, progress: bool) -> AuditCase:
+def plan_case(plan: Plan, seed: int, opened: dict, progress: bool) -> AuditCase:
     """Load or train the original and, where that is possible, the retrained model of a plan."""
-    recogniser = original_recogniser(plan, splits, progress)
+    splits, recogniser = prepared(plan, seed, opened, progress)
     retrained = None
     if "retrain" in references(plan):
         outcome = unlearned(plan, splits, recogniser, "retrain", seed, progress)
         retrained = outcome.model, outcome.head
-    return make_case(splits, (recogniser.model, recogniser.head), retrained, seed=seed, device=plan.device)
-
-
-def unlearned(plan: Plan, splits: Splits, start, name: str, seed: int, progress: bool):
-    """Run one method of a plan on a model with a head and return its outcome."""
-    options = method_options(plan, name)
-    return unlearn(name, start.model, start.head, splits, seed=seed, device=plan.device, progress=progress, **options)
+    original = recogniser.model, recogniser.head
+    return summary.make_case(splits, original, retrained, seed=seed, device=plan.device)
 
 
 def plan_subject(plan: Plan, case: AuditCase, name: str, seed: int, progress: bool) -> Subject:
@@ -103,43 +82,21 @@ def audit_table(audits: dict[str, list[dict]], runs: Sequence[dict] = ()) -> str
     return table_with_people(cells, runs)
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Return the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m utils.audit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add, plan = parser.add_argument, Plan()
-    add("--dataset", default=plan.dataset, metavar="NAME", help="as in python -m utils.benchmark, like what follows")
-    add("--root", default="", metavar="DIR", help="folder of a data set of real faces")
-    add("--backbone", default=plan.backbone, metavar="NAME", help="mini or facenet")
-    add("--pretrained", default=plan.pretrained, metavar="NAME", help="auto, none, or facenet's own weights")
-    add("--train-epochs", type=int, default=0, metavar="N", help="epochs of pretraining (0: the recipe's own)")
-    default = "retrain,random_labels,esc,dispersion"
-    add("--methods", default=default, metavar="A,B", help=f"'all', or some of: {', '.join(METHODS)}")
-    add("--attacks", default="", metavar="A,B", help=f"all by default, or some of: {', '.join(ATTACKS)}")
-    add("--forget", type=int, metavar="N", help="forget N people drawn by the seed (10, or fewer of few)")
-    add("--seed", type=int, default=plan.seed, metavar="S", help="the first seed")
-    add("--seeds", type=int, default=plan.seeds, metavar="K", help="audit K seeds, from the first one on")
-    add("--dev", action="store_true", help="forget the dev-forget people instead: for choosing settings")
-    add("--profile", default=plan.profile, metavar="NAME", help="quick or full")
-    add("--device", default=plan.device, metavar="NAME", help="auto, cpu, cuda or mps")
-    add("--out", type=Path, default=BUILD_DIR / "audit.json", metavar="FILE", help="where audits are kept")
-    add("--fresh", action="store_true", help="audit these again though that file holds them; others stay")
-    add("--quiet", action="store_true", help="no progress bars")
-    return parser
-
-
 @command
 def main(arguments: Iterable[str] | None = None) -> int:
     """Run the command; returns 0, or 2 after one sentence on what was wrong with the input."""
-    args = make_parser().parse_args(arguments)
-    flags = {name: value for name, value in vars(args).items() if name in Plan.__dataclass_fields__}
-    plan = Plan(**flags | {"methods": parse_methods(args.methods)})
+    default = ("retrain", "random_labels", "esc", "dispersion")
+    parser = plan_parser("audit", summary.__doc__, LOCAL, methods=default, out=BUILD_DIR / "audit.json")
+    attacks = f"all by default, or some of: {', '.join(ATTACKS)}"
+    parser.add_argument("--attacks", default="", metavar="A,B", help=attacks)
+    args, failed = parser.parse_args(arguments), []
     chosen = [name.strip() for name in args.attacks.split(",") if name.strip()] or None
-    results = run_audit(plan, args.out, attacks=chosen, fresh=args.fresh, progress=not args.quiet)
-    for seed in dict.fromkeys(run["seed"] for run in results["runs"]):
-        print(f"seed {seed}: score (recovered), in percent")
-        runs = [run for run in results["runs"] if run["seed"] == seed]
-        print(audit_table({run["method"]: run.get("audit", []) for run in runs}, runs))
-    refuse(results.get("failed", ()))
+    for plan in plans_of(args):
+        results = run_audit(plan, args.out, attacks=chosen, fresh=args.fresh, progress=not args.quiet)
+        for seed in dict.fromkeys(run["seed"] for run in results["runs"]):
+            print(f"seed {seed}: score (recovered), in percent")
+            runs = [run for run in results["runs"] if run["seed"] == seed]
+            print(audit_table({run["method"]: run.get("audit", []) for run in runs}, runs))
+        failed += results.get("failed", ())
+    refuse(failed)
     return 0

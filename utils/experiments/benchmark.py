@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -20,24 +20,24 @@ from ..unlearning.loop import Unlearned, unlearn
 from ..unlearning.registry import METHODS, make_config
 from .plan import (
     DATA,
+    FLAGS,
     REFERENCES,
     STORED,
     Plan,
     check_plan,
-    make_parser,
+    how_to_run,
     method_options,
     open_splits,
-    original_recogniser,
     parse_methods,
-    parse_numbers,
-    parse_option,
+    plan_parser,
+    plans_of,
+    prepared,
     references,
     train_config,
 )
 from .results import SCHEMA, ResultStore, about, git_state
 from .runner import refuse, run_missing
 from .tables import grouped, remark, score_cells, table_with_people, with_remarks
-from .tables import percent as percent  # notebook 10 asks for it here
 
 
 def run_benchmark(plan: Plan, out: Path, *, fresh: bool = False, progress: bool = True) -> dict:
@@ -56,35 +56,47 @@ def run_plans(plans: Sequence[Plan], out: Path, *, jobs: int = 1, fresh: bool = 
     """
     for plan in plans:
         check_plan(plan)
-    store, finish = ResultStore(out).checked(), partial(file_of, environment(plans[0]))
-    opened: dict = {}  # data sets and models, shared by the runs of this process
-    wanted = [((plan, name, seed), key) for plan in plans for name, seed, key in runs_of(plan, opened, progress)]
+    store, opened = ResultStore(out).checked(), {}  # data sets and models, shared by the runs of this process
+    wanted = [run for plan in plans for run in runs_of(plan, with_references(plan), opened, progress)]
     if jobs > 1:
         wanted.sort(key=lambda run: run[0][1] != "retrain")  # the longest first: nobody should wait for them alone
-    steps = {"prepare": partial(original_models, opened, progress), "describe": partial(about_run, opened, progress)}
     function = worker_run if jobs > 1 else partial(fresh_run, opened, progress)
-    options = {"jobs": jobs, "fresh": fresh, "finish": finish, "desc": "benchmark", "progress": progress}
-    runs, failed = run_missing(function, wanted, store, **steps, **options)
+    prepare = partial(original_models, opened, progress)
+    how = {"desc": "benchmark", "prepare": prepare, "jobs": jobs, "fresh": fresh, "progress": progress}
+    return run_and_keep(function, wanted, store, plans[0], opened, **how)
+
+
+def run_and_keep(
+    function: Callable[..., dict], wanted: Sequence[tuple], store: ResultStore, plan: Plan, opened: dict, **how: object
+) -> dict:
+    """Do what is missing of the wanted runs of some plans as `run_missing` does; return a file's content with them."""
+    finish = partial(content_of, environment(plan))
+    describe = partial(about_run, opened, how["progress"])
+    runs, failed = run_missing(function, wanted, store, finish=finish, describe=describe, **how)
     return finish(runs) | ({"failed": failed} if failed else {})
 
 
-def file_of(environment: dict, runs: list[dict]) -> dict:
+def content_of(environment: dict, runs: list[dict]) -> dict:
     """Return the content of a results file: its runs, and what the latest of them was measured with."""
     return {"schema": SCHEMA, "environment": environment, "runs": runs}
 
 
-def runs_of(plan: Plan, opened: dict, progress: bool) -> list[tuple[str, int, dict]]:
-    """Return method, seed and identity of every run of a plan, the yardsticks first."""
-    methods = dict.fromkeys((*references(plan), *(name for name in plan.methods if name not in REFERENCES)))
+def with_references(plan: Plan) -> list[str]:
+    """Return the methods of a plan, the yardsticks first."""
+    return [*references(plan), *(name for name in dict.fromkeys(plan.methods) if name not in REFERENCES)]
+
+
+def runs_of(plan: Plan, methods: Iterable[str], opened: dict, progress: bool) -> list[tuple[tuple, dict]]:
+    """Return (plan, method, seed) and the identity of every run of some methods, seed by seed."""
     seeds = range(plan.seed, plan.seed + plan.seeds)
     splits = {seed: open_splits(plan, seed, opened, progress) for seed in seeds}
-    return [(name, seed, run_identity(plan, splits[seed], name, seed)) for seed in seeds for name in methods]
+    return [((plan, name, seed), run_identity(plan, splits[seed], name, seed)) for seed in seeds for name in methods]
 
 
 def original_models(opened: dict, progress: bool, tasks: Sequence[tuple]) -> None:
     """Load or train the original models once, so that no two worker processes train the same one side by side."""
     for plan in dict.fromkeys(replace(plan, methods=(), options=()) for plan, *_ in tasks):
-        original_recogniser(plan, open_splits(plan, plan.seed, opened, progress), progress)
+        prepared(plan, plan.seed, opened, progress)
 
 
 def about_run(opened: dict, progress: bool, plan: Plan, name: str, seed: int) -> dict:
@@ -93,12 +105,8 @@ def about_run(opened: dict, progress: bool, plan: Plan, name: str, seed: int) ->
 
 
 def fresh_run(opened: dict, progress: bool, plan: Plan, name: str, seed: int) -> dict:
-    """Run one method once and return what was measured; the last original model is kept in `opened`."""
-    splits = open_splits(plan, seed, opened, progress)
-    key = (replace(plan, methods=(), options=()), seed)
-    if opened.get("model", (None,))[0] != key:
-        opened["model"] = (key, original_recogniser(plan, splits, progress))
-    return one_run(plan, splits, opened["model"][1], name, seed, progress)[-1]
+    """Run one method once and return what was measured."""
+    return one_run(plan, *prepared(plan, seed, opened, progress), name, seed, progress)[-1]
 
 
 OPENED: dict = {}  # what a worker process has opened so far
@@ -124,6 +132,12 @@ def run_identity(plan: Plan, splits: Splits, name: str, seed: int) -> dict:
     }
 
 
+def unlearned(plan: Plan, splits: Splits, start: Recogniser, name: str, seed: int, progress: bool) -> Unlearned:
+    """Unlearn once with a plan's settings, from a model with its head."""
+    options = method_options(plan, name) | {"seed": seed, "device": resolve_device(plan.device), "progress": progress}
+    return unlearn(name, start.model, start.head, splits, **options)
+
+
 def one_run(
     plan: Plan, splits: Splits, recogniser: Recogniser, name: str, seed: int, progress: bool
 ) -> tuple[Unlearned, Evaluation, dict]:
@@ -131,16 +145,7 @@ def one_run(
     device = resolve_device(plan.device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    outcome = unlearn(
-        name,
-        recogniser.model,
-        recogniser.head,
-        splits,
-        seed=seed,
-        device=device,
-        progress=progress,
-        **method_options(plan, name),
-    )
+    outcome = unlearned(plan, splits, recogniser, name, seed, progress)
     evaluation = evaluate(outcome.model, splits, outcome.head, device=device, progress=progress)
     row = {
         "gallery_size": len(splits.gallery),
@@ -173,7 +178,7 @@ def run_method(
     outcome, evaluation, row = one_run(plan, splits, recogniser, name, plan.seed, progress)
     identity = run_identity(plan, splits, name, plan.seed)
     described = about(name, splits, plan.root, plan.forget_ids is not None)
-    ResultStore(out).checked().add(identity | described | row, identity, partial(file_of, environment(plan)))
+    ResultStore(out).checked().add(identity | described | row, identity, partial(content_of, environment(plan)))
     return outcome, evaluation
 
 
@@ -266,18 +271,15 @@ def results_table(results: dict, markdown: bool = False, narrow: bool = False) -
 @command
 def main(arguments: Iterable[str] | None = None) -> int:
     """Run the command; returns 0, or 2 after one sentence on what was wrong with the input."""
-    args = make_parser().parse_args(arguments)
+    parser = plan_parser("benchmark", __doc__, FLAGS, out=BUILD_DIR / "results.json")
+    args = parser.parse_args(arguments)
     if args.table:
         results = read_results(args.out)
-        if args.methods != ",".join(Plan().methods):
+        if args.methods != parser.get_default("methods"):
             chosen = parse_methods(args.methods)
             results["runs"] = [run for run in results["runs"] if run["method"] in chosen]
     else:
-        flags = {name: value for name, value in vars(args).items() if name in Plan.__dataclass_fields__}
-        flags |= {"methods": parse_methods(args.methods), "options": tuple(map(parse_option, args.set))}
-        numbers = [None] if args.forget is None else parse_numbers(args.forget)
-        plans = [Plan(**flags | {"forget": number}) for number in numbers]
-        results = run_plans(plans, args.out, jobs=args.jobs, fresh=args.fresh, progress=not args.quiet)
+        results = run_plans(plans_of(args), args.out, **how_to_run(args))
     print(results_table(results, markdown=args.markdown))
     if not args.table:
         refuse(results.get("failed", ()))

@@ -7,6 +7,8 @@ import json
 
 import torch
 
+from ..faces.datasets import load_faces
+from ..faces.splits import make_splits
 from ..models.checkpoints import (
     EMBEDDED,
     MANIFEST,
@@ -17,20 +19,12 @@ from ..models.checkpoints import (
     save_recogniser,
 )
 from ..models.training import train_from_scratch
-from ..settings import (
-    MODEL_DIR,
-    atomic_path,
-    command,
-    sha256_of,
-)
+from ..retrieval.evaluation import evaluate
+from ..settings import MODEL_DIR, atomic_path, command, sha256_of
 
 
 def train_embedded(which: str, *, progress: bool = True) -> dict:
     """Train one committed checkpoint again, write it with its manifest entry to data/models, and return the entry."""
-    from ..faces.datasets import load_faces
-    from ..faces.splits import make_splits
-    from ..retrieval.evaluation import evaluate
-
     splits = make_splits(load_faces("synthetic", progress=progress))
     config = TrainConfig()
     identities = splits.trained if which == "original" else splits.retain_train

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from ..faces.datasets import DATASETS, load_faces
@@ -14,33 +15,88 @@ from ..models.checkpoints import Recogniser, TrainConfig
 from ..models.training import load_or_train
 from ..settings import BUILD_DIR, PROFILES, REPO_ROOT, CourseError, one_of, resolve_device
 from ..unlearning.registry import METHODS, make_config, profile_options
-from .tables import percent as percent  # notebook 10 asks for it here
 
 STORED = REPO_ROOT / "data" / "results"  # what the course's own runs gave
 REFERENCES = ("original", "retrain")
 DATA = ("dataset", "fingerprint", "image_size", "n_identities", "n_forget", "forget_ids")  # the faces, in a run's key
 
 
+def flag(default: object, text: str, metavar: str = "NAME", **options: object) -> object:
+    """Return a field of the plan that is a flag of the commands, with what `--help` says of it."""
+    return field(default=default, metadata={"help": text, "metavar": metavar} | options)
+
+
 @dataclass(frozen=True)
 class Plan:
     """What one benchmark call runs: the same names are the flags of the command and the parameters of notebook 09."""
 
-    dataset: str = "synthetic"
-    root: str = ""
-    backbone: str = "mini"
-    pretrained: str = "auto"
-    train_epochs: int = 0
-    methods: tuple[str, ...] = ("original", "retrain", "random_labels", "gradient_ascent", "dispersion")
-    forget: int | None = None  # None: ten, or a third of the trained people where they are few
-    forget_ids: str | None = None  # None: drawn by the seed
-    seed: int = 0
-    seeds: int = 1
-    dev: bool = False
-    profile: str = "quick"
-    device: str = "auto"
-    image_size: int = 0
-    max_identities: int = 0
+    dataset: str = flag("synthetic", f"one of: {', '.join(DATASETS)}")
+    root: str = flag("", "folder of a data set of real faces", "DIR")
+    backbone: str = flag("mini", f"one of: {', '.join(BACKBONES)}")
+    pretrained: str = flag("auto", f"one of: {', '.join(PRETRAINED)}")
+    train_epochs: int = flag(0, "epochs of pretraining (0: the recipe's own)", "N", type=int)
+    methods: tuple[str, ...] = flag(
+        ("original", "retrain", "random_labels", "gradient_ascent", "dispersion"),
+        f"'all', or some of: {', '.join(METHODS)}",
+        "A,B",
+    )
+    forget: int | None = flag(None, "forget so many people, drawn by seed (10, or fewer of few)", "N,M")
+    forget_ids: str | None = flag(None, "forget these people (a label is written #7)", "NAME,NAME")
+    seed: int = flag(0, "the first seed", "S", type=int)
+    seeds: int = flag(1, "run K seeds, from the first one on", "K", type=int)
+    dev: bool = field(default=False, metadata={"help": "forget the dev-forget people instead: for choosing settings"})
+    profile: str = flag("quick", f"one of: {', '.join(PROFILES)}")
+    device: str = flag("auto", "auto, cpu, cuda or mps")
+    image_size: int = flag(0, "side of the face crops (0: what the backbone wants)", "PX", type=int)
+    max_identities: int = flag(0, "open the photos of N people only (0: of all)", "N", type=int)
     options: tuple[tuple[str, str, object], ...] = ()
+
+
+FLAGS = {known.name: {"default": known.default, **known.metadata} for known in fields(Plan) if known.metadata} | {
+    "set": dict(action="append", default=[], metavar="METHOD.KEY=VALUE", help="change one setting of one method"),
+    "out": dict(type=Path, metavar="FILE", help="where results are kept (in build/; for --table, the course's own)"),
+    "jobs": dict(type=int, default=1, metavar="N", help="runs at a time, one core each"),
+    "fresh": dict(default=False, help="run these again though that file holds them; other runs in it stay"),
+    "table": dict(default=False, help="only print the table of an existing file"),
+    "markdown": dict(default=False, help="print the table as Markdown"),
+    "quiet": dict(default=False, help="no progress bars"),
+}
+RUNNING = ("out", "jobs", "fresh", "table", "quiet")  # what every command that keeps results takes
+
+
+def plan_parser(prog: str, doc: str, names: Sequence[str], **defaults: object) -> argparse.ArgumentParser:
+    """Return the command line of `python -m utils.PROG`: some of FLAGS by name, with defaults of its own."""
+    shape = argparse.RawDescriptionHelpFormatter if "\n" in doc else argparse.HelpFormatter
+    parser = argparse.ArgumentParser(prog=f"python -m utils.{prog}", description=doc, formatter_class=shape)
+    people = parser.add_mutually_exclusive_group() if "forget_ids" in names else parser
+    for name in names:
+        options = FLAGS[name] | ({"default": defaults[name]} if name in defaults else {})
+        if options.get("default") is False:
+            options["action"] = "store_true"
+        elif isinstance(options.get("default"), tuple):
+            options["default"] = ",".join(map(str, options["default"]))
+        place = people if name in ("forget", "forget_ids") else parser
+        place.add_argument(f"--{name.replace('_', '-')}", **options)
+    return parser
+
+
+def plans_of(args: argparse.Namespace) -> list[Plan]:
+    """Return the plans that a command line asks for, one for each number of people to forget; raises CourseError."""
+    given = {name: value for name, value in vars(args).items() if name in Plan.__dataclass_fields__}
+    options = tuple(map(parse_option, getattr(args, "set", ())))
+    numbers = [None] if args.forget is None else parse_numbers(args.forget)
+    plan = Plan(**given | {"methods": parse_methods(args.methods), "options": options})
+    return [replace(plan, forget=number) for number in numbers]
+
+
+def file_of(args: argparse.Namespace, name: str) -> Path:
+    """Return the results file that a command means: as given, else the course's own to print, a new one to write."""
+    return args.out or (STORED if args.table else BUILD_DIR) / f"{name}.json"
+
+
+def how_to_run(args: argparse.Namespace) -> dict:
+    """Return what the flags say of how missing runs are done."""
+    return {"jobs": args.jobs, "fresh": args.fresh, "progress": not args.quiet}
 
 
 def check_plan(plan: Plan) -> None:
@@ -74,6 +130,14 @@ def open_splits(plan: Plan, seed: int, opened: dict, progress: bool) -> Splits:
     return splits.swap_dev() if plan.dev else splits
 
 
+def prepared(plan: Plan, seed: int, opened: dict, progress: bool) -> tuple[Splits, Recogniser]:
+    """Return a plan's splits for one seed and the original model; `opened` keeps the data sets and the last model."""
+    splits, key = open_splits(plan, seed, opened, progress), (replace(plan, methods=(), options=()), seed)
+    if opened.get("model", (None,))[0] != key:
+        opened["model"] = key, original_recogniser(plan, splits, progress)
+    return splits, opened["model"][1]
+
+
 def references(plan: Plan) -> tuple[str, ...]:
     """Return the yardsticks of a plan: weights pretrained elsewhere cannot be retrained without somebody."""
     elsewhere = plan.backbone == "facenet" and plan.pretrained != "none"
@@ -92,14 +156,8 @@ def train_config(plan: Plan) -> TrainConfig:
 
 def original_recogniser(plan: Plan, splits: Splits, progress: bool) -> Recogniser:
     """Load or train the model that the methods start from."""
-    return load_or_train(
-        splits,
-        backbone=plan.backbone,
-        pretrained=plan.pretrained,
-        config=train_config(plan),
-        device=plan.device,
-        progress=progress,
-    )
+    choice = {"backbone": plan.backbone, "pretrained": plan.pretrained, "config": train_config(plan)}
+    return load_or_train(splits, **choice, device=plan.device, progress=progress)
 
 
 def method_options(plan: Plan, name: str) -> dict:
@@ -125,40 +183,9 @@ def parse_methods(text: str) -> tuple[str, ...]:
     return tuple(METHODS) if text == "all" else tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def parse_numbers(text: str) -> list[int]:
+def parse_numbers(text: str, flag: str = "--forget") -> list[int]:
     """Turn '1,5,10' into numbers; raises CourseError."""
     try:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
-        raise CourseError(f"--forget wants a number of people, or several as in 1,5,10, not '{text}'.") from error
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """Return the command line."""
-    parser = argparse.ArgumentParser(prog="python -m utils.benchmark", description=__doc__)
-    add = parser.add_argument
-    plan = Plan()
-    add("--dataset", default=plan.dataset, metavar="NAME", help=f"one of: {', '.join(DATASETS)}")
-    add("--root", default="", metavar="DIR", help="folder of a data set of real faces")
-    add("--backbone", default=plan.backbone, metavar="NAME", help=f"one of: {', '.join(BACKBONES)}")
-    add("--pretrained", default=plan.pretrained, metavar="NAME", help=f"one of: {', '.join(PRETRAINED)}")
-    add("--train-epochs", type=int, default=0, metavar="N", help="epochs of pretraining (0: the recipe's own)")
-    add("--methods", default=",".join(plan.methods), metavar="A,B", help=f"'all', or some of: {', '.join(METHODS)}")
-    group = parser.add_mutually_exclusive_group()
-    group.add_argument("--forget", metavar="N,M", help="forget so many people, drawn by seed (10, or fewer of few)")
-    group.add_argument("--forget-ids", metavar="NAME,NAME", help="forget these people (a label is written #7)")
-    add("--seed", type=int, default=plan.seed, metavar="S", help="the first seed")
-    add("--seeds", type=int, default=plan.seeds, metavar="K", help="run K seeds, from the first one on")
-    add("--dev", action="store_true", help="forget the dev-forget people instead: for choosing settings")
-    add("--profile", default=plan.profile, metavar="NAME", help=f"one of: {', '.join(PROFILES)}")
-    add("--device", default=plan.device, metavar="NAME", help="auto, cpu, cuda or mps")
-    add("--image-size", type=int, default=0, metavar="PX", help="side of the face crops (0: what the backbone wants)")
-    add("--max-identities", type=int, default=0, metavar="N", help="open the photos of N people only (0: of all)")
-    add("--jobs", type=int, default=1, metavar="N", help="runs at a time, one core each")
-    add("--set", action="append", default=[], metavar="METHOD.KEY=VALUE", help="change one setting of one method")
-    add("--out", type=Path, default=BUILD_DIR / "results.json", metavar="FILE", help="where results are kept")
-    add("--fresh", action="store_true", help="run these again though that file holds them; other runs in it stay")
-    add("--table", action="store_true", help="only print the table of an existing results file, of --methods if given")
-    add("--markdown", action="store_true", help="print the table as Markdown")
-    add("--quiet", action="store_true", help="no progress bars")
-    return parser
+        raise CourseError(f"{flag} wants a number of people, or several as in 1,5,10, not '{text}'.") from error

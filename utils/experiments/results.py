@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from ..faces.splits import Splits
 from ..settings import REPO_ROOT, CourseError, atomic_path, writable_file
+from ..unlearning.registry import METHODS
 
 SCHEMA = 2
 READABLE = (1, 2)
@@ -126,8 +127,6 @@ def about(name: str, splits: Splits, root: str = "", asked: bool = False) -> dic
 
     `asked`: these people were named, not drawn by the seed. Introduced in notebook 09.
     """
-    from ..unlearning.registry import METHODS  # here: to read results takes no methods
-
     faces = splits.faces
     return {
         "kind": METHODS[name].kind,

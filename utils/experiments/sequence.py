@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,20 +10,30 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..faces.datasets import load_faces
-from ..faces.splits import Splits, make_splits
-from ..models.training import load_or_train
+from ..faces.splits import Splits
 from ..retrieval.evaluation import evaluate
-from ..settings import BUILD_DIR, REPO_ROOT, CourseError, command, one_of
+from ..settings import CourseError, command, one_of
 from ..unlearning.loop import unlearn
 from ..unlearning.registry import METHODS
-from .plan import parse_methods, parse_numbers
+from .plan import (
+    RUNNING,
+    STORED,
+    Plan,
+    file_of,
+    how_to_run,
+    open_splits,
+    original_recogniser,
+    parse_methods,
+    parse_numbers,
+    plan_parser,
+)
 from .results import ResultStore, about
 from .runner import refuse, run_missing
 from .sweep import FACES
 from .tables import grouped, percent, remark, table_with_people, with_remarks
 
-SEQUENCE_FILE = REPO_ROOT / "data" / "results" / "sequence.json"
+SEQUENCE_FILE = STORED / "sequence.json"
+sequence_store = functools.partial(ResultStore, part="runs", command="python -m utils.sequence")
 SIZES = (5, 5, 5)
 COMPARED = ("random_labels", "esc", "dispersion", "dispersion_blends", "gather_scatter")
 
@@ -51,7 +61,7 @@ def run_requests(name: str, sizes: tuple[int, ...], seed: int) -> dict:
     """Answer requests one after the other with one method; return the mAP of every group after every request."""
     torch.set_num_threads(1)  # one process per core is faster than two threads in one
     splits = sequence_splits(sizes, seed)
-    start = load_or_train(splits, progress=False)
+    start = original_recogniser(Plan(), splits, progress=False)
     requests = requests_of(splits, sizes)
     model, head, after = start.model, start.head, []
     for place in range(len(requests) + 1):
@@ -68,7 +78,7 @@ def run_requests(name: str, sizes: tuple[int, ...], seed: int) -> dict:
 
 def sequence_splits(sizes: Sequence[int], seed: int) -> Splits:
     """Return the drawn faces with all who will ask as the people to forget."""
-    return make_splits(load_faces("synthetic", progress=False), n_forget=sum(sizes), seed=seed)
+    return open_splits(Plan(forget=sum(sizes)), seed, {}, progress=False)
 
 
 def about_requests(name: str, sizes: tuple[int, ...], seed: int) -> dict:
@@ -85,33 +95,19 @@ def key_of(name: str, sizes: Sequence[int], seed: int) -> dict:
 
 
 def run_sequence(
-    names: Sequence[str],
-    out: Path,
-    *,
-    sizes: Sequence[int] = SIZES,
-    seeds: int = 3,
-    jobs: int = 1,
-    fresh: bool = False,
-    progress: bool = True,
+    names: Sequence[str], out: Path, *, sizes: Sequence[int] = SIZES, seeds: int = 3, **how: object
 ) -> list[dict]:
-    """Run what `out` does not hold yet, `jobs` runs at a time, write it after each one, and return the runs in order.
+    """Run what `out` does not hold yet as `run_missing` does, write it after each one, and return the runs in order.
 
     Raises CourseError. Introduced in notebook 09.
     """
     for name in names:
         one_of(name, METHODS, "method")
-    store = sequence_store(out).checked()
     tasks = [(name, tuple(sizes), seed) for name in names for seed in range(seeds)]
-    wanted = [(task, key_of(*task)) for task in tasks]
-    options = {"jobs": jobs, "fresh": fresh, "desc": "requests", "progress": progress}
-    rows, failed = run_missing(run_requests, wanted, store, describe=about_requests, **options)
+    wanted, store = [(task, key_of(*task)) for task in tasks], sequence_store(out).checked()
+    rows, failed = run_missing(run_requests, wanted, store, describe=about_requests, desc="requests", **how)
     refuse(failed)
     return rows
-
-
-def sequence_store(path: Path) -> ResultStore:
-    """Return the store of the answered requests."""
-    return ResultStore(path, "runs", "python -m utils.sequence")
 
 
 def read_sequence(path: Path = SEQUENCE_FILE) -> list[dict]:
@@ -147,27 +143,16 @@ def sequence_table(runs: Sequence[dict], markdown: bool = False) -> str:
 @command
 def main(arguments: Iterable[str] | None = None) -> int:
     """Run the command; returns 0, or 2 after one sentence on what was wrong with the input."""
-    parser = argparse.ArgumentParser(prog="python -m utils.sequence", description=f"{__doc__} On the drawn faces only.")
-    add = parser.add_argument
-    add("--methods", default=",".join(COMPARED), metavar="A,B", help=f"some of: {', '.join(METHODS)}")
-    add("--sizes", default=",".join(map(str, SIZES)), metavar="N,M", help="how many people ask, request by request")
-    add("--seeds", type=int, default=3, metavar="K", help="run K seeds, from 0 on")
-    add("--out", type=Path, metavar="FILE", help="where runs are kept (build/sequence.json; --table: the course's)")
-    add("--jobs", type=int, default=1, metavar="N", help="runs at a time, one core each")
-    add("--fresh", action="store_true", help="run these again though that file holds them; others stay")
-    add("--table", action="store_true", help="only print the table of an existing file")
-    add("--markdown", action="store_true", help="print the table as Markdown")
-    add("--quiet", action="store_true", help="no progress bar")
+    names = ("methods", "seeds", *RUNNING, "markdown")
+    parser = plan_parser("sequence", f"{__doc__} On the drawn faces only.", names, methods=COMPARED, seeds=3)
+    sizes = ",".join(map(str, SIZES))
+    parser.add_argument("--sizes", default=sizes, metavar="N,M", help="how many people ask, request by request")
     args = parser.parse_args(arguments)
+    path = file_of(args, "sequence")
     if args.table:
-        runs = read_sequence(args.out or SEQUENCE_FILE)
+        runs = read_sequence(path)
     else:
-        options = {"jobs": args.jobs, "fresh": args.fresh, "progress": not args.quiet, "seeds": args.seeds}
-        runs = run_sequence(
-            parse_methods(args.methods),
-            args.out or BUILD_DIR / "sequence.json",
-            sizes=parse_numbers(args.sizes),
-            **options,
-        )
+        asked = {"sizes": parse_numbers(args.sizes, "--sizes"), "seeds": args.seeds}
+        runs = run_sequence(parse_methods(args.methods), path, **asked, **how_to_run(args))
     print(sequence_table(runs, args.markdown))
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import functools
 import itertools
 import json
@@ -11,22 +10,21 @@ from pathlib import Path
 
 import torch
 
-from ..faces.datasets import load_faces
-from ..faces.splits import Splits, make_splits
+from ..faces.splits import Splits
 from ..faces.synthetic.dataset import VERSION
 from ..models.checkpoints import Recogniser
-from ..models.training import load_or_train
 from ..retrieval.evaluation import evaluate
-from ..settings import BUILD_DIR, REPO_ROOT, CourseError, command, one_of
+from ..settings import CourseError, command, one_of
 from ..unlearning.loop import unlearn
 from ..unlearning.registry import METHODS
-from .plan import parse_methods
+from .plan import RUNNING, STORED, Plan, file_of, how_to_run, parse_methods, plan_parser, prepared
 from .results import SCHEMA, ResultStore, about
 from .runner import refuse, run_missing
 from .tables import remark, score_cells, table_with_people, with_remarks
 
 TRIALS = 8  # the tuning budget, the same for every method
-SWEEP_FILE = REPO_ROOT / "data" / "results" / "sweep.json"
+SWEEP_FILE = STORED / "sweep.json"
+sweep_store = functools.partial(ResultStore, part="trials", command="python -m utils.sweep")
 MAX_LOSS = {"retain": 0.05, "unseen": 0.10}  # how much mAP a chosen setting may cost the people who stay
 FACES = {"fingerprint": f"renderer {VERSION}, seed 0"}  # the drawn faces of today, in the key of every trial
 RULE = (
@@ -50,8 +48,7 @@ def tuned_methods() -> list[str]:
 def dev_world() -> tuple[Splits, Recogniser]:
     """Return the default data set with the dev-forget people as those to forget, and the embedded model."""
     torch.set_num_threads(1)  # one process per core is faster than two threads in one
-    splits = make_splits(load_faces("synthetic", progress=False)).swap_dev()
-    return splits, load_or_train(splits, progress=False)
+    return prepared(Plan(dev=True), 0, {}, progress=False)
 
 
 def run_trial(name: str, options: dict, seed: int = 0) -> dict:
@@ -84,23 +81,18 @@ def choose(trials: Sequence[dict], start: dict) -> dict:
     return min(done, key=lambda trial: (excess(trial, start), trial["forget"]["map"]))
 
 
-def run_sweep(names: Sequence[str], out: Path, *, jobs: int = 1, fresh: bool = False, progress: bool = True) -> dict:
-    """Run the missing trials of some methods, `jobs` at a time, write `out` after each one, and choose.
+def run_sweep(names: Sequence[str], out: Path, **how: object) -> dict:
+    """Run the missing trials of some methods as `run_missing` does, write `out` after each one, and choose.
 
-    Trials that `out` already holds are not repeated unless `fresh`. Raises CourseError.
+    Raises CourseError.
     """
     for name in names:
         one_of(name, tuned_methods(), "method with a grid")
     tasks = [("original", {}), *((name, options) for name in names for options in trials_of(name))]
     wanted = [(task, {"method": task[0], "options": task[1]} | FACES) for task in tasks]
-    store, options = sweep_store(out).checked(), {"jobs": jobs, "fresh": fresh, "desc": "trials", "progress": progress}
-    refuse(run_missing(run_trial, wanted, store, describe=about_trial, finish=sweep_object, **options)[1])
+    store, steps = sweep_store(out).checked(), {"describe": about_trial, "finish": sweep_object, "desc": "trials"}
+    refuse(run_missing(run_trial, wanted, store, **steps, **how)[1])
     return read_sweep(store.path)
-
-
-def sweep_store(path: Path) -> ResultStore:
-    """Return the store of a sweep's trials."""
-    return ResultStore(path, "trials", "python -m utils.sweep")
 
 
 def sweep_object(trials: Sequence[dict]) -> dict:
@@ -136,32 +128,14 @@ def sweep_table(sweep: dict, names: Sequence[str] | None = None) -> str:
     return table_with_people(table, trials, failed=sweep.get("failed", ()))
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Return the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m utils.sweep", description=f"{__doc__} On the drawn faces only.", epilog=f"The rule: {RULE}."
-    )
-    add = parser.add_argument
-    add("--methods", default="all", metavar="A,B", help=f"'all', or some of: {', '.join(tuned_methods())}")
-    add("--out", type=Path, metavar="FILE", help="where trials are kept (build/sweep.json; --table: the course's)")
-    add("--jobs", type=int, default=1, metavar="N", help="trials at a time, one core each")
-    add("--fresh", action="store_true", help="try these again though that file holds them; others stay")
-    add("--table", action="store_true", help="only print the trials of an existing file")
-    add("--quiet", action="store_true", help="no progress bar")
-    return parser
-
-
 @command
 def main(arguments: Iterable[str] | None = None) -> int:
     """Run the command; returns 0, or 2 after one sentence on what was wrong with the input."""
-    args = make_parser().parse_args(arguments)
+    doc = f"{__doc__} On the drawn faces only. The rule: {RULE}."
+    args = plan_parser("sweep", doc, ("methods", *RUNNING), methods="all").parse_args(arguments)
     names = tuned_methods() if args.methods == "all" else list(parse_methods(args.methods))
-    if args.table:
-        sweep = read_sweep(args.out or SWEEP_FILE)
-    else:
-        sweep = run_sweep(
-            names, args.out or BUILD_DIR / "sweep.json", jobs=args.jobs, fresh=args.fresh, progress=not args.quiet
-        )
+    path = file_of(args, "sweep")
+    sweep = read_sweep(path) if args.table else run_sweep(names, path, **how_to_run(args))
     print(sweep_table(sweep, names))
     print(f"* chosen: {RULE}")
     return 0

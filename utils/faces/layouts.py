@@ -19,16 +19,16 @@ from .listing import (
     Listing,
     Photo,
     Skipped,
-    _entries,
-    _folders,
-    _kind,
-    _sorted,
+    entries_of,
     folders_above,
     folders_below,
+    folders_in,
     has_people,
+    kind_of,
     levels,
     passed_over,
     photos_in,
+    sorted_entries,
     visible,
     why_no_people,
     why_no_photo,
@@ -65,7 +65,7 @@ def find_lfw(given: Path) -> Path:
 
 def _is_lfw(root: Path) -> bool:
     """True if the first visible sub-folders hold files named after themselves, Name/Name_0001.jpg."""
-    return any(any(f.glob(f"{glob.escape(f.name)}_[0-9][0-9][0-9][0-9].*")) for f in _folders(root)[:5])
+    return any(any(f.glob(f"{glob.escape(f.name)}_[0-9][0-9][0-9][0-9].*")) for f in folders_in(root)[:5])
 
 
 # CelebA --------------------------------------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ def read_celeba(root: Path, images: Path, part: str | None = None) -> Listing:
     """List CelebA's people, named 'celeb-' and the official number, of one official part or of all; raises
     CourseError for lists that are malformed, contradict each other, or name photos that are not there."""
     identities = read_pairs(_celeba_file(root, "identity_CelebA.txt"), "a photo and a person's number", CELEBA_LAYOUT)
-    present = {entry.name for entry in _entries(images)}
+    present = {entry.name for entry in entries_of(images)}
     if absent := identities.keys() - present:
         raise CourseError(
             f"{len(absent):,} of {len(identities):,} photos that identity_CelebA.txt lists are not in '{images}' "
@@ -176,8 +176,12 @@ def read_vggface2(root: Path, part: str | None = None, meta: Path | None = None)
     if part and part not in there:
         raise CourseError(f"There is no folder '{part}' in '{root}'; expected {VGGFACE2_LAYOUT}.")
     people, skipped, here = [], [], set()
-    for entry in (entry for name in ([part] if part else there) for entry in _sorted(root / name)):
-        folder, kind, name = Path(entry.path), _kind(entry), f"{Path(entry.path).parent.name}/{clear_name(entry.name)}"
+    for entry in (entry for name in ([part] if part else there) for entry in sorted_entries(root / name)):
+        folder, kind, name = (
+            Path(entry.path),
+            kind_of(entry),
+            f"{Path(entry.path).parent.name}/{clear_name(entry.name)}",
+        )
         if kind != "folder":
             skipped.append(Skipped(name, why_no_photo(entry, kind) or ASTRAY))
         elif passed_over(entry, name, skipped):

@@ -138,8 +138,8 @@ def list_people(root: Path) -> Listing:
     """List (person, photos) per sub-folder in alphabetical order; whatever else lies there is named with a reason.
     Folders whose names look the same are one person."""
     folders, skipped, noted = {}, [], []
-    for entry in _sorted(root):
-        kind, name = _kind(entry), clear_name(entry.name)
+    for entry in sorted_entries(root):
+        kind, name = kind_of(entry), clear_name(entry.name)
         if kind == "folder" and not passed_over(entry, name, skipped):
             folders.setdefault(name_key(entry.name), []).append(entry.name)
         elif kind != "folder":
@@ -187,7 +187,7 @@ def _walk(folder: str, name: str, photos: list[Photo], skipped: list[Skipped], s
         return
     seen.add(here)
     for entry in inside:
-        kind, path_name = _kind(entry), f"{name}/{_printable(entry.name)}"
+        kind, path_name = kind_of(entry), f"{name}/{_printable(entry.name)}"
         if kind == "folder":
             if not passed_over(entry, path_name, skipped):
                 _walk(entry.path, path_name, photos, skipped, seen)
@@ -214,7 +214,7 @@ def passed_over(entry: os.DirEntry, name: str, skipped: list[Skipped]) -> bool:
     return True
 
 
-def _kind(entry: os.DirEntry) -> str:
+def kind_of(entry: os.DirEntry) -> str:
     """Return 'folder', 'file', or in words why an entry is neither."""
     try:
         if entry.is_dir():
@@ -284,10 +284,10 @@ def image_kind(head: bytes) -> str:
 
 def visible(folder: Path) -> list[os.DirEntry]:
     """Return a folder's entries without the hidden ones; raises CourseError if it cannot be read."""
-    return [e for e in _entries(folder) if not e.name.startswith(".") and not SYSTEM.fullmatch(e.name)]
+    return [e for e in entries_of(folder) if not e.name.startswith(".") and not SYSTEM.fullmatch(e.name)]
 
 
-def _entries(folder: Path) -> list[os.DirEntry]:
+def entries_of(folder: Path) -> list[os.DirEntry]:
     try:
         with os.scandir(folder) as entries:
             return list(entries)
@@ -295,8 +295,8 @@ def _entries(folder: Path) -> list[os.DirEntry]:
         raise CourseError(f"The folder '{folder}' cannot be read ({error.strerror}); check its permissions.") from error
 
 
-def _sorted(folder: Path) -> list[os.DirEntry]:
-    return sorted(_entries(folder), key=lambda entry: entry.name)
+def sorted_entries(folder: Path) -> list[os.DirEntry]:
+    return sorted(entries_of(folder), key=lambda entry: entry.name)
 
 
 def _identity(folder: str | Path) -> tuple[int, int]:
@@ -337,12 +337,12 @@ def existing_root(root: str | Path | None, name: str, layout: str) -> Path:
 
 def has_people(root: Path) -> bool:
     """True if at least one sub-folder holds photos itself, not only in folders within it."""
-    return any(map(_holds_photos, _folders(root)))
+    return any(map(_holds_photos, folders_in(root)))
 
 
 def _holds_photos(folder: Path) -> bool:
     try:
-        return any(_kind(entry) == "file" and not why_no_photo(entry, "file") for entry in _sorted(folder))
+        return any(kind_of(entry) == "file" and not why_no_photo(entry, "file") for entry in sorted_entries(folder))
     except CourseError:  # unreadable
         return False
 
@@ -356,7 +356,7 @@ def why_no_people(root: Path, layout: str) -> str:
         if has_people(path):
             person = f"(if '{path.name}' is a person, keep a photo in that folder itself)"
             return f"'{root}' is {levels(level)} too high: try '{path}' {person}; expected {layout}."
-    found = "no photos in its sub-folders" if _folders(root) else "no sub-folders" if entries else "nothing"
+    found = "no photos in its sub-folders" if folders_in(root) else "no sub-folders" if entries else "nothing"
     return f"'{root}' holds {found}; expected {layout}."
 
 
@@ -369,7 +369,7 @@ def folders_below(root: Path) -> Iterator[tuple[Path, int]]:
     """Yield the first folders below one, the nearest levels first, each with its level; links are not followed."""
     level, count = [Path(root)], 0
     for depth in range(1, DEEPEST + 1):
-        level = [path for folder in level[:MOST_FOLDERS] for path in _folders(folder)]
+        level = [path for folder in level[:MOST_FOLDERS] for path in folders_in(folder)]
         for path in level:
             count += 1
             if count > MOST_FOLDERS:
@@ -383,8 +383,8 @@ def folders_above(given: Path) -> Iterator[tuple[Path, int]]:
         yield path, distance
 
 
-def _folders(root: Path) -> list[Path]:
+def folders_in(root: Path) -> list[Path]:
     try:
-        return sorted(Path(entry.path) for entry in visible(root) if _kind(entry) == "folder")
+        return sorted(Path(entry.path) for entry in visible(root) if kind_of(entry) == "folder")
     except CourseError:  # unreadable: nothing can be found there
         return []

@@ -1,4 +1,4 @@
-"""The session in which notebooks 05 to 07 try method after method: same faces, same model, same pictures.
+"""The session in which notebooks 05 to 11 try method after method: same faces, same model, same pictures.
 
 `session = open_session(...)`, then `trial = session.forget("gradient_ascent")`, then `session.panel(trial)`.
 """
@@ -12,10 +12,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..experiments.benchmark import results_table, run_benchmark, run_method
-from ..experiments.plan import Plan, check_plan, face_size, original_recogniser
+from ..experiments.plan import Plan, check_plan, prepared
 from ..experiments.runner import refuse
-from ..faces.datasets import FaceDataset, load_faces
-from ..faces.splits import Splits, make_splits
+from ..faces.datasets import FaceDataset
+from ..faces.splits import Splits
 from ..models.checkpoints import Recogniser
 from ..retrieval.evaluation import Evaluation, evaluate
 from ..retrieval.scores import RetrievalScores, retrieval_scores
@@ -138,9 +138,6 @@ def open_session(
         one_of(name, MORE, "option of the session")
     plan = Plan(dataset=dataset, root=root, forget=n_forget or None, seed=seed, profile=profile, device=device, **more)
     check_plan(plan)
-    people = plan.max_identities or None
-    faces = load_faces(dataset, root or None, image_size=face_size(plan), device=device, max_identities=people)
-    splits = make_splits(faces, n_forget=plan.forget, seed=seed)
-    recogniser = original_recogniser(plan, splits, progress=True)
+    splits, recogniser = prepared(plan, seed, {}, progress=True)
     before = evaluate(recogniser.model, splits, recogniser.head, device=device)
     return Session(plan, splits, recogniser, before, results)

@@ -1,4 +1,4 @@
-"""Training a face model, keeping it, finding it again, and turning photos into embeddings."""
+"""Training a face model, keeping it, and finding it again."""
 
 from __future__ import annotations
 

@@ -25,6 +25,7 @@ import papermill
 import torch
 from nbclient.exceptions import CellControlSignal, DeadKernelError
 
+from ..experiments.benchmark import results_table
 from ..settings import (
     BUILD_DIR,
     PROFILES,
@@ -40,15 +41,12 @@ from ..settings import (
     writable_folder,
 )
 from ..tables import Table
+from .site import build_site, is_ours, picture_of, tidy
 
 NOTEBOOK_DIR = REPO_ROOT / "notebooks"
 README_PICTURE = REPO_ROOT / "data" / "figures" / "before_after.png"  # the cover of the first notebook
-INPUTS = (
-    "utils/**/*.py",
-    "data/*.json",
-    "data/results/*.json",
-    "data/models/*",
-)  # what a notebook's result depends on beside itself
+# what a notebook's result depends on beside itself
+INPUTS = ("utils/**/*.py", "data/*.json", "data/results/*.json", "data/models/*")
 CELL_TIMEOUT = {"quick": 1800, "full": 12 * 3600}  # seconds
 QUIET_KERNEL = ["--IPKernelApp.log_level=50"]
 FAILURES = (papermill.PapermillExecutionError, CellControlSignal, DeadKernelError)
@@ -191,8 +189,6 @@ def places_of(task: Task, build: Path) -> tuple[Path, Path, Path]:
 
 def refuse_foreign(tasks: Sequence[Task], build: Path) -> None:
     """Raise CourseError if a run or its pages would replace what the course did not write."""
-    from .site import is_ours
-
     notebooks = [(path, "papermill") for task in tasks for path in places_of(task, build)[:2]]
     records = [*notebooks, (regular_target(build / "notebooks" / "state.json"), "notebooks")]
     pages = [regular_target(build / "site" / f"{name}.html") for name in ("index", *(task.name for task in tasks))]
@@ -322,8 +318,6 @@ def run_course(
 
 def refresh_in_place(folder: Path = NOTEBOOK_DIR, *, only: str | None = None, timeout: float | None = None) -> None:
     """Execute the notebooks with their defaults and store the outputs in them, less what varies from run to run."""
-    from .site import picture_of, tidy
-
     paths = find_notebooks(folder, only)
     with progress_bar(desc="notebooks", total=len(paths)) as bar:
         for path in paths:
@@ -382,8 +376,6 @@ def results_text(build: Path = BUILD_DIR) -> Table:
     path = build / "results.json"
     if not path.exists():
         return Table()
-    from ..experiments.benchmark import results_table
-
     try:
         return results_table(json.loads(path.read_text(encoding="utf-8")))
     except json.JSONDecodeError as error:
@@ -392,8 +384,6 @@ def results_text(build: Path = BUILD_DIR) -> Table:
 
 def make_site(folder: Path = NOTEBOOK_DIR, build: Path = BUILD_DIR) -> Path:
     """Build the pages of all notebooks, from their latest run where there is one and as stored otherwise."""
-    from .site import build_site
-
     state = read_state(build)
     sources = {}
     for path in find_notebooks(folder):

@@ -311,19 +311,25 @@ def write_all() -> list[str]:
     return [str(path.relative_to(REPO_ROOT)) for path in changed]
 
 
+PRINTED = {"contents": contents, "timetable": timetable, "links": links, "summary": summary, "budgets": budgets}
+MODES = {
+    "write": "write anew what documents and notebooks show",
+    "figure": "draw the first page's figure",
+    "minutes": "store how long each notebook took in the latest 'make run'",
+    "contents": "print the list of notebooks with their minutes",
+    "timetable": "print the notebooks' minutes as a table",
+    "links": "print where the course can be opened",
+    "summary": "print the first page's table",
+    "budgets": "print how many images the methods look at",
+}
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = argparse.ArgumentParser(prog="python -m utils.overview", description=__doc__)
     mode = parser.add_mutually_exclusive_group(required=True)
-    flag = {"action": "store_true"}
-    mode.add_argument("--write", **flag, help="write anew what documents and notebooks show")
-    mode.add_argument("--figure", **flag, help="draw the first page's figure")
-    mode.add_argument("--minutes", **flag, help="store how long each notebook took in the latest 'make run'")
-    mode.add_argument("--contents", **flag, help="print the list of notebooks with their minutes")
-    mode.add_argument("--timetable", **flag, help="print the notebooks' minutes as a table")
-    mode.add_argument("--links", **flag, help="print where the course can be opened")
-    mode.add_argument("--summary", **flag, help="print the first page's table")
-    mode.add_argument("--budgets", **flag, help="print how many images the methods look at")
+    for name, text in MODES.items():
+        mode.add_argument(f"--{name}", dest="mode", action="store_const", const=name, help=text)
     parser.add_argument("--build", type=Path, default=BUILD_DIR, metavar="DIR", help="the run that --minutes reads")
     return parser
 
@@ -332,18 +338,12 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Iterable[str] | None = None) -> int:
     """Run the command; returns 0, or 2 after one sentence on what was wrong."""
     args = make_parser().parse_args(arguments)
-    printed = {
-        "contents": contents,
-        "timetable": timetable,
-        "links": links,
-        "summary": summary,
-        "budgets": budgets,
-    }
-    if args.write:
+    if args.mode == "write":
         print("\n".join(write_all()) or "Everything is up to date.")
-    elif args.figure:
+    elif args.mode == "figure":
         draw_front()
-    elif args.minutes:
+    elif args.mode == "minutes":
         print("\n".join(f"{name}: {seconds:.0f} s" for name, seconds in measure(args.build).items()))
-    print(*(function() for name, function in printed.items() if getattr(args, name)), sep="\n", end="")
+    else:
+        print(PRINTED[args.mode]())
     return 0

@@ -347,11 +347,7 @@ def build_documents(documents: Sequence[Path], site: Path) -> dict[str, str]:
 
 
 def build_site(
-    sources: dict[str, Path],
-    site: Path,
-    folder: Path,
-    results: Table,
-    documents: Sequence[Path] = (),
+    sources: dict[str, Path], site: Path, folder: Path, results: Table, documents: Sequence[Path] = ()
 ) -> Path:
     """Write one page per notebook and index.html into `site`, drop pages of notebooks that are gone, return the index.
 

@@ -28,11 +28,6 @@ from .verification import (
 POOLS = ("forget", "retain", "unseen", "dev_forget")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The course's protocol: all pools of one split
-# ---------------------------------------------------------------------------------------------------------------------
-
-
 def held_out_photos(splits: Splits) -> np.ndarray:
     """Return the indices of all photos that scoring uses, query and gallery of every pool, int64, sorted.
 

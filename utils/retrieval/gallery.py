@@ -20,11 +20,6 @@ from .similarity import (
 INDEXES = ("exact", "hnsw", "ivf")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Finding: the gallery
-# ---------------------------------------------------------------------------------------------------------------------
-
-
 class Match(NamedTuple):
     """One gallery photo that was returned for a query: its cosine, label, name and gallery row. Notebook 03."""
 

@@ -1,4 +1,4 @@
-"""How a face is found in a gallery, and how finding is scored.
+"""How finding is scored: R@k, mean average precision, and the rank of the first right photo.
 
 Every score here rests on two decisions, besides those of utils.retrieval.similarity, made once:
 
@@ -32,11 +32,6 @@ from .similarity import (
 )
 
 FEW_RELEVANT = 64  # up to here counting by comparison beats sorting the whole row
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Scoring: R@k, mean average precision, rank of the first correct photo
-# ---------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

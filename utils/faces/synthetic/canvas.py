@@ -47,7 +47,7 @@ def _columns(table: Tensor, factors: tuple[Factor, ...]) -> dict[str, Tensor]:
     return {f.name: table[:, j].reshape(-1, 1, 1) for j, f in enumerate(factors)}
 
 
-def _colour(columns: dict[str, Tensor], name: str) -> Tensor:
+def named_colour(columns: dict[str, Tensor], name: str) -> Tensor:
     """Return a named colour in linear light; squaring undoes the display's gamma."""
     return torch.stack([columns[f"{name}_{c}"] for c in ("red", "green", "blue")], dim=1).square()
 
@@ -120,7 +120,7 @@ def scene(latents: Tensor, nuisance: Tensor, size: int) -> Scene:
     return Scene(who, how, x, y, u, v, zoom * (size / 2), _skin(who), tuple(light))
 
 
-def _turn(how: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+def head_turn(how: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Return yaw and pitch in radians; pitch counts downwards, as y does."""
     return torch.deg2rad(how["yaw"]), torch.deg2rad(-how["pitch"])
 
@@ -130,7 +130,7 @@ def _unturn(x: Tensor, y: Tensor, who: dict, how: dict) -> tuple[Tensor, Tensor]
 
     h is a smooth dome at first, since a nose has folds on which Newton's method fails; the nose's own parallax follows.
     """
-    yaw, pitch = _turn(how)
+    yaw, pitch = head_turn(how)
     c, s, cp, sp = yaw.cos(), yaw.sin(), pitch.cos(), pitch.sin()
     kx, ky = who["face_width"].mul(1.1).pow(-2), who["skull_height"].mul(1.1).pow(-2)
     u, v = x / c, y / cp
@@ -171,7 +171,7 @@ def outline(sc: Scene, longer: Tensor | float = 0.0) -> Tensor:
     return (sc.u / width).square() + b2 * (1 - who["jaw_square"] * (1 - b2)) + squarer(above * above)
 
 
-def _inside(sc: Scene, radius2: Tensor) -> Tensor:
+def inside_head(sc: Scene, radius2: Tensor) -> Tensor:
     """Return the mask of everything within a squared radius of 1."""
     return sc.edge((1 - radius2.clamp(max=4).sqrt()) * sc.who["face_width"])
 
@@ -204,7 +204,7 @@ def _add_nose(sc: Scene, h: Tensor) -> Tensor:
 
 def normals(sc: Scene, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return unit normals of the turned head from differences between neighbouring pixels."""
-    yaw, pitch = _turn(sc.how)
+    yaw, pitch = head_turn(sc.how)
     depth = h * yaw.cos() * pitch.cos() - sc.u * yaw.sin() - sc.v * pitch.sin()
     depth = torch.nn.functional.pad(depth.unsqueeze(1), (1, 1, 1, 1), mode="replicate").squeeze(1)
     nx = (depth[:, 1:-1, :-2] - depth[:, 1:-1, 2:]) * (sc.sharp / 2)
@@ -224,7 +224,7 @@ class Mouth:
     below: Tensor
 
 
-def _mouth(sc: Scene) -> Mouth:
+def mouth_of(sc: Scene) -> Mouth:
     """Return the mouth: a smile bends and widens it, an open jaw parts the lips."""
     who, smile, gap = sc.who, sc.how["smile"], 0.065 * sc.how["mouth_open"]
     width = who["mouth_width"] * (1 + 0.16 * smile - 0.12 * sc.how["mouth_open"])

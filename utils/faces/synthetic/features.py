@@ -11,13 +11,13 @@ from .canvas import (
     MIDDLE,
     Mouth,
     Scene,
-    _colour,
-    _inside,
-    _mouth,
-    _turn,
     bump,
+    head_turn,
     height,
+    inside_head,
     mix,
+    mouth_of,
+    named_colour,
     normals,
     outline,
     ripples,
@@ -65,7 +65,7 @@ def _beard(sc: Scene, face: Tensor, mouth: Mouth) -> Tensor:
     stache = stache * ((who["mouth_width"] * 0.95 - side) * 16).clamp_(0, 1)
     grown = torch.maximum(torch.maximum(who["beard"] * jaw, who["goatee"] * chin), who["moustache"] * stache)
     texture = 0.9 + 0.1 * ((97 * u + 31 * v).sin() * (83 * v - 17 * u).sin())
-    return mix(face, _colour(who, "hair") * 0.85, (grown * texture).clamp_(max=0.95))
+    return mix(face, named_colour(who, "hair") * 0.85, (grown * texture).clamp_(max=0.95))
 
 
 def _brows(sc: Scene, face: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ def _brows(sc: Scene, face: Tensor) -> Tensor:
     middle = middle + who["brow_arch"] * (0.7 * (t - 0.15).square() - 0.4) - who["brow_tilt"] * e
     thick = who["brow_thickness"] * (1.0 - 0.45 * t.clamp(-1, 1).square() - 0.25 * t.clamp(-1, 1))
     mask = sc.edge(torch.minimum(thick - (sc.v - middle).abs(), who["brow_length"] - e.abs()))
-    colour = torch.lerp(_colour(who, "hair"), sc.skin * 0.15, 0.45)
+    colour = torch.lerp(named_colour(who, "hair"), sc.skin * 0.15, 0.45)
     return mix(face, colour, who["brow_density"] * mask)
 
 
@@ -110,7 +110,7 @@ def _eyeball(sc: Scene, lids: _Lids, level: Tensor) -> Tensor:
     side = torch.where(sc.u < 0, -1.0, 1.0)
     x = lids.e * side - 0.030 * how["gaze_x"]  # not mirrored: both eyes look the same way
     r = (x.square() + (v - 0.018 * how["gaze_y"] + 0.006).square()).sqrt()
-    iris = _colour(who, "iris") * level
+    iris = named_colour(who, "iris") * level
     eye = mix(sc.paint(0.93, 0.92, 0.90) * level, iris * 0.35, sc.edge(size - r))
     eye = mix(eye, iris * 1.35, sc.edge(size * 0.82 - r))
     eye = mix(eye, sc.paint(0.04, 0.04, 0.05), sc.edge(size * 0.45 - r))
@@ -142,7 +142,7 @@ def background(sc: Scene) -> Tensor:
     how = sc.how
     angle = torch.deg2rad(how["back_angle"])
     ramp = 0.5 + 0.5 * how["back_change"] * (sc.x * angle.cos() + sc.y * angle.sin())
-    base = _colour(how, "back")
+    base = named_colour(how, "back")
     wall = base * (0.45 + 0.9 * ramp.clamp(0, 1.2)).unsqueeze(1)
     beside = sc.x * angle.sin() - sc.y * angle.cos() + 0.5 * how["back_x"]  # a door, a window, the edge of a shelf
     in_sight = how["back_x"] < 2  # the neutral studio has an empty wall
@@ -166,14 +166,14 @@ def body(sc: Scene, picture: Tensor) -> Tensor:
     collar = 0.72 + how["neckline"] * (1 - (x / 0.30).square()).clamp(min=0)
     folds = 0.92 + 0.08 * (11 * x + 3 * (4 * y).sin()).sin()
     trim = 1 - 0.35 * bump(((y - collar - 0.02) / 0.03).square())
-    colour = _colour(how, "cloth") * (light * folds * trim).unsqueeze(1)
+    colour = named_colour(how, "cloth") * (light * folds * trim).unsqueeze(1)
     return mix(picture, colour, inside * sc.edge(y - collar))
 
 
 def ears(sc: Scene, picture: Tensor) -> Tensor:
     """Add the ears, which sit behind the face and so move against it when the head turns."""
     who, size = sc.who, sc.who["ear_size"]
-    yaw, pitch = _turn(sc.how)
+    yaw, pitch = head_turn(sc.how)
     u = (sc.x + 0.02 * yaw.sin()) / yaw.cos()
     v = (sc.y + 0.05 * pitch.sin()) / pitch.cos()
     a = u.abs() - who["face_width"] - who["ear_out"] + 0.01
@@ -187,7 +187,7 @@ def ears(sc: Scene, picture: Tensor) -> Tensor:
 
 def head(sc: Scene, picture: Tensor, hair: _Hair) -> Tensor:
     """Add the shaded face, with the shadow of the fringe on it."""
-    mouth, radius2 = _mouth(sc), outline(sc)
+    mouth, radius2 = mouth_of(sc), outline(sc)
     nx, ny, nz = normals(sc, height(sc, radius2, mouth))
     light = sc.shade(nx, ny, nz)
     face = _face_colours(sc, mouth) * (light * (1 - _hollows(sc))).unsqueeze(1)
@@ -198,7 +198,7 @@ def head(sc: Scene, picture: Tensor, hair: _Hair) -> Tensor:
     face = _eyes(sc, face)
     fringe = (1 - hair.opening * 14).clamp_(0, 1)
     face = face * (1 - 0.45 * sc.who["hair_amount"] * fringe).unsqueeze(1)
-    return mix(picture, face, _inside(sc, radius2))
+    return mix(picture, face, inside_head(sc, radius2))
 
 
 def _hollows(sc: Scene) -> Tensor:
@@ -235,7 +235,7 @@ class _Hair:
     colour: Tensor
 
 
-def _hair(sc: Scene) -> _Hair:
+def hair_of(sc: Scene) -> _Hair:
     """Return the shape of the hair around the head, with today's volume, and its colour."""
     who, u, v = sc.who, sc.u, sc.v
     today = 1 + 0.25 * sc.how["hair_volume"]
@@ -264,7 +264,7 @@ def _face_opening(sc: Scene) -> Tensor:
 
 def _hair_colour(sc: Scene, nx: Tensor, ny: Tensor) -> Tensor:
     """Return shaded hair with strands or curls and a soft sheen (B, 3, S, S)."""
-    who, u, v, colour = sc.who, sc.u, sc.v, _colour(sc.who, "hair")
+    who, u, v, colour = sc.who, sc.u, sc.v, named_colour(sc.who, "hair")
     light = sc.shade(nx * 0.9, ny, (1.15 - nx * nx - ny * ny).clamp(min=0.05).sqrt())
     flow = (u - who["parting"]) / (v + 1.35).clamp(min=0.25)  # strands fan out from a point above the head
     strands = 0.5 * (29 * flow).sin() + 0.6 * (67 * flow + 3 * v).sin() + 0.5 * (113 * flow - 5 * v).sin()
@@ -304,10 +304,10 @@ def front_hair(sc: Scene, picture: Tensor, hair: _Hair) -> Tensor:
 def long_beard(sc: Scene, picture: Tensor) -> Tensor:
     """Add the part of a beard that hangs below the chin."""
     who = sc.who
-    mask = _inside(sc, outline(sc, longer=who["beard_length"])) * ((sc.v - 0.42) * 16).clamp(0, 1)
+    mask = inside_head(sc, outline(sc, longer=who["beard_length"])) * ((sc.v - 0.42) * 16).clamp(0, 1)
     light = sc.shade(sc.u, torch.zeros_like(sc.u), torch.full_like(sc.u, 0.9)).unsqueeze(1)
     grown = who["beard"] * (who["beard_length"] * 40).clamp(max=1)
-    return mix(picture, _colour(who, "hair") * 0.8 * light, grown * mask)
+    return mix(picture, named_colour(who, "hair") * 0.8 * light, grown * mask)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -328,7 +328,7 @@ def glasses(sc: Scene, picture: Tensor) -> Tensor:
     glare = sc.edge(lens) * bump(((e + 0.8 * v + 0.03) / 0.035).square())
     picture = mix(picture, sc.paint(1.0, 1.0, 1.0), worn * (0.006 * sc.edge(lens) + 0.03 * glare))
     light = (sc.how["light"] * 0.5 + sc.how["ambient"]).unsqueeze(1)
-    return mix(picture, _colour(who, "frame") * light, worn * sc.edge(torch.maximum(frame, bar)))
+    return mix(picture, named_colour(who, "frame") * light, worn * sc.edge(torch.maximum(frame, bar)))
 
 
 def occluder(sc: Scene, picture: Tensor) -> Tensor:
@@ -344,7 +344,7 @@ def occluder(sc: Scene, picture: Tensor) -> Tensor:
     light = sc.shade(0.7 * nx, torch.full_like(nx, -0.1), (1 - 0.5 * nx * nx).sqrt())
     stripes = 0.88 + 0.12 * (24 * b + 2 * (5 * a).sin()).sin()
     mask = how["occluder"] * sc.edge(0.08 - (da * da + db * db).sqrt())
-    picture = mix(picture, _colour(how, "object") * (light * stripes).unsqueeze(1), mask)
+    picture = mix(picture, named_colour(how, "object") * (light * stripes).unsqueeze(1), mask)
     return _fingers(sc, picture, a + wide, b, light, how["occluder"] * held)
 
 

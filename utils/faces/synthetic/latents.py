@@ -2,7 +2,7 @@
 
 An identity is one row of `ATTRIBUTES`, the conditions of a photo are one row of `NUISANCE`; both are ordered tuples of
 named factors, one tensor column each. Lengths are in units of half the image side, x to the right and y down, angles
-in degrees. Nothing is drawn here: utils/portraits.py turns these numbers into pixels.
+in degrees. Nothing is drawn here: renderer.py turns these numbers into pixels.
 """
 
 from __future__ import annotations

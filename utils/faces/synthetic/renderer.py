@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...settings import CourseError
 from .canvas import Scene, rgb, scene
-from .features import _hair, back_hair, background, body, ears, front_hair, glasses, head, long_beard, occluder
+from .features import back_hair, background, body, ears, front_hair, glasses, hair_of, head, long_beard, occluder
 from .latents import ATTRIBUTES, NUISANCE, check_whole
 
 CHUNK_PIXELS = 65_536  # photos are drawn in chunks that stay in the processor's cache
@@ -58,7 +58,7 @@ def render(latents: Tensor, nuisance: Tensor, image_size: int = 64) -> Tensor:
 def _render_chunk(latents: Tensor, nuisance: Tensor, size: int) -> Tensor:
     """Draw the layers from back to front."""
     sc = scene(latents, nuisance, size)
-    hair = _hair(sc)
+    hair = hair_of(sc)
     picture = back_hair(sc, background(sc), hair)
     picture = ears(sc, body(sc, picture))
     picture = head(sc, picture, hair)

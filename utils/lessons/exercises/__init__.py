@@ -1,4 +1,4 @@
-"""What checks the exercises."""
+"""What checks the exercises, in rooms by notebook; a checker's name begins with the notebook's number."""
 
 from .base import *  # noqa: F403
 from .evidence import *  # noqa: F403

@@ -1,8 +1,14 @@
-"""What every exercise checker does: compare an answer and say exact, close or wrong, with a hint."""
+"""What every exercise checker does: compare an answer and say exact, close or wrong, with a hint.
+
+A checker is written as what is right: `@same_as` turns the function that a student should write into its checker, and
+`@checker` a function that judges an answer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+import functools
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,15 +20,12 @@ SYMBOLS = {EXACT: "✓", CLOSE: "≈", WRONG: "✗", NOT_ATTEMPTED: "…"}
 STUDENT_ERRORS = (TypeError, ValueError, AttributeError, RuntimeError, LookupError, ArithmeticError, NameError)
 
 
-# ------------------------------------------------------------------------------------------------- general checkers
-
-
 def check_value(answer: Any, expected: Any, hint: str, tolerance: float = 1e-3, name: str = "answer") -> str:
     """Compare a number or array with the expected one, print one line and return the status.
 
     Exact within `tolerance` (absolute), close within ten times that or 5 % of the expected size. Notebook 00.
     """
-    return report(name, *_compare(answer, expected, hint, tolerance))
+    return report(name, *compared(answer, expected, hint, tolerance))
 
 
 def check_function(
@@ -42,21 +45,67 @@ def check_function(
     if not callable(student):
         return report(name, WRONG, f"a function is wanted here, not {type(student).__name__}.")
     order = (EXACT, CLOSE, WRONG, NOT_ATTEMPTED)
-    verdicts = [_run_case(student, reference, case, hint, tolerance) for case in cases]
+    verdicts = [judged(run_case, student, reference, case, hint, tolerance) for case in cases]
     return report(name, *max(verdicts, key=lambda verdict: order.index(verdict[0])))
 
 
-def _run_case(student: Callable, reference: Callable, case: tuple, hint: str, tolerance: float) -> tuple[str, str]:
+def run_case(student: Callable, reference: Callable, case: tuple, hint: str, tolerance: float) -> tuple[str, str]:
+    return compared(student(*copy.deepcopy(case)), reference(*case), hint, tolerance)
+
+
+def judged(judge: Callable[..., tuple[str, str]], answer: Any, *given: Any) -> tuple[str, str]:
+    """Return what a judge says of an answer; a blank one is not attempted, a function that stops is wrong."""
+    if is_blank(answer):
+        return NOT_ATTEMPTED, ""
     try:
-        answer = student(*case)
+        return judge(answer, *given)
     except NotImplementedError:
         return NOT_ATTEMPTED, ""
     except STUDENT_ERRORS as error:
-        return WRONG, f"your function stopped with {type(error).__name__}: {one_line(error)}. Hint: {hint}"
-    return _compare(answer, reference(*case), hint, tolerance)
+        hint = f" Hint: {given[2]}" if judge is run_case else ""
+        return WRONG, f"your function stopped with {type(error).__name__}: {one_line(error)}.{hint}"
 
 
-def _compare(answer: Any, expected: Any, hint: str, tolerance: float) -> tuple[str, str]:
+def checker(name: str) -> Callable[[Callable[..., tuple[str, str]]], Callable[..., str]]:
+    """Make a checker of a function that returns the status of an answer and what to say about it."""
+
+    def made(judge: Callable[..., tuple[str, str]]) -> Callable[..., str]:
+        @functools.wraps(judge)
+        def check(answer: Any, *given: Any) -> str:
+            return report(name, *judged(judge, answer, *given))
+
+        return check
+
+    return made
+
+
+def same_as(
+    name: str,
+    cases: Sequence[tuple],
+    hint: str,
+    tolerance: float = 1e-4,
+    near: Callable[..., float] = lambda right: 1e-3,
+) -> Callable[[Callable], Callable[..., str]]:
+    """Make the right function a checker of students' functions, or of a number where arguments are given.
+
+    A number is exact within `near`(the right one). The right function stays at hand as `reference`.
+    """
+
+    def made(reference: Callable) -> Callable[..., str]:
+        @functools.wraps(reference)
+        def check(answer: Any, *given: Any) -> str:
+            if given and not callable(answer):
+                expected = reference(*given)
+                return check_value(answer, expected, hint, near(expected), name)
+            return check_function(answer, reference, [*([given] if given else []), *cases], hint, tolerance, name)
+
+        check.reference = reference
+        return check
+
+    return made
+
+
+def compared(answer: Any, expected: Any, hint: str, tolerance: float) -> tuple[str, str]:
     """Return the status of an answer and what to say about it; never raises on a strange answer."""
     if is_blank(answer):
         return NOT_ATTEMPTED, ""
@@ -73,6 +122,29 @@ def _compare(answer: Any, expected: Any, hint: str, tolerance: float) -> tuple[s
     if error <= max(10 * tolerance, 0.05 * float(np.abs(expected).max(initial=0.0))):
         return CLOSE, f"rounding, or a small slip. Hint: {hint}"
     return WRONG, f"Hint: {hint}"
+
+
+def names_among(answer: Any, right: Collection[str], wanted: str, hint: str) -> tuple[str, str]:
+    """Return the status of a collection of names: close if some are missing and none is wrong."""
+    if isinstance(answer, str) or not isinstance(answer, set | list | tuple):
+        return WRONG, f"wanted is a list of names{wanted}."
+    given = {str(item) for item in answer}
+    if given == right:
+        return EXACT, ""
+    return CLOSE if given and given < right else WRONG, f"Hint: {hint}"
+
+
+def unit_points(points: Any, least: int) -> np.ndarray | None:
+    """Return at least so many rows of length 1 as an array (n, d), or None for anything else."""
+    z = as_array(points)
+    fits = z is not None and z.ndim == 2 and len(z) >= least and z.shape[1] >= 2
+    return z if fits and np.allclose(np.linalg.norm(z, axis=1), 1, atol=1e-3) else None
+
+
+def nearest_cosines(z: np.ndarray) -> np.ndarray:
+    cosines = z @ z.T
+    np.fill_diagonal(cosines, -np.inf)
+    return cosines.max(1)
 
 
 def as_array(value: Any) -> np.ndarray | None:

@@ -2,106 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from sklearn.metrics import roc_auc_score
 
-from .base import CLOSE, EXACT, NOT_ATTEMPTED, WRONG, as_array, check_function, check_value, is_blank, report
-from .methods import nearest_cosines
+from ...unlearning.registry import METHODS
+from .base import CLOSE, EXACT, WRONG, check_value, checker, names_among, nearest_cosines, same_as, unit_points
+
+POINTS = np.array([[0.0, 1, 1], [0, 1, 1], [1, 1, 1]])
 
 
-def check_09_front(student: Callable | None) -> str:
+@same_as(
+    "front",
+    [
+        *((points,) for points in (np.random.default_rng(n).integers(0, 4, (n, 3)) * 1.0 for n in (1, 2, 6, 12))),
+        (POINTS,),
+    ],
+    "row i dominates row j if it is nowhere higher and somewhere lower; equal rows do not dominate each other.",
+)
+def check_09_front(points: np.ndarray) -> np.ndarray:
     """Check a function: points (n, 3), lower is better -> bool (n,), True where no row dominates. Notebook 09."""
-    rng = np.random.default_rng(0)
-    cases = [(rng.integers(0, 4, (n, 3)).astype(float),) for n in (1, 2, 6, 12)]
-    cases.append((np.array([[0.0, 1, 1], [0, 1, 1], [1, 1, 1]]),))
-    hint = "row i dominates row j if it is nowhere higher and somewhere lower; equal rows do not dominate each other."
-    return check_function(student, _front, cases, hint, name="front")
-
-
-def _front(points: np.ndarray) -> np.ndarray:
     beaten = [any((p <= q).all() and (p < q).any() for p in points) for q in points]
     return ~np.array(beaten)
 
 
-def check_09_share_above(student: Callable | None) -> str:
+@same_as(
+    "share",
+    [([0.1, 0.2, 0.3, 0.4], 0.25), ([0.5], 0.1), ([0.0, 0.1], 0.1), ([0.3, 0.3], 0.9)],
+    "compare each score with the limit; the mean of the comparisons is the share. Equal is not above.",
+)
+def check_09_share_above(scores: Sequence[float], limit: float) -> float:
     """Check a function: (scores, limit) -> the share of scores above the limit. Introduced in notebook 09."""
-    cases = [([0.1, 0.2, 0.3, 0.4], 0.25), ([0.5], 0.1), ([0.0, 0.1], 0.1), ([0.3, 0.3], 0.9)]
-    hint = "compare each score with the limit; the mean of the comparisons is the share. Equal is not above."
-    return check_function(student, lambda scores, limit: np.mean(np.asarray(scores) > limit), cases, hint, name="share")
+    return float(np.mean(np.asarray(scores) > limit))
 
 
-def check_09_choice(answer: Any) -> str:
+@checker("recommendation")
+def check_09_choice(answer: Any) -> tuple[str, str]:
     """Check the name of a method that fits the door of notebook 09: weights only, strangers kept, no retraining."""
-    from ...unlearning.registry import METHODS
-
-    name = "recommendation"
-    if is_blank(answer):
-        return report(name, NOT_ATTEMPTED, "")
     if not isinstance(answer, str) or answer not in METHODS:
-        return report(name, WRONG, "wanted is a method's name in quotes, as in the table's code.")
+        return WRONG, "wanted is a method's name in quotes, as in the table's code."
     if answer == "dispersion_blends":
-        return report(name, EXACT, "it changes weights only, and strangers are what it holds.")
+        return EXACT, "it changes weights only, and strangers are what it holds."
     if answer in ("gather_scatter", "esc"):
-        return report(name, CLOSE, "it hides well, but puts a part behind the network. Hint: weights only.")
+        return CLOSE, "it hides well, but puts a part behind the network. Hint: weights only."
     if answer.startswith("dispersion"):
-        return report(name, CLOSE, "it hides by weights alone. Hint: compare what unseen people keep.")
-    return report(name, WRONG, "Hint: first look for who is hidden from a search, then at the unseen people.")
+        return CLOSE, "it hides by weights alone. Hint: compare what unseen people keep."
+    return WRONG, "Hint: first look for who is hidden from a search, then at the unseen people."
 
 
-# ------------------------------------------------------------------------------------------- notebook 10: the audit
-
-
-def check_10_recovered(student: Callable | None) -> str:
+@same_as(
+    "recovered",
+    [(0.5, 0.1, 0.9), (0.05, 0.1, 0.9), (0.95, 0.1, 0.9), (0.8, 0.7, 1.0), (0.7, 0.7, 1.0)],
+    "from the target, how far did the score go, and how far could it go? Then keep it between 0 and 1.",
+)
+def check_10_recovered(score: float, target: float, original: float) -> float:
     """Check a function (score, target, original) -> the share of the way back to the original, 0 to 1. Notebook 10."""
-    cases = [(0.5, 0.1, 0.9), (0.05, 0.1, 0.9), (0.95, 0.1, 0.9), (0.8, 0.7, 1.0), (0.7, 0.7, 1.0)]
-    hint = "from the target, how far did the score go, and how far could it go? Then keep it between 0 and 1."
-    return check_function(student, _recovered_share, cases, hint, name="recovered")
-
-
-def _recovered_share(score: float, target: float, original: float) -> float:
     return min(max((score - target) / (original - target), 0.0), 1.0)
 
 
-def check_10_auc(student: Callable | None) -> str:
+COSINES = (([1.0, 2.0], [0.0, 1.0]), ([0.1], [0.5, 0.6, 0.7]), ([0.4, 0.4], [0.4]), ([0.9, 0.2, 0.5], [0.3, 0.1]))
+
+
+@same_as(
+    "AUC",
+    [(np.array(forget), np.array(unseen)) for forget, unseen in COSINES],
+    "compare every forget cosine with every unseen one: a win counts 1, a tie a half; take the mean.",
+)
+def check_10_auc(forget: np.ndarray, unseen: np.ndarray) -> float:
     """Check a function (cosines of forget pairs, of unseen pairs) -> AUC, ties counting half. Notebook 10."""
-    lists = [([1.0, 2.0], [0.0, 1.0]), ([0.1], [0.5, 0.6, 0.7]), ([0.4, 0.4], [0.4]), ([0.9, 0.2, 0.5], [0.3, 0.1])]
-    cases = [(np.array(forget), np.array(unseen)) for forget, unseen in lists]
-    hint = "compare every forget cosine with every unseen one: a win counts 1, a tie a half; take the mean."
-    return check_function(student, _auc, cases, hint, name="AUC")
-
-
-def _auc(forget: np.ndarray, unseen: np.ndarray) -> float:
-    from sklearn.metrics import roc_auc_score
-
     return float(roc_auc_score(np.repeat([1, 0], [len(forget), len(unseen)]), np.concatenate([forget, unseen])))
 
 
-def check_10_hidden_direction(points: Any) -> str:
+@checker("hidden direction")
+def check_10_hidden_direction(points: Any) -> tuple[str, str]:
     """Check unit rows (n >= 6, d) in which no two cosines exceed 0.3, yet each has cosine 0.5 to the mean. Notebook 10.
 
     The property is tested, not one solution.
     """
-    name = "hidden direction"
-    if is_blank(points):
-        return report(name, NOT_ATTEMPTED, "")
-    z = as_array(points)
-    if z is None or z.ndim != 2 or len(z) < 6 or not np.allclose(np.linalg.norm(z, axis=1), 1, atol=1e-3):
-        return report(name, WRONG, "wanted are at least 6 rows of length 1.")
-    template = z.mean(axis=0)
+    if (z := unit_points(points, 6)) is None:
+        return WRONG, "wanted are at least 6 rows of length 1."
+    template, nearest = z.mean(axis=0), float(nearest_cosines(z).max())
     length = float(np.linalg.norm(template))
     least = float((z @ template).min() / length) if length > 1e-9 else 0.0
-    nearest = float(nearest_cosines(z).max())
     if nearest <= 0.3 and least >= 0.5:
-        return report(name, EXACT, f"no two nearer than {nearest:.2f}, and all within {least:.2f} of the template.")
+        return EXACT, f"no two nearer than {nearest:.2f}, and all within {least:.2f} of the template."
     if nearest <= 0.35 and least >= 0.45:
-        return report(name, CLOSE, f"nearest pair {nearest:.2f}, lowest cosine to the template {least:.2f}.")
+        return CLOSE, f"nearest pair {nearest:.2f}, lowest cosine to the template {least:.2f}."
     hint = "give every photo a direction of its own, and add a little of one direction that all share."
-    return report(name, WRONG, f"nearest pair {nearest:.2f}, lowest to the template {least:.2f}. Hint: {hint}")
-
-
-# ---------------------------------------------------------------------------------------- notebook 11: your own photos
+    return WRONG, f"nearest pair {nearest:.2f}, lowest to the template {least:.2f}. Hint: {hint}"
 
 
 def check_11_chance(answer: Any, mine: int, gallery: int) -> str:
@@ -117,15 +107,8 @@ def check_11_verdicts(answer: Any, ranks: Sequence[float], patience: int = 10) -
     return check_value(answer, expected, hint, 1e-6, "verdicts")
 
 
-def check_11_leftovers(answer: Any) -> str:
+@checker("leftovers")
+def check_11_leftovers(answer: Any) -> tuple[str, str]:
     """Check the list of what still shows your face after notebook 11 has run with delete = True."""
-    name, right = "leftovers", {"outputs of this notebook", "your folder"}
-    if is_blank(answer):
-        return report(name, NOT_ATTEMPTED, "")
-    if isinstance(answer, str) or not isinstance(answer, set | list | tuple):
-        return report(name, WRONG, "wanted is a list of names in quotes.")
-    given = {str(item) for item in answer}
-    if given == right:
-        return report(name, EXACT, "")
     hint = "what lay in memory only is gone; what was deleted is gone; what is a file, is not."
-    return report(name, CLOSE if given and given < right else WRONG, f"Hint: {hint}")
+    return names_among(answer, {"outputs of this notebook", "your folder"}, " in quotes", hint)

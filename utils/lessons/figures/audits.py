@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
-from .base import FORGET, HEAT, INK, ORIGINAL, PAPER, PERCENT, _grid, finished, legend_below, legend_right, one, words
+from .base import FORGET, HEAT, INK, ORIGINAL, PAPER, PERCENT, finished, gridded, legend_below, legend_right, one, words
 from .outcomes import method_looks
 
 GOALS = {"chance": "chance", "unseen": "never-seen people", "retrained": "retrained model", "half": "0.5"}
@@ -123,6 +123,6 @@ def relearning_curves(curves: Mapping[str, Mapping[str, float]], title: str = ""
         ax.plot([int(step) for step in curve], list(curve.values()), line, **looks[name])
     ax.set(xlabel="relearning step", ylabel="forget mAP, held-out queries", ylim=(0, 1.04))
     ax.set_xticks(sorted({int(step) for curve in curves.values() for step in curve}))
-    _grid(ax, percent="y")
+    gridded(ax, percent="y")
     legend_right(ax)
     return finished(fig, title)

@@ -1,8 +1,4 @@
-"""Every plot the notebooks show: matplotlib only, one style, one colour-blind-safe palette.
-
-Each function takes arrays (NumPy or torch) and returns a `Figure` that pyplot does not know about: end a notebook cell
-with the call and the picture appears once; nothing has to be shown or closed.
-"""
+"""What every figure shares: one style, one colour-blind-safe palette, words in any script, axes, and alt text."""
 
 from __future__ import annotations
 
@@ -185,16 +181,19 @@ def colour_of(name: str, default: str) -> str:
     return POOLS.get(key, default)
 
 
-# ---------------------------------------------------------------------------------------------------------- helpers
-
-
-def _figure(width: float, height: float) -> Figure:
+def page(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def one(width: float, height: float) -> tuple[Figure, Axes]:
-    fig = _figure(width, height)
+    fig = page(width, height)
     return fig, fig.subplots()
+
+
+def row_of(n: int, width: float, height: float, **look: object) -> tuple[Figure, list[Axes]]:
+    """Return a page with n axes side by side."""
+    fig = page(width, height)
+    return fig, list(fig.subplots(1, n, squeeze=False, **look)[0])
 
 
 def finished(fig: Figure, title: str = "", **look: object) -> Figure:
@@ -215,14 +214,14 @@ def _rgb(image: ArrayLike) -> np.ndarray:
     return np.moveaxis(np.asarray(image), 0, -1)
 
 
-def _photo(ax: Axes, image: ArrayLike, frame: str | None = None) -> None:
+def show_photo(ax: Axes, image: ArrayLike, frame: str | None = None) -> None:
     ax.imshow(_rgb(image), interpolation="bilinear")
     ax.set(xticks=[], yticks=[])
     for spine in ax.spines.values():
         spine.set(visible=frame is not None, color=frame or INK, linewidth=4)
 
 
-def _grid(ax: Axes, axis: str = "both", percent: str = "") -> None:
+def gridded(ax: Axes, axis: str = "both", percent: str = "") -> None:
     """Draw a grid behind the data; the axes named in `percent` count in percent."""
     ax.grid(True, axis=axis)
     ax.set_axisbelow(True)
@@ -246,7 +245,7 @@ def legend_right(ax: Axes) -> None:
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
-def _shares(
+def share_histogram(
     ax: Axes, values: np.ndarray, bins: np.ndarray, label: str, colour: str, line: str, width: float = 2
 ) -> None:
     """Draw a histogram whose heights add up to 1."""

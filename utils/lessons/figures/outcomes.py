@@ -30,16 +30,17 @@ from .base import (
     RETRAIN,
     TENS,
     UNSEEN,
-    _figure,
-    _grid,
-    _shares,
     colour_of,
     finished,
+    gridded,
     legend_below,
     legend_right,
     lines_of,
     log_ticks,
     one,
+    page,
+    row_of,
+    share_histogram,
     words,
 )
 from .ranking import rank_edges
@@ -49,7 +50,7 @@ def score_bars(
     results: Mapping[str, Mapping], metrics: Sequence[str] = ("r1", "map"), title: str = "Held-out photos"
 ) -> Figure:
     """Show forget, retain and unseen scores with chance lines, {method: evaluate(...)}. Introduced in notebook 08."""
-    fig = _figure(max(7.0, 1.35 * len(results) + 1.8), 2.75 * len(metrics) + 0.7)
+    fig = page(max(7.0, 1.35 * len(results) + 1.8), 2.75 * len(metrics) + 0.7)
     axes = fig.subplots(len(metrics), 1, sharex=True, squeeze=False)[:, 0]
     for ax, metric in zip(axes, metrics, strict=True):
         for j, (pool, colour) in enumerate(POOLS.items()):
@@ -62,7 +63,7 @@ def score_bars(
             ax.hlines(scores["chance"][metric], i - 0.45, i + 0.45, color=INK, linewidth=1.6, linestyle=":")
         ax.plot([], [], ":", color=INK, label="chance")
         ax.set(ylabel=METRICS.get(metric, metric), ylim=(0, 1.12))
-        _grid(ax, "y", "y")
+        gridded(ax, "y", "y")
     axes[-1].set_xticks(range(len(results)), [words(name).replace(" ", "\n") for name in results])
     legend_below(fig, axes[0], 4)
     return finished(fig, title)
@@ -85,7 +86,7 @@ def forgetting_panel(
     `person_*` are unit rows (n, d) of one forget person's photos, `ranks_*` the first right rank of each forget query,
     `bars_*` shares by name; a name that starts with a pool takes the pool's colour. Introduced in notebook 05.
     """
-    fig = _figure(10.4, 2.75)
+    fig = page(10.4, 2.75)
     left, middle, right = fig.subfigures(1, 3, width_ratios=(4.1, 3.3, 3.4))
     _cosine_squares(left, {"before": person_before, "after": person_after}, f"cosines: {words(person, 16)}")
     _rank_steps(middle.subplots(), np.asarray(ranks_before), np.asarray(ranks_after), gallery_size)
@@ -109,13 +110,13 @@ def _rank_steps(ax: Axes, before: np.ndarray, after: np.ndarray, last: int) -> N
     edges = rank_edges(last)
     for values, name, colour, line in ((before, "before", ORIGINAL, "--"), (after, "after", FORGET, "-")):
         values = values[np.isfinite(values)]
-        _shares(ax, values, edges, f"{name}: median {np.median(values):g}", colour, line, 1.5)
+        share_histogram(ax, values, edges, f"{name}: median {np.median(values):g}", colour, line, 1.5)
     ax.set(xscale="log", xlim=(0.5, last + 1), ylim=(0, 1.03))
     log_ticks(ax, "x", TENS, last, fontsize=9)
     ax.set_xlabel("first right photo at rank", fontsize=9)
     ax.set_title("forget queries", fontsize=10)
     ax.set_yticks([0, 0.5, 1], ["0%", "50%", "100%"], fontsize=9)
-    _grid(ax, "y")
+    gridded(ax, "y")
     ax.legend(fontsize=8.5, loc="upper right")
 
 
@@ -131,7 +132,7 @@ def _paired_bars(ax: Axes, before: Mapping[str, float], after: Mapping[str, floa
     ax.set(ylim=(0, 1.14))
     ax.set_yticks([0, 0.5, 1], ["0%", "50%", "100%"], fontsize=9)
     ax.set_title("grey: before, colour: after", fontsize=10)
-    _grid(ax, "y")
+    gridded(ax, "y")
 
 
 def pareto(
@@ -158,7 +159,7 @@ def pareto(
     bar = fig.colorbar(dots, ax=ax, label=f"unseen {short}")
     bar.ax.yaxis.set_major_formatter(PERCENT)
     ax.set_xlim(right=min(ax.get_xlim()[1], 1.01))  # nothing is beyond 100 %
-    _grid(ax, percent="xy")
+    gridded(ax, percent="xy")
     return finished(fig, title)
 
 
@@ -193,13 +194,13 @@ def history_curves(history: Sequence[Mapping[str, float]] | Mapping[str, Sequenc
     losses = [key for key in history if key not in NO_LOSSES and "cosine" not in key]
     cosines = [key for key in history if "cosine" in key]
     groups = [(keys, label) for keys, label in ((losses, "loss"), (cosines, "cosine of forget photos")) if keys]
-    fig = _figure(4.9 * max(len(groups), 1), 3.9)
+    fig = page(4.9 * max(len(groups), 1), 3.9)
     for ax, (keys, label) in zip(fig.subplots(1, len(groups), squeeze=False)[0], groups, strict=True):
         for i, key in enumerate(keys):
             look = dict(color=colour_of(key, (ORIGINAL, ACCENT, RETRAIN, CHANCE)[i % 4]), label=words(key))
             ax.plot(steps, history[key], ("-", "--", "-.", ":")[i % 4], **look)
         ax.set(xlabel="step", ylabel=label)
-        _grid(ax)
+        gridded(ax)
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
     return finished(fig, title)
 
@@ -221,7 +222,7 @@ def pair_weights(cosines: ArrayLike, sharpness: Sequence[float] = (2, 10, 40), t
         ax.plot(cosines, weights, linestyle=line, color=colour, label=name)
     ax.plot([cosines[-1]], [1.0], "*", color=RETRAIN, markersize=16, label="hardest pair (β → ∞)", clip_on=False)
     ax.set(xlabel="cosine of the pair", ylabel="share of the push", yscale="log", ylim=(1e-6, 1.5))
-    _grid(ax, percent="y")
+    gridded(ax, percent="y")
     legend_right(ax)
     return finished(fig, title or f"Who gets pushed: {cosines.size:,} pairs of one person")
 
@@ -247,8 +248,7 @@ def ablation_dots(lines: Sequence[tuple[str, str, Sequence[Mapping]]], title: st
 
     `lines` are (group, label, trials), as `ablation.ablation_lines` returns them. Introduced in notebook 08.
     """
-    fig = _figure(9.6, 0.3 * len(lines) + 1.2)
-    axes = fig.subplots(1, 2, sharey=True)
+    fig, axes = row_of(2, 9.6, 0.3 * len(lines) + 1.2, sharey=True)
     start = lines[0][2][0]
     groups = {group: i % len(CYCLE) for i, group in enumerate(dict.fromkeys(group for group, _, _ in lines))}
     looks = {group: dict(color=CYCLE[i], marker=MARKERS[i], s=48) for group, i in groups.items()}
@@ -292,14 +292,13 @@ def cost_bars(costs: Mapping[str, float], unit: str, title: str = "", whole: str
     ax.set(xscale="log", xlabel=unit, xlim=(least, prices.max() * 12), ylim=(len(names) - 0.4, -0.6))
     ax.set_yticks(range(len(names)), [words(name) for name in names], fontsize=9)
     log_ticks(ax, "x", [10**power for power in range(12) if least <= 10**power <= 12 * prices.max()])
-    _grid(ax, "x")
+    gridded(ax, "x")
     return finished(fig, title)
 
 
 def size_lines(scores: Mapping[str, Mapping[int, Mapping[str, float]]], title: str = "") -> Figure:
     """Show forget and unseen mAP by how many people are forgotten: {method: {people: {pool: mAP}}}. Notebook 09."""
-    fig = _figure(9.4, 4.0)
-    axes = fig.subplots(1, 2)
+    fig, axes = row_of(2, 9.4, 4.0)
     looks = method_looks(scores)
     for ax, (pool, better) in zip(axes, BETTER.items(), strict=True):
         for name, by_size in scores.items():
@@ -307,7 +306,7 @@ def size_lines(scores: Mapping[str, Mapping[int, Mapping[str, float]]], title: s
         sizes = sorted({size for by_size in scores.values() for size in by_size})
         ax.set(xscale="log", xlabel="people forgotten", ylabel=f"{pool} mAP ({better})", ylim=(0, 1.03))
         log_ticks(ax, "x", sizes)
-        _grid(ax, percent="y")
+        gridded(ax, percent="y")
     legend_below(fig, axes[0], 4)
     return finished(fig, title)
 
@@ -317,8 +316,7 @@ def request_lines(runs: Mapping[str, Sequence[Sequence[Mapping]]], title: str = 
 
     A state holds the mAP of every group and of the unseen people; lines are means over seeds. Notebook 09.
     """
-    fig = _figure(2.9 * len(runs) + 0.6, 3.8)
-    axes = fig.subplots(1, len(runs), sharey=True, squeeze=False)[0]
+    fig, axes = row_of(len(runs), 2.9 * len(runs) + 0.6, 3.8, sharey=True)
     for ax, (name, seeds) in zip(axes, runs.items(), strict=True):
         groups = np.mean([[state["groups"] for state in states] for states in seeds], axis=0)
         unseen = np.mean([[state["unseen"] for state in states] for states in seeds], axis=0)
@@ -329,7 +327,7 @@ def request_lines(runs: Mapping[str, Sequence[Sequence[Mapping]]], title: str = 
         ax.plot(steps, unseen, ":", color=UNSEEN, label="unseen people")
         ax.set(xlabel="requests answered", xticks=steps, ylim=(-0.02, 1.03))
         ax.set_title(words(name), fontsize=10, loc="center")
-        _grid(ax, percent="y")
+        gridded(ax, percent="y")
     axes[0].set_ylabel("mAP, held-out queries")
     legend_below(fig, axes[0], groups.shape[1] + 1)
     return finished(fig, title)

@@ -24,13 +24,14 @@ from .base import (
     TENS,
     WRONG,
     Search,
-    _figure,
-    _grid,
-    _photo,
     finished,
+    gridded,
     log_ticks,
     name_of,
+    page,
     person,
+    row_of,
+    show_photo,
     words,
 )
 
@@ -41,12 +42,12 @@ def photo_grid(images: ArrayLike, titles: Sequence[str] | None = None, n_columns
     n_rows = -(-len(images) // n_columns)
     lines = max((str(text).count("\n") + 1 for text in titles), default=1) if titles is not None else 0
     height = 1.45 + 0.25 * min(lines, 1) + 0.2 * max(0, lines - 2)
-    fig = _figure(1.45 * n_columns, height * n_rows + (0.4 if title else 0))
+    fig = page(1.45 * n_columns, height * n_rows + (0.4 if title else 0))
     for i, ax in enumerate(fig.subplots(n_rows, n_columns, squeeze=False).flat):
         if i >= len(images):
             ax.axis("off")
             continue
-        _photo(ax, images[i])
+        show_photo(ax, images[i])
         if titles is not None:
             lines = [words(line, 18) for line in str(titles[i]).split("\n")]
             ax.set_title("\n".join(lines), fontsize=9, loc="center", pad=3)
@@ -61,12 +62,12 @@ def identity_rows(
     people = list(dict.fromkeys(labels.tolist()))
     rows = [np.flatnonzero(labels == label)[:n_columns] for label in people]
     n_columns = max(len(row) for row in rows)
-    fig = _figure(1.25 * n_columns + 1.3, 1.25 * len(people) + (0.4 if title else 0))
+    fig = page(1.25 * n_columns + 1.3, 1.25 * len(people) + (0.4 if title else 0))
     axes = fig.subplots(len(people), n_columns, squeeze=False)
     for label, row, line in zip(people, rows, axes, strict=True):
         for k, ax in enumerate(line):
             if k < len(row):
-                _photo(ax, images[row[k]])
+                show_photo(ax, images[row[k]])
             else:
                 ax.axis("off")
         line[0].set_ylabel(name_of(label, names), rotation=0, ha="right", va="center", labelpad=8)
@@ -82,8 +83,7 @@ def alignment_steps(photo: ArrayLike, face: AlignedFace, margin: float = 0.2, ti
     meant = canonical_landmarks(side, margin)
     a, b = similarity_transform(face.landmarks, meant)
     corners = (np.array([0, side, side + 1j * side, 1j * side, 0]) - b) / a
-    fig = _figure(12.6, 3.4 + (0.35 if title else 0))
-    axes = fig.subplots(1, 4)
+    fig, axes = row_of(4, 12.6, 3.4 + (0.35 if title else 0))
     for ax, name in zip(axes, ("1 · photo", "2 · detected", "3 · turned frame", "4 · crop"), strict=True):
         ax.imshow(face.crop if ax is axes[3] else np.asarray(photo), interpolation="bilinear")
         ax.set(xticks=[], yticks=[], frame_on=False)
@@ -105,14 +105,14 @@ def alignment_steps(photo: ArrayLike, face: AlignedFace, margin: float = 0.2, ti
 
 def _strip(axes: Sequence[Axes], search: Search) -> None:
     """Draw one search into len(axes) = 1 + k axes: the query, then the answers with frame, symbol and cosine."""
-    _photo(axes[0], search.query, INK)
+    show_photo(axes[0], search.query, INK)
     axes[0].set_title("query", fontsize=11, loc="center", pad=6, fontweight="bold")
     for k, ax in enumerate(axes[1:]):
         if k >= len(search.results):
             ax.axis("off")
             continue
         hit = bool(search.correct[k])
-        _photo(ax, search.results[k], CORRECT if hit else WRONG)
+        show_photo(ax, search.results[k], CORRECT if hit else WRONG)
         mark = dict(color=CORRECT if hit else WRONG, loc="center", pad=6, fontweight="bold")
         ax.set_title(f"{k + 1}  {'✓' if hit else '✗'}", fontsize=12, **mark)
         name = f"{words(search.names[k], 13)}\n" if len(search.names) else ""
@@ -153,7 +153,7 @@ def search_strips(searches: Sequence[Search], title: str = "") -> Figure:
     """Show several searches, one row each, with each row's own title above it. Introduced in notebook 03."""
     k = max(len(search.results) for search in searches)
     named = any(len(search.names) for search in searches)
-    fig = _figure(1.45 * (k + 1), (2.3 if named else 2.1) * len(searches) + (0.4 if title else 0))
+    fig = page(1.45 * (k + 1), (2.3 if named else 2.1) * len(searches) + (0.4 if title else 0))
     rows = fig.subfigures(len(searches), 1, squeeze=False)[:, 0]
     for row, search in zip(rows, searches, strict=True):
         _strip(row.subplots(1, k + 1), search)
@@ -176,7 +176,7 @@ def take_home(
 
     `ranks` holds (before, after) for every way. Introduced in notebook 11.
     """
-    fig = _figure(1.5 * (len(before.results) + 1), 8.2)
+    fig = page(1.5 * (len(before.results) + 1), 8.2)
     top, middle, bottom = fig.subfigures(3, 1, height_ratios=(2.5, 2.5, 2.6))
     for part, search, when in ((top, before, "before"), (middle, after, "after unlearning")):
         _strip(part.subplots(1, len(search.results) + 1), search)
@@ -191,6 +191,6 @@ def take_home(
     ax.set(xscale="log", xlim=(0.8, gallery_size), ylim=(0.6 - len(ranks), 0.6))
     log_ticks(ax, "x", TENS, gallery_size)
     ax.set_xlabel(f"rank of the first right photo, of {gallery_size:,} (1 = found at once)")
-    _grid(ax, "x")
+    gridded(ax, "x")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, 1.25), ncols=2)
     return finished(fig, title, fontweight="bold")

@@ -24,15 +24,16 @@ from .base import (
     PAPER,
     RETAIN,
     RETRAIN,
-    _figure,
-    _grid,
-    _shares,
     colour_of,
     finished,
+    gridded,
     legend_below,
     lines_of,
     name_of,
     one,
+    page,
+    row_of,
+    share_histogram,
     words,
 )
 
@@ -52,8 +53,7 @@ def similarity_heatmap(
     order = np.argsort(labels, kind="stable")
     people, starts = np.unique(labels[order], return_index=True)
     edges = np.append(starts, len(labels))
-    fig = _figure(5.0 * len(panels) + 0.9, 4.9)
-    axes = fig.subplots(1, len(panels), squeeze=False)[0]
+    fig, axes = row_of(len(panels), 5.0 * len(panels) + 0.9, 4.9)
     for ax, (name, emb) in zip(axes, panels.items(), strict=True):
         emb = np.asarray(emb)[order]
         drawn = ax.imshow(emb @ emb.T, vmin=-0.2, vmax=1, cmap=HEAT, interpolation="nearest")
@@ -84,11 +84,11 @@ def cosine_histograms(
     bins = np.linspace(min(same.min(), different.min(), -0.2), 1.0, 61)
     fig, ax = one(7.6, 3.8)
     for values, name, colour, line in ((different, names[0], CHANCE, "--"), (same, names[1], RETAIN, "-")):
-        _shares(ax, values, bins, f"{words(name)} ({values.size:,} {unit})", colour_of(name, colour), line)
+        share_histogram(ax, values, bins, f"{words(name)} ({values.size:,} {unit})", colour_of(name, colour), line)
     if threshold is not None:
         ax.axvline(threshold, color=INK, linewidth=1.5, label=f"threshold {threshold:.2f}")
     ax.set(xlabel=xlabel, ylabel=f"share of {unit}", yscale="log" if log else "linear")
-    _grid(ax, "y", "y")
+    gridded(ax, "y", "y")
     legend_below(fig, ax, 3)
     return finished(fig, title)
 
@@ -123,8 +123,8 @@ def sphere_scatter(
     labels = np.asarray(labels)
     kept = iter(CYCLE * len(labels))
     colours = {label: FORGET if label in forget else next(kept) for label in dict.fromkeys(labels.tolist())}
-    fig = _figure(4.7 * len(panels) + 1.4, 4.7)
-    axes = fig.subplots(1, len(panels), squeeze=False, subplot_kw={"projection": "3d", "computed_zorder": False})[0]
+    solid = {"projection": "3d", "computed_zorder": False}
+    fig, axes = row_of(len(panels), 4.7 * len(panels) + 1.4, 4.7, subplot_kw=solid)
     for ax, (name, xyz) in zip(axes, panels.items(), strict=True):
         _wireframe(ax, view)
         xyz = np.asarray(xyz)
@@ -179,7 +179,7 @@ def sphere_film(
 
     `others` (m, 3) are people who stay where they are; `notes` is what is written at the end of a row. Notebook 04.
     """
-    fig = _figure(1.75 * len(moments) + 3.4, 1.75 * len(journeys) + 0.7)
+    fig = page(1.75 * len(moments) + 3.4, 1.75 * len(journeys) + 0.7)
     axes = fig.subplots(len(journeys), len(moments), squeeze=False)
     for row, (name, places) in zip(axes, journeys.items(), strict=True):
         for ax, moment in zip(row, moments, strict=True):
@@ -213,9 +213,9 @@ def moving_spheres(
             ax.set_title(words(name), loc="center", fontsize=10)
         for ax in axes[len(journeys) :]:
             ax.axis("off")
-        page = io.BytesIO()
-        finished(fig, f"{title} · step {moment}", fontsize=11).savefig(page, format="png")
-        pictures.append(Image.open(page).convert("RGB"))
+        drawn = io.BytesIO()
+        finished(fig, f"{title} · step {moment}", fontsize=11).savefig(drawn, format="png")
+        pictures.append(Image.open(drawn).convert("RGB"))
     colours = pictures[-1].quantize(48, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     flat = [picture.quantize(palette=colours, dither=Image.Dither.NONE) for picture in pictures]
     film = io.BytesIO()
@@ -234,9 +234,8 @@ def _disc(ax: Axes, mine: np.ndarray, others: np.ndarray, view: tuple[float, flo
     turn = np.linspace(0, 2 * np.pi, 90)
     ax.fill(np.cos(turn), np.sin(turn), color="#F1F1F1", zorder=0)
     for height in (-0.5, 0.0, 0.5):
-        ring = np.stack(
-            [np.cos(turn) * (1 - height**2) ** 0.5, np.sin(turn) * (1 - height**2) ** 0.5, 0 * turn + height]
-        )
+        wide = (1 - height**2) ** 0.5
+        ring = np.stack([np.cos(turn) * wide, np.sin(turn) * wide, 0 * turn + height])
         seen = front @ ring > 0
         ax.plot(*np.where(seen, [right @ ring, up @ ring], np.nan), color="#CCCCCC", linewidth=0.6, zorder=1)
     for points, colour, marker, order in ((others, CHANCE, "s", 2), (mine, FORGET, "o", 4)):
@@ -254,24 +253,17 @@ def best_dispersal(
     fig, ax = one(7.4, 3.9)
     ax.plot(counts, best, "_", color=INK, markersize=22, markeredgewidth=2.5, label="best possible, where known")
     for i, (name, values) in enumerate(reached.items()):
-        ax.plot(
-            counts,
-            values,
-            color=CYCLE[i % len(CYCLE)],
-            marker=MARKERS[i % len(MARKERS)],
-            linewidth=1.2,
-            label=words(name),
-        )
+        look = dict(color=CYCLE[i % len(CYCLE)], marker=MARKERS[i % len(MARKERS)], linewidth=1.2)
+        ax.plot(counts, values, label=words(name), **look)
     ax.set(xlabel="points of one person", ylabel="largest cosine of any two", xticks=list(counts))
-    _grid(ax)
+    gridded(ax)
     ax.legend()
     return finished(fig, title)
 
 
 def circle_scatter(configurations: Mapping[str, ArrayLike], title: str = "") -> Figure:
     """Show sets of 2-D unit vectors (n, 2) on circles, with each set's mean and nearest cosine. Notebook 03."""
-    fig = _figure(3.3 * len(configurations), 4.4)
-    axes = fig.subplots(1, len(configurations), squeeze=False)[0]
+    fig, axes = row_of(len(configurations), 3.3 * len(configurations), 4.4)
     turn = np.linspace(0, 2 * np.pi, 200)
     for ax, (name, points) in zip(axes, configurations.items(), strict=True):
         points = np.asarray(points, dtype=np.float64)
@@ -283,9 +275,8 @@ def circle_scatter(configurations: Mapping[str, ArrayLike], title: str = "") -> 
             ax.plot([0, x], [0, y], color=FORGET, alpha=0.35, linewidth=1)
         ax.scatter(*points.T, color=FORGET, s=46, zorder=3, edgecolors=PAPER)
         ax.set(aspect="equal", xlim=(-1.1, 1.1), ylim=(-1.1, 1.1), xticks=[], yticks=[], frame_on=False)
-        ax.set_title(
-            f"{words(name)}\nmean cosine {mean:+.2f}\nnearest cosine {nearest:+.2f}", loc="center", fontsize=11
-        )
+        said = f"{words(name)}\nmean cosine {mean:+.2f}\nnearest cosine {nearest:+.2f}"
+        ax.set_title(said, loc="center", fontsize=11)
     return finished(fig, title)
 
 
@@ -305,6 +296,6 @@ def margin_curves(scale: float = 64.0, cosface: float = 0.35, arcface: float = 0
     ax.axhline(0, color=INK, linewidth=0.8)
     ax.set(xlabel="angle θ between the photo and its own centroid", ylabel="logit of the true person", xlim=(0, 120))
     ax.set_xticks(range(0, 121, 15), [f"{degree}°" for degree in range(0, 121, 15)])
-    _grid(ax)
+    gridded(ax)
     ax.legend()
     return finished(fig, title or f"Handicap for the true person, scale s = {scale:g}")

@@ -24,15 +24,15 @@ from .base import (
     RETRAIN,
     STEPS,
     WRONG,
-    _figure,
-    _grid,
-    _shares,
     colour_of,
     finished,
+    gridded,
     legend_below,
     lines_of,
     log_ticks,
     one,
+    page,
+    share_histogram,
 )
 
 
@@ -49,7 +49,7 @@ def photos_per_person(labels: ArrayLike, minimum: int | None = None, title: str 
     ax.set(xlabel="people, most photographed first", ylabel="photos", yscale="log", xlim=(0.5, len(counts) + 0.5))
     log_ticks(ax, "y", STEPS, 1.2 * counts.max())
     ax.set_ylim(bottom=0.8)
-    _grid(ax, "y")
+    gridded(ax, "y")
     return finished(fig, title)
 
 
@@ -80,7 +80,7 @@ def split_map(splits: Splits, title: str = "") -> Figure:
     ax.set(ylabel="photos", ylim=(0, 1.05 * top), xlim=(-0.01 * left, left))
     ax.set_xticks(places, names)
     ax.tick_params(axis="x", length=0)
-    _grid(ax, "y")
+    gridded(ax, "y")
     legend_below(fig, ax, 3)
     return finished(fig, title)
 
@@ -96,7 +96,7 @@ def precision_recall_walk(relevant: Sequence[bool], n_shown: int = 20, title: st
     average = precision[relevant].mean() if relevant.any() else 0.0
     n_shown = min(n_shown, len(relevant))
     hits, shown = relevant[:n_shown], ranks[:n_shown]
-    fig = _figure(max(6.5, 0.46 * n_shown + 1.2), 3.9)
+    fig = page(max(6.5, 0.46 * n_shown + 1.2), 3.9)
     top, ax = fig.subplots(2, 1, sharex=True, height_ratios=(1, 5))
     top.bar(shown, 1, width=0.88, color=[to_rgba(CORRECT if h else WRONG, 0.28) for h in hits])
     for rank, hit in zip(shown, hits, strict=True):
@@ -134,7 +134,7 @@ def roc_curve(far: ArrayLike, tar: ArrayLike, mark: float | None = 1e-3, title: 
         note = f"TAR {height:.0%} at FAR {mark:.1%}"
         ax.annotate(note, (mark, height), (10, -8), textcoords="offset points", va="top")
     ax.set(xscale="log", xlabel="FAR: strangers let in", ylabel="TAR: true pairs accepted", ylim=(0, 1.03))
-    _grid(ax, percent="xy")
+    gridded(ax, percent="xy")
     ax.legend(loc="lower right")
     return finished(fig, title)
 
@@ -148,12 +148,12 @@ def rank_histogram(
     edges = rank_edges(last)
     fig, ax = one(7.6, 3.8)
     for values, name, colour, line in ((before, "before", ORIGINAL, "--"), (after, "after", FORGET, "-")):
-        _shares(ax, values, edges, f"{name}: median rank {np.median(values):g}", colour, line)
+        share_histogram(ax, values, edges, f"{name}: median rank {np.median(values):g}", colour, line)
     if random is not None:
         ax.axvline(random, color=CHANCE, linestyle=":", label=f"random order: about {random:.0f}")
     ax.set(xscale="log", xlabel="rank of the first correct photo (1 = found at once)", ylabel="share of queries")
     log_ticks(ax, "x", STEPS, last)
-    _grid(ax, "y", "y")
+    gridded(ax, "y", "y")
     legend_below(fig, ax, 3)
     return finished(fig, title)
 
@@ -172,14 +172,13 @@ def identity_dots(values: Mapping[str, ArrayLike], ylabel: str, title: str = "",
         scores = np.asarray(scores, dtype=np.float64)
         colour = colour_of(name, colour_of(ylabel, CYCLE[i % len(CYCLE)]))
         spread = rng.uniform(-0.22, 0.22, len(scores))
-        ax.scatter(
-            i + spread, scores, color=colour, s=30, alpha=0.65, marker=MARKERS[i % len(MARKERS)], edgecolors=PAPER
-        )
+        look = dict(color=colour, s=30, alpha=0.65, marker=MARKERS[i % len(MARKERS)], edgecolors=PAPER)
+        ax.scatter(i + spread, scores, **look)
         ax.hlines(np.median(scores), i - 0.32, i + 0.32, color=INK, linewidth=2.5)
     if chance is not None:
         ax.axhline(chance, color=CHANCE, linestyle=":", label="chance")
         legend_below(fig, ax, 3)
     ax.set_xticks(range(len(values)), [f"{lines_of(name)}\n({len(scores)})" for name, scores in values.items()])
     ax.set(ylabel=ylabel, xlim=(-0.6, len(values) - 0.4))
-    _grid(ax, "y")
+    gridded(ax, "y")
     return finished(fig, title)
