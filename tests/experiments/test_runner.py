@@ -18,7 +18,7 @@ from utils.settings import REPO_ROOT, CourseError
 SCRIPT = """
 import os, sys, time
 from pathlib import Path
-from joblib.externals import loky
+from joblib.externals.loky.backend.context import set_start_method
 from utils.experiments.results import ResultStore
 from utils.experiments.runner import refuse, run_missing
 from utils.settings import CourseError, command
@@ -42,7 +42,7 @@ def main(arguments=None):
     failed = run_missing(work, wanted, store, describe=lambda *_: {"pid": os.getpid()}, jobs=2, progress=False)[1]
     refuse(failed)
 
-loky.set_start_method("fork")  # fresh interpreters, which test_benchmark starts, would import torch for seconds
+set_start_method("fork")  # fresh interpreters, which test_benchmark starts, would import torch for seconds
 sys.exit(main())
 """
 
