@@ -48,9 +48,9 @@ sys.exit(main())
 
 
 def start(tmp_path, names: str) -> subprocess.Popen:
-    options = {"cwd": REPO_ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    options = {"cwd": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     (tmp_path / "script.py").write_text(SCRIPT)
-    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "r.json"), names]
+    command = [sys.executable, "-W", "ignore:`fork`:UserWarning", "script.py", "r.json", names]
     environment = os.environ | {"PYTHONPATH": str(REPO_ROOT)}
     return subprocess.Popen(command, start_new_session=True, env=environment, **options)
 
