@@ -65,9 +65,12 @@ help:            ## list the commands
 run: $(STAMP)    ## run the course: notebooks, results, site (PROFILE=full for the long one, ARGS="--only 02,03")
 	@$(PY) -m utils.course --profile $(PROFILE) $(ARGS)
 
-test: $(STAMP)   ## check everything: style, unit tests, every notebook
-	@$(PY) -m pytest -p no:cacheprovider --nbval-lax --nbval-current-env --nbval-cell-timeout 600 \
-	  --ignore=notebooks/solutions tests notebooks $(ARGS)
+# A file is one worker's alone, and the longest files, the notebooks, start first. Workers with a thread each do not
+# wait for one another; the kernels of their notebooks inherit that.
+test: $(STAMP)   ## check everything, JOBS files at a time: style, unit tests, every notebook
+	@$(if $(filter 1,$(JOBS)),,OMP_NUM_THREADS=1) $(PY) -m pytest -p no:cacheprovider \
+	  -n $(JOBS) --dist loadfile --no-loadscope-reorder \
+	  --nbval-lax --nbval-current-env --nbval-cell-timeout 600 --ignore=notebooks/solutions notebooks tests $(ARGS)
 
 lab: $(STAMP)    ## open the notebooks in JupyterLab
 	@$(PY) -m jupyterlab --LabApp.default_url=/lab/tree/notebooks $(ARGS)

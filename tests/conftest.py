@@ -20,6 +20,12 @@ from utils.settings import MODEL_DIR, REPO_ROOT
 from utils.unlearning.loop import Task
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Draw the embedded faces once, before several workers and their notebooks would each draw them."""
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        load_faces("synthetic")
+
+
 @pytest.fixture(scope="session")
 def lfw_root() -> Path:
     """The LFW folder, or a skip: real faces are never part of the repository."""

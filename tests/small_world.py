@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import io
 import json
 from pathlib import Path
 
@@ -71,6 +70,6 @@ def run_cell(source: str, names: dict, where: str) -> None:
 
 
 def show(value: object, **_: object) -> None:
-    """Draw a figure as a notebook would, small."""
+    """Lay out and walk through a figure as a notebook would, without its pixels."""
     if isinstance(value, Figure):
-        value.savefig(io.BytesIO(), dpi=20)
+        value.draw_without_rendering()

@@ -199,13 +199,13 @@ def test_several_sizes_run_in_one_go_and_say_who_is_found(tiny_world, tmp_path):
 
 
 def test_side_by_side_gives_the_same_rows_and_names_what_failed(tmp_path, own_cache):
-    plan = tiny_plan(options=(), forget=1, methods=("original", "esc"), max_identities=16)
-    alone = run_plans([plan], tmp_path / "one.json", progress=False)
-    together = run_plans([plan], tmp_path / "two.json", jobs=2, progress=False)
+    plan = tiny_plan(options=(), forget=1, methods=("original", "esc"), max_identities=12)
+    files = {jobs: tmp_path / f"{jobs}.json" for jobs in (1, 2)}
+    alone, together = (run_plans([plan], out, jobs=jobs, progress=False) for jobs, out in files.items())
     scores = [{run["method"]: run["forget"]["map"] for run in results["runs"]} for results in (alone, together)]
     assert scores[0] == pytest.approx(scores[1], abs=1e-3) and len(scores[0]) == 3
     broken = replace(plan, options=(("esc", "directions", 127),))
-    found = [run_plans([broken], tmp_path / f"{n}.json", jobs=n, progress=False)["runs"] for n in (1, 2)]
+    found = [run_plans([broken], out, jobs=jobs, progress=False)["runs"] for jobs, out in files.items()]
     for runs in found:
         (lost,) = (run for run in runs if "error" in run)
         assert lost["method"] == "esc" and "directions" in lost["error"] and len(lost["forget_ids"]) == 1

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
+import multiprocessing
 
 import pytest
 from filelock import FileLock, Timeout
@@ -15,22 +14,21 @@ from utils.experiments.results import ResultStore, is_row, locked
 from utils.experiments.tables import by_setting, forgotten, grouped, names_of
 from utils.settings import REPO_ROOT, CourseError
 
-WRITER = """
-import sys
-from pathlib import Path
-from utils.experiments.results import ResultStore
-for seed in range(15):
-    row = {"method": sys.argv[2], "seed": seed}
-    ResultStore(Path(sys.argv[1])).add(row, row)
-"""
+
+def write_rows(out, name):
+    for seed in range(15):
+        row = {"method": name, "seed": seed}
+        ResultStore(out).add(row, row)
 
 
 def test_two_processes_that_write_at_once_lose_no_row(tmp_path):
     out = tmp_path / "r.json"
-    writers = [
-        subprocess.Popen([sys.executable, "-c", WRITER, str(out), name], cwd=REPO_ROOT) for name in ("one", "two")
-    ]
-    assert [writer.wait(timeout=120) for writer in writers] == [0, 0]
+    writers = [multiprocessing.Process(target=write_rows, args=(out, name)) for name in ("one", "two")]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(120)
+    assert [writer.exitcode for writer in writers] == [0, 0]
     rows = {(row["method"], row["seed"]) for row in ResultStore(out).rows()}
     assert rows == {(name, seed) for name in ("one", "two") for seed in range(15)}
 

@@ -18,7 +18,8 @@ from utils.settings import REPO_ROOT, CourseError
 SCRIPT = """
 import os, sys, time
 from pathlib import Path
-from utils.experiments import ResultStore
+from joblib.externals.loky.backend.context import set_start_method
+from utils.experiments.results import ResultStore
 from utils.experiments.runner import refuse, run_missing
 from utils.settings import CourseError, command
 
@@ -41,14 +42,15 @@ def main(arguments=None):
     failed = run_missing(work, wanted, store, describe=lambda *_: {"pid": os.getpid()}, jobs=2, progress=False)[1]
     refuse(failed)
 
+set_start_method("fork")  # fresh interpreters, which test_benchmark starts, would import torch for seconds
 sys.exit(main())
 """
 
 
 def start(tmp_path, names: str) -> subprocess.Popen:
-    options = {"cwd": REPO_ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    options = {"cwd": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     (tmp_path / "script.py").write_text(SCRIPT)
-    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "r.json"), names]
+    command = [sys.executable, "-W", "ignore:`fork`:UserWarning", "script.py", "r.json", names]
     environment = os.environ | {"PYTHONPATH": str(REPO_ROOT)}
     return subprocess.Popen(command, start_new_session=True, env=environment, **options)
 

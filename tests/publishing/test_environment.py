@@ -133,7 +133,7 @@ def test_utils_imports_torch_before_anything_else():
 
 
 def test_guards_named_in_environment_md_exist():
-    named = re.findall(r"`(tests/\w+\.py)::(\w+)`", read("docs/environment.md"))
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", read("docs/environment.md"))
     assert len(named) >= 5
     for file, function in named:
         assert f"def {function}(" in read(file), f"{file}::{function}"
@@ -189,6 +189,13 @@ def test_a_finished_environment_is_used_at_once(workshop: Path):
     (workshop / ".venv/.installed").touch()
     code, _, calls = make(workshop, "test")
     assert code == 0 and len(calls) == 1 and calls[0].startswith("-m pytest")
+
+
+def test_tests_run_side_by_side_a_thread_each_and_whole_files_together(workshop: Path):
+    (workshop / ".venv/.installed").touch()
+    for jobs, threads in (("3", "OMP_NUM_THREADS=1 "), ("1", "")):
+        said = make(workshop, "-n", "test", f"JOBS={jobs}")[1]
+        assert said.startswith(f"{threads}.venv/bin/python -m pytest ") and f" -n {jobs} --dist loadfile" in said
 
 
 def test_an_unfinished_installation_is_taken_up_again(workshop: Path):
