@@ -65,7 +65,7 @@ RUNNING = ("out", "jobs", "fresh", "table", "quiet")  # what every command that 
 
 
 def plan_parser(prog: str, doc: str, names: Sequence[str], **defaults: object) -> argparse.ArgumentParser:
-    """Return the command line of `python -m utils.PROG`: some of FLAGS by name, with defaults of its own."""
+    """Return the command line of a command of the course: some of FLAGS by name, with defaults of its own."""
     shape = argparse.RawDescriptionHelpFormatter if "\n" in doc else argparse.HelpFormatter
     parser = argparse.ArgumentParser(prog=f"python -m utils.{prog}", description=doc, formatter_class=shape)
     people = parser.add_mutually_exclusive_group() if "forget_ids" in names else parser
