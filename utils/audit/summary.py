@@ -29,7 +29,7 @@ from ..models.backbones import FaceBackbone
 from ..models.heads import CosineHead
 from ..retrieval.evaluation import held_out_photos
 from ..retrieval.similarity import SAME_POINT, cosine_matrix, unit_rows
-from ..settings import CourseError, one_of, progress_bar
+from ..settings import CourseError, as_seed, one_of, progress_bar
 from .case import ATTACKS, NO_GAP, Attack, AuditCase, Subject, cannot
 
 
@@ -126,4 +126,4 @@ def make_case(
     """
     first = Subject(*original, splits, device)
     second = None if retrained is None else Subject(*retrained, splits, device)
-    return AuditCase(first, first, second, splits, seed)
+    return AuditCase(first, first, second, splits, as_seed(seed))
