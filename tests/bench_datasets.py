@@ -62,9 +62,9 @@ def make_photos(folder: Path, faces: Path | None) -> list[Path]:
 
 def measure_index(root: Path, cache: Path, options: argparse.Namespace) -> dict:
     """List all people and photos."""
-    from utils.faces.datasets import index_faces
+    from utils.faces.datasets import INDEXES, LoadOptions
 
-    return {"photos": index_faces("celeba", root, cache=cache, progress=False).n_photos}
+    return {"photos": INDEXES["celeba"](root, LoadOptions(64, None, cache, "cpu", False, 0, None, None)).n_photos}
 
 
 def measure_reopen(root: Path, cache: Path, options: argparse.Namespace) -> dict:

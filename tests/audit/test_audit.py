@@ -262,7 +262,7 @@ def test_averaging_with_the_old_weights_goes_half_way_back(case):
 
 def test_rounding_and_cutting_keep_to_their_numbers(case, monkeypatch):
     kept = []
-    monkeypatch.setattr(case_room, "plain_search", lambda case, model=None: kept.append(model) or {"score": 0.0})
+    monkeypatch.setattr(weights, "plain_search", lambda case, model=None: kept.append(model) or {"score": 0.0})
     for name in ("int8", "pruned_10", "pruned_30"):
         ATTACKS[name].run(case)
     rounded, *cut = kept
@@ -307,7 +307,7 @@ def test_rows_of_a_shipped_head_name_them_until_they_are_deleted(case, tiny_reco
 def models_searched_with(monkeypatch, name, case) -> list:
     """The changed models that an attack searches with; the search itself is left out."""
     models = []
-    monkeypatch.setattr(case_room, "plain_search", lambda case, model=None: models.append(model) or {"score": 0.1})
+    monkeypatch.setattr(weights, "plain_search", lambda case, model=None: models.append(model) or {"score": 0.1})
     ATTACKS[name].run(case)
     return models
 
@@ -330,11 +330,11 @@ def test_whitened_rows_have_the_cosines_of_a_shrunk_within_person_metric(case):
 @pytest.mark.parametrize("name", ["relearn", "relearn_others"])
 def test_relearning_shows_augmented_training_photos_at_its_own_rate(name, case, monkeypatch):
     shown, real, weight = [], augmentation.augment, case.original.model.embedding[1].weight
-    monkeypatch.setattr(augmentation, "augment", lambda faces, generator: shown.append(faces) or real(faces, generator))
+    monkeypatch.setattr(weights, "augment", lambda faces, generator: shown.append(faces) or real(faces, generator))
     model = models_searched_with(monkeypatch, name, case)[-1]
     with_forget = name == "relearn"
     assert len(shown) == 20 and len(shown[0]) == min(64, len(weights.relearning_photos(case, with_forget)))
-    monkeypatch.setattr(augmentation, "augment", lambda faces, generator: faces)
+    monkeypatch.setattr(weights, "augment", lambda faces, generator: faces)
     plain = models_searched_with(monkeypatch, name, case)[-1]
     assert not torch.equal(model.embedding[1].weight, plain.embedding[1].weight), "what was augmented is looked at"
     monkeypatch.setattr(weights, "RELEARN_CHECKS", (0, 1))
@@ -388,7 +388,7 @@ def test_the_best_of_several_is_the_score(name, case):
 
 def test_the_better_of_added_part_on_and_off_is_the_score(case, monkeypatch):
     scores = iter((0.2, 0.7))
-    monkeypatch.setattr(case_room, "plain_search", lambda case, model=None: {"score": next(scores)})
+    monkeypatch.setattr(weights, "plain_search", lambda case, model=None: {"score": next(scores)})
     assert run("averaged", changed(case, ProjectedBackbone(case.original.model, torch.eye(WIDTH)))) == 0.7
 
 
@@ -453,6 +453,38 @@ def test_one_point_for_all_scores_below_chance_and_recovers_nothing(name, case):
         gallery = case.labels(case.splits.gallery)
         share = np.mean([(gallery == label).mean() for label in case.labels(case.queries)])
         assert result["score"] == pytest.approx(share, abs=1e-6)
+
+
+EMBEDDED = [
+    name for name, entry in ATTACKS.items() if entry.attacker != "weights" and name not in ("views", "disturbed")
+]
+
+
+@pytest.mark.parametrize(
+    "points_of", [lambda who, i: axis(5), lambda who, i: axis(i % 2), lambda who, i: axis(i // 2 % 2)]
+)
+def test_a_model_of_one_or_two_points_recovers_nothing_however_lucky_its_ranking(case, points_of):
+    subject = with_points(case, points_of).subject
+    subject.__dict__["seen"] |= {"stage 1": torch.ones(len(subject.photos), 7)}
+    for old in (case.original, with_points(case, lambda who, i: axis(who) + 0.3 * axis(5)).subject):
+        world = case_room.replace(case, original=old, memory={}).on(subject)
+        for row in audit(world, EMBEDDED):
+            assert row["recovered"] == 0.0 or math.isnan(row["recovered"]), row["attack"]
+        assert run("layers", world) < 0.3, "a dead part is one point for all"
+
+
+def test_luck_alone_would_have_looked_like_recovery(case):
+    lucky = case.splits.forget[0]
+    one = with_points(case, lambda who, i: axis(lucky))
+    world = case_room.replace(one, original=with_points(case, lambda who, i: axis(who)).subject, memory={})
+    (row,) = audit(world, ["old_gallery"])
+    assert row["score"] > row["target"] + 0.1 and row["recovered"] == 0.0
+
+
+def test_people_gathered_at_one_point_are_still_known_as_the_forgotten(case):
+    forget = case.splits.forget
+    gathered = with_points(case, lambda who, i: axis(0) if who in forget else axis(who) + 0.8 * noise(who, i))
+    assert audit(gathered, ["pairs"])[0]["recovered"] > 0.9
 
 
 # ------------------------------------------------------------------------------------------------- the whole audit

@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from utils.experiments import benchmark
@@ -233,3 +234,10 @@ def test_notebook_09_shows_the_named_file_else_a_finished_bench_else_the_courses
     assert len(benchmark.results_at_hand(build=build, stored=stored)) == 2 * len(registry.METHODS)
     with pytest.raises(CourseError, match="There are no results at"):
         benchmark.results_at_hand(str(tmp_path / "none.json"))
+
+
+@pytest.mark.parametrize("seed", [-1, True, 1.5, None, "0"])
+def test_a_plan_has_a_seed_or_is_refused(seed):
+    assert json.dumps(Plan(seed=np.int64(3)).seed) == "3"
+    with pytest.raises(CourseError, match="The seed is"):
+        Plan(seed=seed)

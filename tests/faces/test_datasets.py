@@ -9,6 +9,7 @@ import shutil
 import sys
 import types
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -626,3 +627,18 @@ def test_a_folder_that_is_not_lfw_is_told_the_layout(tmp_path, people):
     (tmp_path / "void").mkdir()
     with pytest.raises(CourseError, match="holds nothing; expected"):
         load_faces("lfw", tmp_path / "void")
+
+
+def test_another_content_under_a_known_name_is_another_data_set(own_cache):
+    drawn = load_faces("synthetic", image_size=16, max_identities=3, progress=False)
+    assert drawn.fingerprint == "renderer 4, seed 0"
+    labels, names = drawn.labels.copy(), drawn.photo_names
+    labels[:2] = 1
+    changes = (
+        {"pixels": 255 - drawn.pixels},
+        {"labels": labels},
+        {"identities": drawn.identities[::-1]},
+        {"photo_names": (names[1], names[0], *names[2:])},
+    )
+    found = {replace(drawn, **change).fingerprint for change in changes}
+    assert len(found) == len(changes) and drawn.fingerprint not in found

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from utils.faces import downloads, sources
-from utils.faces.datasets import FaceDataset, index_faces, load_faces
+from utils.faces.datasets import INDEXES, FaceDataset, LoadOptions, load_faces
 from utils.faces.lists import clear_name, name_key
 from utils.settings import CourseError
 
@@ -597,13 +597,12 @@ def test_every_source_says_where_it_comes_from_and_invents_no_checksum():
 
 def test_an_index_opens_no_photo(celeba, vggface2, tmp_path, monkeypatch):
     monkeypatch.setattr("utils.faces.alignment.read_photo", lambda _: pytest.fail("a photo was read"))
-    index = index_faces("celeba", celeba, cache=tmp_path / "cache")
+    options = LoadOptions(64, None, tmp_path / "cache", "cpu", False, 0, None, None)
+    index = INDEXES["celeba"](celeba, options)
     assert index.n_photos == 4 and [person for person, _ in index.people] == ["celeb-311", "celeb-2880"]
     assert "4 photos of 2 people (2 to 2 photos each, median 2)" in index.report()
     assert index.people[0][1][0].path == celeba / "img_align_celeba" / "000002.jpg"
-    assert index_faces("vggface2", vggface2, part="train", cache=tmp_path / "cache").n_photos == 4
-    with pytest.raises(CourseError, match="Unknown data set of photos 'synthetic'"):
-        index_faces("synthetic")
+    assert INDEXES["vggface2"](vggface2, replace(options, part="train")).n_photos == 4
 
 
 def test_only_the_chosen_people_are_read(celeba, open_set, face, monkeypatch):

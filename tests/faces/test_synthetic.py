@@ -230,3 +230,18 @@ def test_command_writes_a_contact_sheet(tmp_path: Path) -> None:
     out = tmp_path / "sheet.png"
     synthetic.main(["--out", str(out), "--identities", "2", "--photos", "3", "--size", "48"])
     assert Image.open(out).size == (3 * 48, 2 * 48)
+
+
+def test_numbers_of_other_libraries_draw_the_same_faces():
+    def draw(whole):
+        arguments = [whole(n) for n in (2, 1, 1, 1, 32, 5)]
+        return synthetic_faces(*arguments, progress=False, cached=False)[0]
+
+    assert torch.equal(draw(np.int64), draw(int)) and torch.equal(draw(float), draw(int))
+
+
+@pytest.mark.parametrize("seed", [-1, True, 1.5, None, 2**32])
+def test_what_is_no_seed_is_one_sentence(seed):
+    for ask in (lambda: synthetic_faces(seed=seed), lambda: sample_identities(1, seed)):
+        with pytest.raises(CourseError, match="The seed is .*whole number"):
+            ask()

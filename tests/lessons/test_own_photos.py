@@ -70,7 +70,7 @@ def test_the_album_joins_as_one_to_forget_and_friends_nobody_trained_on(tiny_spl
     assert set(tiny_splits.train) <= set(both.train) and len(both.train) == len(tiny_splits.train) + 2
     assert both.faces.identities[first] == "me" and len(both.faces) == len(tiny_splits.faces) + 10
     assert torch.equal(both.faces.images(tiny_splits.query), tiny_splits.faces.images(tiny_splits.query))
-    with pytest.raises(CourseError, match="Nobody in the folder is called 'you'"):
+    with pytest.raises(CourseError, match="No identity 'you' in 'the album'"):
         joined(tiny_splits, noise_album(size=size), "you")
 
 

@@ -309,8 +309,8 @@ def test_every_part_of_the_recipe_changes_its_key(tiny_splits):
 def test_the_same_names_over_other_faces_are_another_recipe(tiny_splits):
     """Two folders with the same people and file names, but other photos, never share a trained model."""
     faces = tiny_splits.faces
-    others = replace(faces, pixels=255 - faces.images(np.arange(len(faces))), fingerprint="")
-    same = replace(faces, pixels=faces.images(np.arange(len(faces))), fingerprint="")
+    others = replace(faces, pixels=255 - faces.images(np.arange(len(faces))))
+    same = replace(faces, pixels=faces.images(np.arange(len(faces))))
     keys = [
         recipe_key(recipe_of(replace(tiny_splits, faces=one), tiny_splits.trained, "mini", "none", TrainConfig()))
         for one in (faces, same, others)

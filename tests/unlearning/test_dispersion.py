@@ -12,7 +12,6 @@ from utils.settings import CourseError
 from utils.unlearning.dispersion import (
     DISPERSIONS,
     SOFT,
-    best_mean_cosine,
     dispersion_loss,
     hardest_cosine,
     hinge_at,
@@ -37,7 +36,7 @@ def points(n: int = 7, d: int = 5) -> torch.Tensor:
 @pytest.mark.parametrize("loss", [mean_cosine, hardest_cosine, log_sum_exp_cosine])
 @pytest.mark.parametrize("n", [2, 3, 6])
 def test_every_loss_reaches_the_bound_on_a_simplex(loss, n):
-    assert loss(simplex(n)).item() == pytest.approx(best_mean_cosine(n), abs=1e-5)
+    assert loss(simplex(n)).item() == pytest.approx(-1 / (n - 1), abs=1e-5)
 
 
 def test_mean_cosine_is_the_mean_over_pairs():
@@ -54,7 +53,7 @@ def test_hardest_cosine_by_hand():
 def test_mean_cosine_is_blind_to_tight_clusters_and_the_others_are_not():
     corners = torch.tensor([[math.cos(a), math.sin(a)] for a in (0, 2 * math.pi / 3, 4 * math.pi / 3)])
     z = corners.repeat_interleave(10, dim=0)
-    assert mean_cosine(z).item() == pytest.approx(best_mean_cosine(30), abs=1e-5)
+    assert mean_cosine(z).item() == pytest.approx(-1 / 29, abs=1e-5)
     assert hardest_cosine(z).item() == pytest.approx(1.0)
     assert log_sum_exp_cosine(z).item() > 0.8
 
@@ -92,8 +91,6 @@ def test_no_pair_and_unknown_kind_are_one_sentence():
         dispersion_loss("hard", points(2), torch.tensor([0, 1]))
     with pytest.raises(CourseError, match="uniform, hard, lse, uniformity, riesz, koleo, hinge"):
         dispersion_loss("wish", points(2), torch.tensor([0, 0]))
-    with pytest.raises(CourseError, match="at least 2"):
-        best_mean_cosine(1)
 
 
 def test_uniformity_is_log_sum_exp_in_other_units():

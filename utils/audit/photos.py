@@ -80,8 +80,8 @@ DISTURBANCES: dict[str, Callable[[Tensor], Tensor]] = {
 
 def disturbed_rows(case: AuditCase, names: Sequence[str]) -> dict[str, Tensor]:
     """Return the embeddings of the forget queries under each disturbance."""
-    photos = case.splits.faces.images(case.queries)
-    return {name: embed(case.subject.model, DISTURBANCES[name](photos)) for name in names}
+    photos, where = case.splits.faces.images(case.queries), case.subject.device
+    return {name: embed(case.subject.model, DISTURBANCES[name](photos), device=where) for name in names}
 
 
 @attack(

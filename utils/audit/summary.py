@@ -10,7 +10,9 @@ attacker, and with whom it is fair to compare, stands beside it in `ATTACKS`. De
   where the original itself stands less than `NO_GAP` above it. Where the target is 0.5 it is 2 |score - 0.5|.
 
 Chance is the mAP expected of a random order. A model that gives every photo the same embedding scores a little less:
-tied photos count as one group, whose average precision is the share of right ones in the gallery. It recovers 0.
+tied photos count as one group, whose average precision is the share of right ones in the gallery. It recovers 0. So
+does every attack that only reads embeddings where each query lies at one point with somebody else's photo: whatever is
+ranked first there, and however luckily, no name is told.
 """
 
 from __future__ import annotations
@@ -19,13 +21,15 @@ import math
 import time
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 
 from ..faces.splits import Splits
 from ..models.backbones import FaceBackbone
 from ..models.heads import CosineHead
-from ..retrieval.similarity import unit_rows
-from ..settings import CourseError, one_of, progress_bar
+from ..retrieval.evaluation import held_out_photos
+from ..retrieval.similarity import SAME_POINT, cosine_matrix, unit_rows
+from ..settings import CourseError, as_seed, one_of, progress_bar
 from .case import ATTACKS, NO_GAP, Attack, AuditCase, Subject, cannot
 
 
@@ -42,6 +46,14 @@ def recovered(score: float, target: float, original: float, kind: str) -> float:
         return 0.0
     gap = original - target
     return math.nan if not gap >= NO_GAP else min(1.0, (score - target) / gap)
+
+
+def names_nobody(subject: Subject, kind: str) -> bool:
+    """Say whether each forget query (and, told by pairs, each unseen one) lies at one point with another's photo."""
+    asked = np.concatenate([subject.splits.photos(p, "query") for p in ("forget", "unseen")[: 1 + (kind == "half")]])
+    others, labels = held_out_photos(subject.splits), np.asarray(subject.splits.faces.labels)
+    together = cosine_matrix(subject.rows(asked), subject.rows(others)) >= SAME_POINT
+    return bool((together & torch.from_numpy(labels[asked][:, None] != labels[others])).any(dim=1).all())
 
 
 def remembered(case: AuditCase, entry: Attack, who: str) -> dict:
@@ -69,6 +81,9 @@ def audit_row(case: AuditCase, entry: Attack) -> dict:
         target["retrained"] = reference["score"]
         notes.append(reference.get("note", ""))
     score, goal = result["score"], target[entry.target]
+    share = recovered(score, goal, old, entry.target)
+    if share > 0 and entry.attacker != "weights" and names_nobody(case.subject, entry.target):
+        share = 0.0
     return {
         "attack": entry.name,
         "title": entry.title,
@@ -78,7 +93,7 @@ def audit_row(case: AuditCase, entry: Attack) -> dict:
         "score": score,
         "target": goal,
         "original": old,
-        "recovered": recovered(score, goal, old, entry.target),
+        "recovered": share,
         "note": "; ".join(dict.fromkeys(filter(None, notes))),
         "details": result.get("details", {}),
         "seconds": round(seconds, 2),
@@ -111,4 +126,4 @@ def make_case(
     """
     first = Subject(*original, splits, device)
     second = None if retrained is None else Subject(*retrained, splits, device)
-    return AuditCase(first, first, second, splits, seed)
+    return AuditCase(first, first, second, splits, as_seed(seed))

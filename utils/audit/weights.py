@@ -36,7 +36,9 @@ def whitened(case: AuditCase, parts: Sequence[str], photos: np.ndarray, subject:
     noise = rows - means[torch.from_numpy(np.unique(labels, return_inverse=True)[1])]
     values, vectors = torch.linalg.eigh(noise.T @ noise / len(noise))
     scale = (values.clamp(min=0) + 0.05 * values.mean() + 1e-12).rsqrt()
-    return F.normalize(((joined(photos) - centre) / spread) @ vectors * scale).float()
+    white = ((joined(photos) - centre) / spread) @ vectors * scale
+    white[~white.any(dim=1), 0] = 1.0  # of a dead part nothing is left: one point for all
+    return F.normalize(white).float()
 
 
 def layer_search(case: AuditCase, parts: Sequence[str]) -> dict:

@@ -13,7 +13,7 @@ from ..faces.splits import Splits, make_splits
 from ..models.backbones import BACKBONES, PRETRAINED
 from ..models.checkpoints import Recogniser, TrainConfig
 from ..models.training import load_or_train
-from ..settings import BUILD_DIR, PROFILES, REPO_ROOT, CourseError, one_of, resolve_device
+from ..settings import BUILD_DIR, PROFILES, REPO_ROOT, CourseError, as_seed, one_of, resolve_device
 from ..unlearning.registry import METHODS, make_config, profile_options
 
 STORED = REPO_ROOT / "data" / "results"  # what the course's own runs gave
@@ -50,6 +50,9 @@ class Plan:
     image_size: int = flag(0, "side of the face crops (0: what the backbone wants)", "PX", type=int)
     max_identities: int = flag(0, "open the photos of N people only (0: of all)", "N", type=int)
     options: tuple[tuple[str, str, object], ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", as_seed(self.seed))
 
 
 FLAGS = {known.name: {"default": known.default, **known.metadata} for known in fields(Plan) if known.metadata} | {
@@ -112,8 +115,8 @@ def check_plan(plan: Plan) -> None:
         make_config(name, {key: value})
     if plan.seeds < 1 or (plan.forget is not None and plan.forget < 1):
         raise CourseError(f"--seeds and --forget must be at least 1, not {plan.seeds} and {plan.forget}.")
-    if min(plan.seed, plan.train_epochs, plan.image_size, plan.max_identities) < 0:
-        raise CourseError("--seed, --train-epochs, --image-size and --max-identities must not be negative.")
+    if min(plan.train_epochs, plan.image_size, plan.max_identities) < 0:
+        raise CourseError("--train-epochs, --image-size and --max-identities must not be negative.")
     if plan.backbone == "mini" and plan.pretrained not in ("auto", "none"):
         raise CourseError(f"The mini backbone has no '{plan.pretrained}' weights; use --pretrained auto or none.")
     resolve_device(plan.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -38,9 +38,9 @@ class FaceDataset(Dataset):
     source: str
     licence: str
     trained_min_photos: int
-    fingerprint: str = ""  # of the content: part of the name under which a trained model is kept
     skipped: tuple[Skipped, ...] = ()
     noted: tuple[Skipped, ...] = ()
+    _known: str = field(default="", init=False, repr=False)  # never copied by `replace`: its faces may be others
 
     def __post_init__(self) -> None:
         shape = (len(self.labels), 3, self.image_size, self.image_size)
@@ -49,11 +49,19 @@ class FaceDataset(Dataset):
                 f"'{self.name}' does not fit together: {len(self.labels)} labels, {len(self.photo_names)} photo names, "
                 f"pixels of shape {tuple(self.pixels.shape)} instead of {shape}."
             )
-        if not self.fingerprint:
-            self.fingerprint = self._content()
+
+    def known_as(self, fingerprint: str) -> FaceDataset:
+        """Say which content this is, so that it need not be read to be told from others; returns itself."""
+        self._known = fingerprint
+        return self
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the content, part of a trained model's name: that of a known source, else a hash of faces and labels."""
+        self._known = self._known or self._content()
+        return self._known
 
     def _content(self) -> str:
-        """Return a hash of the faces and their labels: what was not opened from a known source is its content."""
         seen = hashlib.sha256(digest([self.identities, self.photo_names, np.asarray(self.labels).tolist()]).encode())
         for start in range(0, len(self), 1024):
             seen.update(self.images(np.arange(start, min(start + 1024, len(self)))).cpu().contiguous().numpy())
@@ -108,21 +116,6 @@ def load_faces(
     return loader(root or None, LoadOptions(image_size, align, folder, device, progress, seed, max_identities, part))
 
 
-def index_faces(
-    name: str,
-    root: str | Path | None = None,
-    *,
-    part: str | None = None,
-    cache: str | Path | None = None,
-    progress: bool = True,
-) -> FaceIndex:
-    """List a data set's people and photos without opening any photo: what `load_faces` would choose from; raises
-    CourseError. Introduced in notebook 01."""
-    one_of(name, INDEXES, "data set of photos")
-    folder, part = Path(cache) if cache else cache_dir(), _known_part(name, part)
-    return INDEXES[name](root or None, LoadOptions(64, None, folder, "cpu", progress, 0, None, part))
-
-
 def _known_part(name: str, part: str | None) -> str | None:
     if part and name not in PARTS:
         raise CourseError(f"The data set '{name}' has no official parts: leave out part (it is '{part}').")
@@ -158,8 +151,7 @@ def load_synthetic(root: str | Path | None, options: LoadOptions) -> FaceDataset
         source=f"Rendered by utils/faces/synthetic/dataset.py from seed {options.seed}: nobody's face.",
         licence="MIT, like this repository; no person is shown.",
         trained_min_photos=30,
-        fingerprint=f"renderer {VERSION}, seed {options.seed}",
-    )
+    ).known_as(f"renderer {VERSION}, seed {options.seed}")
 
 
 def index_folder(root: str | Path | None, options: LoadOptions) -> FaceIndex:
@@ -289,10 +281,9 @@ def _crops_of(index: FaceIndex, options: LoadOptions) -> FaceDataset:
         source=index.source,
         licence=index.licence,
         trained_min_photos=10,
-        fingerprint=digest([alignment.RECIPE, store.align, [(owner[k], *made.results[k][:2]) for k in kept]]),
         skipped=(*skipped, *lost, *index.skipped),
         noted=(*remarks, *copies, *index.noted),
-    )
+    ).known_as(digest([alignment.RECIPE, store.align, [(owner[k], *made.results[k][:2]) for k in kept]]))
 
 
 def _without_copies(results: Sequence[Result], owner: Sequence[str]) -> tuple[list[int], list[Skipped]]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 from unittest.mock import patch
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor
 from ..faces.alignment import Aligner
 from ..faces.crops import read_or_reason
 from ..faces.datasets import FaceDataset, index_folder_of
+from ..faces.identities import resolve_identity
 from ..faces.listing import Photo, Skipped
 from ..faces.splits import Splits, part_sizes
 from ..models.checkpoints import Recogniser
@@ -46,6 +48,12 @@ class OwnPhotos:
     skipped: tuple[Skipped, ...] = ()
     crowds: dict[str, Tensor] = field(default_factory=dict)
     taken: tuple[int, ...] = ()
+    name: ClassVar[str] = "the album"
+
+    @property
+    def identities(self) -> tuple[str, ...]:
+        """The people, under the name by which a data set has them."""
+        return self.people
 
     def report(self) -> str:
         """Return who has how many photos, and per unused photo the reason."""
@@ -144,14 +152,13 @@ def my_parts(n: int) -> tuple[int, int]:
     return (n - 2, 1) if n < 6 else part_sizes(n, True)
 
 
-def joined(splits: Splits, album: OwnPhotos, me: str) -> Splits:
+def joined(splits: Splits, album: OwnPhotos, me: str | int) -> Splits:
     """Return splits of the data set's people and your own, with `me` to be forgotten and friends as unseen people.
 
     Your photos are dealt into train, query and gallery in the splits' order of chance. Raises CourseError if `me` is
     not in the folder or has too few photos. Introduced in notebook 11.
     """
-    if me not in album.people:
-        raise CourseError(f"Nobody in the folder is called '{me}'.{suggest(me, album.people)}")
+    mine = resolve_identity(album, me)
     faces, first, n = splits.faces, len(splits.faces.identities), len(splits.faces)
     names = [name if name not in faces.identities else f"{name} (album)" for name in album.people]
     together = FaceDataset(
@@ -166,13 +173,12 @@ def joined(splits: Splits, album: OwnPhotos, me: str) -> Splits:
         faces.trained_min_photos,
     )
     rng, train, query, gallery = np.random.default_rng(splits.seed), [], [], []
-    for label, person in enumerate(album.people):
+    for label in range(len(album.people)):
         photos = rng.permutation(n + np.flatnonzero(album.labels == label))
-        n_train, n_query = my_parts(len(photos)) if person == me else part_sizes(len(photos), False)
+        n_train, n_query = my_parts(len(photos)) if label == mine else part_sizes(len(photos), False)
         for part, chosen in zip((train, query, gallery), np.split(photos, [n_train, n_train + n_query]), strict=True):
             part.append(chosen)
-    mine = first + album.people.index(me)
-    friends = [first + i for i, person in enumerate(album.people) if person != me]
+    friends = [first + i for i in range(len(album.people)) if i != mine]
 
     def part(old: np.ndarray, new: list[np.ndarray]) -> np.ndarray:
         return np.concatenate([old[~np.isin(faces.labels[old], album.taken)], *new]).astype(np.int64)
@@ -180,7 +186,7 @@ def joined(splits: Splits, album: OwnPhotos, me: str) -> Splits:
     return replace(
         splits,
         faces=together,
-        forget=(mine,),
+        forget=(first + mine,),
         retain=tuple(sorted(splits.retain + splits.forget)),
         unseen=tuple(sorted([*(person for person in splits.unseen if person not in album.taken), *friends])),
         train=part(splits.train, train),

@@ -1,6 +1,21 @@
 """Finding a face in a gallery, and scoring what is found."""
 
-from .evaluation import evaluate, held_out_photos
-from .verification import compactness
+from .evaluation import Evaluation, evaluate, held_out_photos, per_identity
+from .gallery import Gallery, Match
+from .scores import RetrievalScores, chance_level, retrieval_scores
+from .verification import compactness, pair_histogram, tar_at_far
 
-__all__ = ["compactness", "evaluate", "evaluate", "held_out_photos"]
+__all__ = [
+    "Evaluation",
+    "Gallery",
+    "Match",
+    "RetrievalScores",
+    "chance_level",
+    "compactness",
+    "evaluate",
+    "held_out_photos",
+    "pair_histogram",
+    "per_identity",
+    "retrieval_scores",
+    "tar_at_far",
+]

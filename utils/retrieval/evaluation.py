@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from ..faces.identities import resolve_identity
 from ..faces.splits import Splits
 from ..models.embedding import embed
 from ..models.heads import CosineHead
@@ -91,10 +92,10 @@ class Evaluation(NamedTuple):
         parts = [self.splits.photos(pool, part) for pool in pools for part in ("query", "gallery")]
         return np.concatenate(parts).astype(np.int64)
 
-    def photos_of(self, *people: int) -> np.ndarray:
-        """Return the held-out photos of some people, person by person."""
-        photos = held_out_photos(self.splits)
-        return np.concatenate([photos[self.labels(photos) == person] for person in people])
+    def photos_of(self, *people: int | str) -> np.ndarray:
+        """Return the held-out photos of some people, by label or by name, person by person."""
+        photos, faces = held_out_photos(self.splits), self.splits.faces
+        return np.concatenate([photos[self.labels(photos) == resolve_identity(faces, person)] for person in people])
 
     def retrieval(self, pool: str) -> RetrievalScores:
         """Score one pool's queries against the gallery of all pools."""

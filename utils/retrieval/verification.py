@@ -127,29 +127,6 @@ def pair_histogram(
     return PairHistogram(*counts.numpy())
 
 
-def impostor_cosines(
-    embeddings: Array,
-    labels: Array | Sequence,
-    *,
-    quantiles: Sequence[float] = (0.95, 0.999),
-    device: str | torch.device = "cpu",
-) -> dict[str, float]:
-    """Return {'mean', 'std', 'q0.95', 'q0.999', 'n_pairs'} over all pairs of different people, to 1e-6.
-
-    This is what strangers' cosines look like. Raises CourseError if there is no such pair. Introduced in notebook 03.
-    """
-    pairs = pair_histogram(embeddings, labels, device=device)
-    n_pairs = int(pairs.impostor.sum())
-    if not n_pairs:
-        raise CourseError("All photos show one identity; impostor cosines need at least two.")
-    mean = float(pairs.impostor @ pairs.cosines / n_pairs)
-    variance = float(pairs.impostor @ (pairs.cosines - mean) ** 2 / n_pairs)
-    cumulative = np.cumsum(pairs.impostor)
-    places = [np.searchsorted(cumulative, max(1, math.ceil(q * n_pairs))) for q in quantiles]
-    levels = {f"q{q:g}": float(pairs.cosines[place]) for q, place in zip(quantiles, places, strict=True)}
-    return {"mean": mean, "std": math.sqrt(variance), **levels, "n_pairs": n_pairs}
-
-
 class TarAtFar(NamedTuple):
     """True accept rate at a threshold that lets at most a chosen share of impostor pairs through. Notebook 03."""
 

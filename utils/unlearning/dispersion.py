@@ -127,10 +127,3 @@ def dispersion_loss(kind: str, embeddings: Tensor, labels: Tensor, **options: fl
     if not losses:
         raise CourseError("Dispersion needs two photos of one identity in a batch; every identity here has one.")
     return torch.stack(losses).mean()
-
-
-def best_mean_cosine(n: int) -> float:
-    """Return the smallest possible mean cosine of n unit vectors, -1/(n-1): reached by a simplex. Notebook 08."""
-    if n < 2:
-        raise CourseError(f"A mean over pairs needs at least 2 points, not {n}.")
-    return -1.0 / (n - 1)

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...settings import CourseError, atomic_path, cache_dir, command, progress_bar
-from .latents import ATTRIBUTES, NUISANCE, Factor, check_whole, neutral_nuisance, sample_identities, sample_nuisance
+from ...settings import CourseError, as_seed, atomic_path, cache_dir, command, progress_bar, whole_number
+from .latents import ATTRIBUTES, NUISANCE, Factor, neutral_nuisance, sample_identities, sample_nuisance
 from .renderer import check_size, render
 
 __all__ = [
@@ -78,7 +78,12 @@ def synthetic_faces(
     on (seed, i, k, image_size) alone. Cached on disk; raises CourseError for impossible numbers. Introduced in
     notebook 02.
     """
-    _check_request(n_trained, n_unseen, photos_trained, photos_unseen, image_size, seed)
+    n_trained, n_unseen = whole_number(n_trained, "n_trained"), whole_number(n_unseen, "n_unseen")
+    photos_trained = whole_number(photos_trained, "photos_trained", 1)
+    photos_unseen = whole_number(photos_unseen, "photos_unseen", 1)
+    seed, image_size = as_seed(seed), check_size(image_size)
+    if n_trained + n_unseen == 0:
+        raise CourseError("n_trained and n_unseen are both 0; ask for at least one person.")
     counts = [photos_trained] * n_trained + [photos_unseen] * n_unseen
     labels = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
     path = _cache_path(n_trained, n_unseen, photos_trained, photos_unseen, image_size, seed)
@@ -88,19 +93,6 @@ def synthetic_faces(
         if cached:
             _write_cache(path, photos)
     return photos, labels, identity_names(len(counts), seed)
-
-
-def _check_request(
-    n_trained: int, n_unseen: int, photos_trained: int, photos_unseen: int, image_size: int, seed: int
-) -> None:
-    """Raise a CourseError unless these people can be drawn."""
-    for name, value in (("n_trained", n_trained), ("n_unseen", n_unseen), ("seed", seed)):
-        check_whole(value, name, 0)
-    for name, value in (("photos_trained", photos_trained), ("photos_unseen", photos_unseen)):
-        check_whole(value, name, 1)
-    check_size(image_size)
-    if n_trained + n_unseen == 0:
-        raise CourseError("n_trained and n_unseen are both 0; ask for at least one person.")
 
 
 def _render_all(counts: list[int], image_size: int, seed: int, progress: bool) -> Tensor:

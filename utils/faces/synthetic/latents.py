@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...settings import CourseError
+from ...settings import as_seed, whole_number
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,6 @@ class Factor:
     high: float
     meaning: str
     neutral: float = 0.0
-
-
-def check_whole(value: int, name: str, least: int) -> None:
-    """Raise a CourseError unless the value is a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise CourseError(f"{name} must be a whole number of at least {least}, but it is {value!r}.")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -134,8 +128,7 @@ def sample_identities(n: int, seed: int = 0) -> Tensor:
 
     Introduced in notebook 02.
     """
-    check_whole(n, "n", 1)
-    check_whole(seed, "seed", 0)
+    n, seed = whole_number(n, "n", 1), as_seed(seed)
     return torch.from_numpy(np.stack([_draw_identity(seed, i) for i in range(n)]))
 
 
@@ -325,7 +318,7 @@ def neutral_nuisance(n: int = 1) -> Tensor:
 
     Change one column to see what a factor does. Introduced in notebook 02.
     """
-    check_whole(n, "n", 1)
+    n = whole_number(n, "n", 1)
     return torch.tensor([[f.neutral for f in NUISANCE]], dtype=torch.float32).repeat(n, 1)
 
 
@@ -334,9 +327,8 @@ def sample_nuisance(identity: int, photos: int, seed: int = 0, first: int = 0) -
 
     Raises CourseError. Introduced in notebook 02.
     """
-    check_whole(photos, "photos", 1)
-    for name, value in (("identity", identity), ("seed", seed), ("first", first)):
-        check_whole(value, name, 0)
+    photos, seed = whole_number(photos, "photos", 1), as_seed(seed)
+    identity, first = whole_number(identity, "identity"), whole_number(first, "first")
     return torch.from_numpy(np.stack([_draw_nuisance(seed, identity, k) for k in range(first, first + photos)]))
 
 

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...settings import CourseError
+from ...settings import CourseError, whole_number
 from .canvas import Scene, rgb, scene
 from .features import back_hair, background, body, ears, front_hair, glasses, hair_of, head, long_beard, occluder
-from .latents import ATTRIBUTES, NUISANCE, check_whole
+from .latents import ATTRIBUTES, NUISANCE
 
 CHUNK_PIXELS = 65_536  # photos are drawn in chunks that stay in the processor's cache
 SMALLEST, LARGEST = 32, 512  # pixels per side
@@ -29,11 +29,9 @@ SMALLEST, LARGEST = 32, 512  # pixels per side
 # ---------------------------------------------------------------------------------------------------------------------
 # The whole picture
 # ---------------------------------------------------------------------------------------------------------------------
-def check_size(image_size: int) -> None:
-    """Raise a CourseError unless the image size is one that can be drawn."""
-    check_whole(image_size, "image_size", SMALLEST)
-    if image_size > LARGEST:
-        raise CourseError(f"image_size must be between {SMALLEST} and {LARGEST} pixels, but it is {image_size}.")
+def check_size(image_size: int) -> int:
+    """Return the image size as an int; raises CourseError for one that cannot be drawn."""
+    return whole_number(image_size, "image_size", SMALLEST, LARGEST)
 
 
 @torch.no_grad()
@@ -43,7 +41,7 @@ def render(latents: Tensor, nuisance: Tensor, image_size: int = 64) -> Tensor:
     Draws on the device of the latents; raises CourseError for shapes or sizes that do not fit. Introduced in
     notebook 02.
     """
-    check_size(image_size)
+    image_size = check_size(image_size)
     if latents.shape[1:] != (len(ATTRIBUTES),) or nuisance.shape != (len(latents), len(NUISANCE)):
         raise CourseError(
             f"render expects latents (B, {len(ATTRIBUTES)}) and nuisance (B, {len(NUISANCE)}), "

@@ -1,0 +1,135 @@
+"""Every option of every method changes what comes back, or is refused: tried one by one in a very small world."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from utils.faces.splits import make_splits
+from utils.models import backbones
+from utils.models.embedding import embed
+from utils.models.heads import head_from_centroids
+from utils.settings import CourseError
+from utils.unlearning.loop import EarlyStopping, unlearn
+from utils.unlearning.registry import METHODS
+
+OTHER = {  # a value that tells, where twice as much would not
+    "steps": 5,
+    "max_gradient_norm": 1e-7,
+    "identities_per_step": 1,
+    "photos_per_identity": 2,
+    "retain_per_step": 3,
+    "blends_per_step": 3,
+    "batchnorm": ("frozen", "train"),
+    "trainable": ("backbone", "both"),
+    "loss": ("cosface", "arcface"),
+    "kind": ("lse", "hard"),
+    "max_photos": 10,
+    "check_every": 1,
+    "max_dev_loss": 0.5,
+    "last_layers": 1,
+    "rewind_every": 1,
+    "rewind_error": 0.0,
+    "accuracy_every": 1,
+    "per_person": 1,
+    "directions": 2,
+    "clusters": 3,
+    "max_share": 0.0,
+    "impair_share": 1.0,
+    "rho": 0.3,
+    "n_features": 16,
+    "epochs": 2,
+    "batch_size": 16,
+    "strength": 0.1,
+    "gate_margin": 0.0,
+}
+BESIDE = {  # what else must be set for an option to have its turn
+    "max_dev_loss": {"check_every": 1, "rewind": False},
+    "check_every": {"rewind": False},
+    "rewind_error": {"rewind_every": 1},
+    "gate_margin": {"steps": 40, "learning_rate": 0.03, "retain_weight": 0.0, "blend_weight": 0.0, "last_layers": 0},
+    ("gather_scatter", "beta"): {"scramble_weight": 1.0},
+}
+ALWAYS = {"steps": 2, "check_every": 0, "epochs": 1, "noise_steps": 2, "max_share": 1.0}
+DAMPING = {"alpha": 1.0}  # the toy's weights hardly differ: at 10 none would be damped
+
+
+class Toy(backbones.FaceBackbone):
+    """A network of three parts for faces of 16 pixels."""
+
+    name, embedding_dim, input_size = "mini", 16, 16
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1, bias=False), nn.BatchNorm2d(6), nn.ReLU())
+        self.stage = nn.Sequential(nn.Conv2d(6, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        self.embedding = nn.Sequential(nn.Flatten(), nn.Linear(128, 16, bias=False), nn.BatchNorm1d(16))
+
+    def layers(self):
+        return {"stem": [self.stem], "stage": [self.stage], "embedding": [self.embedding]}
+
+    def forward(self, x):
+        return self.embedding(self.stage(self.stem(x)))
+
+
+@pytest.fixture(scope="module")
+def toy_world(tiny_faces):
+    """The tiny people at 16 pixels, a toy network and a head that is unsure."""
+    small = F.avg_pool2d(tiny_faces.pixels.float(), 4).round().to(torch.uint8)
+    splits = make_splits(dataclasses.replace(tiny_faces, pixels=small, image_size=16), n_forget=2, n_dev=1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Toy().eval()
+        rows = torch.from_numpy(splits.class_of(splits.faces.labels[splits.train]))
+        head = head_from_centroids("cosface", embed(model, splits.faces, splits.train), rows, len(splits.trained))
+    return model, head, splits
+
+
+def told(world, name: str, options: dict) -> list:
+    """Run a method and return all that comes back, as plain numbers."""
+    outcome = unlearn(name, *world, device="cpu", progress=False, **options)
+    tensors = {**outcome.model.state_dict(), **{f"head {k}": v for k, v in outcome.head.state_dict().items()}}
+    numbers = {key: value.numpy().tobytes() for key, value in tensors.items()}
+    return [outcome.images_processed, outcome.history, numbers]
+
+
+def another(option: str, default: object) -> object:
+    """Return a value that is not the default."""
+    if isinstance(default, bool):
+        return not default
+    if option not in OTHER:
+        return 2 * default or 1.0
+    value = OTHER[option]
+    return value[value.index(default) - 1] if isinstance(value, tuple) else value
+
+
+@pytest.mark.filterwarnings("ignore:The head names")
+@pytest.mark.parametrize("name", list(METHODS))
+def test_every_option_has_an_effect_or_is_refused(name, toy_world, monkeypatch, own_cache):
+    """A dropped option cannot be seen by reading attributes, for the shared steps read all of theirs."""
+    monkeypatch.setattr(backbones, "MiniFaceNet", Toy)
+    watched = iter(())
+    monkeypatch.setattr(EarlyStopping, "score", lambda self: next(watched))  # the dev people get lost, bit by bit
+    defaults = METHODS[name].config()
+    known = {field.name: getattr(defaults, field.name) for field in dataclasses.fields(defaults)}
+    ran: dict[str, list] = {}
+    for option, default in known.items():
+        base = ALWAYS | (DAMPING if "strength" in known else {}) | BESIDE.get(option, {})
+        base |= BESIDE.get((name, option), {})
+        base = {key: value for key, value in sorted(base.items()) if key in known}
+        changed, pair = another(option, default), []
+        for options in (base, base | {option: changed}):
+            watched = iter([1.0 - 0.1 * i for i in range(20)])
+            try:
+                if str(options) not in ran:
+                    ran[str(options)] = told(toy_world, name, options)
+                pair.append(ran[str(options)])
+            except CourseError as error:
+                assert options != base and "leave" in str(error), f"{name}.{option}: {error}"
+        assert len(pair) < 2 or pair[0] != pair[1], (
+            f"'{option}' of '{name}' changes nothing from {default} to {changed}"
+        )
