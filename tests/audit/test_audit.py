@@ -498,7 +498,9 @@ def test_every_attack_says_what_it_assumes():
     assert {"photos", "names", "old gallery", "weights"} == {entry.attacker for entry in ATTACKS.values()}
 
 
-def test_an_audit_is_repeatable_and_changes_nothing(case, tiny_recogniser):
+def test_an_audit_is_repeatable_and_changes_nothing(case, tiny_recogniser, monkeypatch):
+    monkeypatch.setattr(weights, "RELEARN_CHECKS", (0, 2))
+    case = case_room.replace(case, memory={})
     wrapped = ProjectedBackbone(case.original.model, torch.eye(WIDTH)).eval()
     subject = Subject(wrapped, tiny_recogniser.head, case.splits, CPU)
     before = copy.deepcopy(wrapped.state_dict()), copy.deepcopy(tiny_recogniser.head.state_dict())

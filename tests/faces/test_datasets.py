@@ -630,7 +630,7 @@ def test_a_folder_that_is_not_lfw_is_told_the_layout(tmp_path, people):
 
 
 def test_another_content_under_a_known_name_is_another_data_set(own_cache):
-    drawn = load_faces("synthetic", image_size=16, max_identities=3, progress=False)
+    drawn = load_faces("synthetic", image_size=32, max_identities=3, progress=False)
     assert drawn.fingerprint == "renderer 4, seed 0"
     labels, names = drawn.labels.copy(), drawn.photo_names
     labels[:2] = 1

@@ -216,13 +216,13 @@ def test_render_and_samplers_refuse_what_does_not_fit() -> None:
         render(torch.zeros(2, 3), neutral_nuisance(2))
     with pytest.raises(CourseError, match="latents"):
         render(sample_identities(3), neutral_nuisance(2))
-    with pytest.raises(CourseError, match="n must"):
+    with pytest.raises(CourseError, match="n is"):
         sample_identities(0)
-    with pytest.raises(CourseError, match="photos must"):
+    with pytest.raises(CourseError, match="photos is"):
         sample_nuisance(0, 0)
-    with pytest.raises(CourseError, match="first must"):
+    with pytest.raises(CourseError, match="first is"):
         sample_nuisance(0, 1, first=-1)
-    with pytest.raises(CourseError, match="n must"):
+    with pytest.raises(CourseError, match="n is"):
         neutral_nuisance(0)
 
 
