@@ -25,6 +25,8 @@ WHOLE   := import sys, pip, importlib.metadata as m; \
                          and all(d.files for d in m.distributions())))
 # The second guard: pip itself refuses to install outside a virtual environment.
 export PIP_REQUIRE_VIRTUALENV := 1
+BENCH := $(PY) -m utils.benchmark --methods all --jobs $(JOBS) --profile $(PROFILE) --out build/results.json
+
 # On a busy machine threads that wait actively slow each other down several times over.
 export OMP_WAIT_POLICY ?= PASSIVE
 
@@ -75,11 +77,13 @@ test: $(STAMP)   ## check everything, JOBS files at a time: style, unit tests, e
 lab: $(STAMP)    ## open the notebooks in JupyterLab
 	@$(PY) -m jupyterlab --LabApp.default_url=/lab/tree/notebooks $(ARGS)
 
+# One method that fails does not keep the next half from being run.
 bench: $(STAMP)  ## compare all methods, all sizes, three seeds, into build/results.json; resumes (LFW=folder for real faces)
-	@$(PY) -m utils.benchmark --methods all --seeds 3 --jobs $(JOBS) --profile $(PROFILE) --out build/results.json $(ARGS)
-	@$(PY) -m utils.benchmark --methods all --forget 1,5,20,40 --jobs $(JOBS) --profile $(PROFILE) --out build/results.json $(ARGS)
-	@$(if $(LFW),$(PY) -m utils.benchmark --methods all --dataset lfw --root $(LFW) --pretrained none --train-epochs 25 \
-	  --jobs $(JOBS) --profile $(PROFILE) --out build/results.json $(ARGS))
+	@failed=0; \
+	  $(BENCH) --seeds 3 $(ARGS) || failed=$$?; \
+	  $(BENCH) --forget 1,5,20,40 $(ARGS) || failed=$$?; \
+	  $(if $(LFW),$(BENCH) --dataset lfw --root $(LFW) --pretrained none --train-epochs 25 $(ARGS) || failed=$$?;) \
+	  exit $$failed
 
 site: $(STAMP)   ## build the HTML pages from what has been run so far
 	@$(PY) -m utils.course --site-only $(ARGS)
