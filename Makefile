@@ -95,7 +95,8 @@ workshop: $(STAMP)  ## build a folder for a USB stick: course, site, wheels for 
 	@$(PY) -m utils.workshop --out build/workshop $(ARGS)
 
 clean:           ## remove executed notebooks, site and tool caches; results, own photos, .venv and caches of faces stay
-	@rm -rf build/notebooks build/site .pytest_cache .ruff_cache *.egg-info
+	@test ! -x $(PY) || $(PY) -m utils.course --clean
+	@rm -rf .pytest_cache .ruff_cache face_identity_unlearning.egg-info
 	@find utils tests notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 # The stamp is written last, so an installation that was cut off is taken up again by the next command.

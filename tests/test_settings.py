@@ -73,7 +73,7 @@ def test_a_command_prints_on_a_narrow_stream_and_says_one_sentence(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", "benchmark audit sweep ablation sequence verdicts training finetuning synthetic".split()
+    "name", "benchmark audit.__main__ sweep ablation sequence verdicts training finetuning synthetic".split()
 )
 def test_every_command_is_one(name):
     assert hasattr(importlib.import_module(f"utils.{name}").main, "__wrapped__")
@@ -87,6 +87,12 @@ def test_a_cache_that_is_a_file_or_below_one_is_one_sentence(tmp_path, monkeypat
         settings.cache_dir()
     with pytest.raises(CourseError, match="cannot be written"), settings.atomic_path(file / "below" / "x.json"):
         pass
+
+
+def test_a_cache_of_nobody_is_one_sentence(monkeypatch):
+    monkeypatch.setenv("FACE_COURSE_CACHE", "~nobodyatall/cache")
+    with pytest.raises(CourseError, match="cannot be used .*set FACE_COURSE_CACHE"):
+        settings.cache_dir()
 
 
 def bare_texts(source: str) -> list[str]:

@@ -38,10 +38,15 @@ class CourseError(ValueError):
 
 def cache_dir() -> Path:
     """Return the folder for everything that can be made again (environment variable FACE_COURSE_CACHE moves it)."""
-    folder = Path(os.environ.get("FACE_COURSE_CACHE") or REPO_ROOT / "data" / "cache").expanduser()
-    if folder.exists() and not folder.is_dir():
-        raise CourseError(f"The cache {folder} is no folder; set FACE_COURSE_CACHE to a folder that can be written.")
-    return folder
+    folder = Path(os.environ.get("FACE_COURSE_CACHE") or REPO_ROOT / "data" / "cache")
+    try:
+        folder = folder.expanduser()
+        if not folder.exists() or folder.is_dir():
+            return folder
+        told = "is no folder"
+    except (OSError, RuntimeError) as error:
+        told = f"cannot be used ({error})"
+    raise CourseError(f"The cache {folder} {told}; set FACE_COURSE_CACHE to a folder that can be written.")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from utils.audit.photos import area_under_curve
 from utils.audit.summary import audit, make_case, recovered
 from utils.experiments import audits, results
 from utils.experiments import plan as plan_room
-from utils.experiments.benchmark import read_results
+from utils.experiments.audit_summary import read_audits
 from utils.experiments.plan import Plan
 from utils.models import augmentation
 from utils.settings import CourseError
@@ -581,11 +581,9 @@ def test_audits_are_kept_and_not_repeated(tiny_world, tmp_path, monkeypatch):
     again = audits.run_audit(tiny_plan("retrain", "dispersion", "esc"), out, attacks=attacks, progress=False)
     assert len(calls) == 3 and again["runs"][:2] == first["runs"]
     audits.run_audit(tiny_plan("esc"), out, attacks=["search"], progress=False)
-    assert len(calls) == 4 and len(read_results(out)["runs"]) == 4
+    assert len(calls) == 4 and len(read_audits(out)) == 4
     audits.run_audit(tiny_plan("esc"), out, attacks=["search"], fresh=True, progress=False)
-    assert (
-        len(calls) == 5 and len(read_results(out)["runs"]) == 4
-    )  # only this plan's audit is repeated; the others stay
+    assert len(calls) == 5 and len(read_audits(out)) == 4  # only this plan's audit is repeated; the others stay
 
 
 def test_the_command_prints_a_table_or_one_sentence(tiny_world, tmp_path, capsys):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from utils.audit.case import ATTACKS
-from utils.experiments.audit_summary import AUDIT_FILE, audit_summary, main, verdict
-from utils.experiments.benchmark import read_results
+from utils.experiments.audit_summary import audit_summary, main, read_audits, verdict
 from utils.unlearning.registry import METHODS
 
 
@@ -38,7 +37,7 @@ def test_the_table_has_a_line_per_method_and_names_the_winner_in_markdown():
 
 
 def test_every_method_was_audited_with_every_attack():
-    runs = read_results(AUDIT_FILE)["runs"]
+    runs = read_audits()
     assert [run["method"] for run in runs] == list(METHODS)
     for run in runs:
         assert [entry["attack"] for entry in run["audit"]] == list(ATTACKS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from dataclasses import replace
@@ -241,3 +242,17 @@ def test_a_plan_has_a_seed_or_is_refused(seed):
     assert json.dumps(Plan(seed=np.int64(3)).seed) == "3"
     with pytest.raises(CourseError, match="The seed is"):
         Plan(seed=seed)
+
+
+def test_a_named_request_is_another_run_than_the_same_people_drawn(tiny_world, tmp_path):
+    out, drawn = tmp_path / "r.json", tiny_plan(methods=("original",), forget=1)
+    (name,) = run_benchmark(drawn, out, progress=False)["runs"][0]["forget_ids"]
+    results = run_benchmark(dataclasses.replace(drawn, forget_ids=name, seeds=2), out, progress=False)
+    assert [run["asked"] for run in results["runs"]] == [True] * 4 and len(results_table(results).rows) == 3
+    assert results_table(results).splitlines()[-1].endswith(f"asked for by name: {name}.")
+
+
+@pytest.mark.parametrize("text", ["", ",", " , "])
+def test_no_methods_at_all_is_one_sentence(text, capsys):
+    assert main(["--methods", text, "--quiet"]) == 2
+    assert "--methods names none" in capsys.readouterr().err

@@ -10,14 +10,16 @@ from filelock import FileLock, Timeout
 
 from utils.experiments import sequence
 from utils.experiments.benchmark import results_table
-from utils.experiments.results import ResultStore, is_row, locked
+from utils.experiments.results import FIELDS, ResultStore, full_config, is_row, locked
 from utils.experiments.tables import by_setting, forgotten, grouped, names_of
 from utils.settings import REPO_ROOT, CourseError
+
+FACES = {"dataset": "drawn", "n_forget": 1}  # what tells a benchmark's row
 
 
 def write_rows(out, name):
     for seed in range(15):
-        row = {"method": name, "seed": seed}
+        row = {"method": name, "seed": seed} | FACES
         ResultStore(out).add(row, row)
 
 
@@ -36,8 +38,8 @@ def test_two_processes_that_write_at_once_lose_no_row(tmp_path):
 def test_a_row_takes_the_place_of_the_one_with_its_key(tmp_path):
     store = ResultStore(tmp_path / "new" / "r.json").checked()
     for score in (1.0, math.nan):
-        store.add({"method": "a", "seed": 0, "score": score}, {"method": "a", "seed": 0})
-    store.add({"method": "a", "seed": 1, "score": 2.0}, {"method": "a", "seed": 1})
+        store.add({"method": "a", "seed": 0, "score": score} | FACES, {"method": "a", "seed": 0})
+    store.add({"method": "a", "seed": 1, "score": 2.0} | FACES, {"method": "a", "seed": 1})
     assert [(row["seed"], row["score"]) for row in store.rows()] == [(0, None), (1, 2.0)]
 
 
@@ -45,8 +47,9 @@ def test_a_link_stays_a_link_and_its_file_gets_the_rows(tmp_path):
     shared, link = tmp_path / "shared.json", tmp_path / "link.json"
     shared.touch()
     link.symlink_to(shared)
-    ResultStore(link).checked().add({"seed": 0}, {"seed": 0})
-    assert link.is_symlink() and ResultStore(shared).rows() == [{"seed": 0}]
+    row = {"method": "a", "seed": 0} | FACES
+    ResultStore(link).checked().add(row, row)
+    assert link.is_symlink() and ResultStore(shared).rows() == [row]
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"schema": 1}', '{"schema": 9, "runs": []}'])
@@ -79,7 +82,7 @@ def test_no_lock_stays_beside_the_file_and_links_share_one(tmp_path):
         assert [path.name for path in shared.parent.iterdir()] == [".r.json.lock", "r.json"]
         with pytest.raises(Timeout):
             FileLock(shared.parent / ".r.json.lock", timeout=0).acquire()
-    ResultStore(link).checked().add({"seed": 0}, {"seed": 0})
+    ResultStore(link).checked().add({"method": "a", "seed": 0} | FACES, {"seed": 0})
     assert [path.name for path in shared.parent.iterdir()] == ["r.json"] and [*tmp_path.iterdir()] == [
         shared.parent,
         link,
@@ -87,7 +90,7 @@ def test_no_lock_stays_beside_the_file_and_links_share_one(tmp_path):
 
 
 def test_a_failure_takes_no_result_away_and_leaves_when_one_comes(tmp_path):
-    store, key = ResultStore(tmp_path / "r.json"), {"method": "a", "seed": 0}
+    store, key = ResultStore(tmp_path / "r.json"), {"method": "a", "seed": 0} | FACES
     store.add(key | {"score": 1}, key)
     store.add(key | {"failure": "KeyError: x"}, key)
     store.add(key | {"failure": "KeyError: y"}, key)
@@ -96,10 +99,53 @@ def test_a_failure_takes_no_result_away_and_leaves_when_one_comes(tmp_path):
     assert store.rows() == [key | {"score": 2}] and "failed" not in store.read()
 
 
+def store_of(name, path):
+    return ResultStore(path, "trials" if name in ("sweep", "ablation") else "runs", name)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_another_commands_file_is_refused_and_left_alone(name, tmp_path):
+    """Neither a row of an audit nor a trial of a sweep is a benchmark's result, in any direction."""
+    for path in sorted((REPO_ROOT / "data" / "results").glob("*.json")):
+        copy = tmp_path / path.name
+        copy.write_bytes(path.read_bytes())
+        if name != (path.stem if path.stem in FIELDS else "benchmark"):
+            with pytest.raises(CourseError, match="move it away|name another file"):
+                store_of(name, copy).checked()
+        assert copy.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "rows", ["[1]", '["x"]', "[{}]", '[{"method": 1}]', '[{"method": "esc", "seed": 0, "sizes": null}]']
+)
+def test_rows_of_no_command_are_one_sentence(rows, tmp_path):
+    path = tmp_path / "r.json"
+    for part in ("runs", "failed"):
+        path.write_text(f'{{"schema": 2, "runs": [], "{part}": {rows}}}', encoding="utf-8")
+        with pytest.raises(CourseError, match="holds rows that python -m utils.benchmark does not write"):
+            ResultStore(path).checked()
+    path.write_text("[" * 100_000, encoding="utf-8")
+    with pytest.raises(CourseError, match="not a results file"):
+        ResultStore(path).checked()
+
+
+def test_what_else_a_file_says_stays(tmp_path):
+    path = tmp_path / "r.json"
+    path.write_text('{"schema": 2, "runs": [], "notes": "mine"}', encoding="utf-8")
+    ResultStore(path).add({"method": "a", "seed": 0} | FACES, {"seed": 0})
+    assert ResultStore(path).read()["notes"] == "mine" and len(ResultStore(path).rows()) == 1
+
+
+def test_a_trial_with_other_settings_is_another_trial():
+    row = {"method": "dispersion", "options": {"learning_rate": 0.001}}
+    assert is_row(row, row | full_config("dispersion", row["options"]))
+    assert not is_row(row, row | {"config": full_config("dispersion", {**row["options"], "steps": 7})["config"]})
+
+
 @pytest.mark.parametrize("path", sorted((REPO_ROOT / "data" / "results").glob("*.json")), ids=lambda path: path.stem)
 def test_files_of_schema_1_are_read_and_say_what_they_know(path):
-    part = "trials" if path.stem in ("sweep", "ablation") else "runs"
-    rows = ResultStore(path, part).rows()
+    name = path.stem if path.stem in FIELDS else "benchmark"
+    rows = store_of(name, path).rows()
     assert rows and grouped(rows) and forgotten(rows)
     assert all(is_row(row, {"fingerprint": row.get("fingerprint", "renderer 4, seed 0")}) for row in rows)
     assert not is_row({"method": "esc"}, {"method": "esc", "fingerprint": "renderer 5, seed 0"})

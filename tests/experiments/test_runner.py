@@ -37,7 +37,7 @@ def work(name, seed):
 @command
 def main(arguments=None):
     names = sys.argv[2].split(",")
-    wanted = [((name, seed), {"method": name, "seed": seed}) for seed, name in enumerate(names)]
+    wanted = [((name, seed), {"method": name, "seed": seed, "dataset": "x", "n_forget": 1}) for seed, name in enumerate(names)]
     store = ResultStore(Path(sys.argv[1]))
     failed = run_missing(work, wanted, store, describe=lambda *_: {"pid": os.getpid()}, jobs=2, progress=False)[1]
     refuse(failed)
@@ -126,3 +126,14 @@ def test_trouble_of_the_machine_is_no_result(tmp_path):
     assert not rows and failed[0]["failure"] == "The model could not be written." and len(store.rows("failed")) == 1
     with pytest.raises(CourseError, match="at least 1"):
         run_missing(work, [], store, describe=lambda _: {}, jobs=0)
+
+
+def test_a_library_that_wants_to_exit_ends_its_own_run_only_and_twice_the_same_run_is_one(tmp_path):
+    def work(name):
+        return sys.exit(3) if name == "exits" else {"score": 1}
+
+    keys = {name: {"method": name, "seed": 0, "dataset": "x", "n_forget": 1} for name in ("exits", "works")}
+    wanted = [((name,), keys[name]) for name in ("exits", "works", "works")]
+    how = {"describe": lambda *_: {}, "progress": False}
+    rows, failed = run_missing(work, wanted, ResultStore(tmp_path / "r.json"), **how)
+    assert [row["method"] for row in rows] == ["works"] and [row["failure"] for row in failed] == ["SystemExit: 3"]

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils.faces import downloads, sources
+from utils.faces import downloads, listing, sources
 from utils.faces.datasets import INDEXES, FaceDataset, LoadOptions, load_faces
 from utils.faces.lists import clear_name, name_key
 from utils.settings import CourseError
@@ -627,3 +627,15 @@ def test_the_stand_in_of_the_benchmark_is_a_celeba(tmp_path, face, monkeypatch):
     assert bench_datasets.measure_index(tmp_path / "celeba", tmp_path / "cache", None) == {"photos": 60}
     reopened = bench_datasets.measure_reopen(tmp_path / "celeba", tmp_path / "cache", None)
     assert reopened == {"photos": 60, "batch": [256, 3, 64, 64]}
+
+
+def test_a_link_to_a_folder_above_the_root_makes_nobody(tmp_path):
+    root = tmp_path / "above" / "root"
+    for person in (root / "Ada", tmp_path / "above" / "Elsewhere"):
+        person.mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(person / "a.png")
+    (root / "up").symlink_to(root.parent)
+    (root / "top").symlink_to(tmp_path)
+    found = listing.list_people(root)
+    assert [person for person, photos in found.people if photos] == ["Ada"]
+    assert sum("listed already" in entry.reason for entry in found.skipped) == 2

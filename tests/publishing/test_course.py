@@ -366,7 +366,7 @@ def test_the_results_table_is_printed_when_there_are_results(places, capsys):
     (build / "results.json").write_text(json.dumps(results), encoding="utf-8")
     assert course.results_text(build) == benchmark.results_table(results)
     (build / "results.json").write_text("{ half", encoding="utf-8")
-    with pytest.raises(CourseError, match="is not valid JSON"):
+    with pytest.raises(CourseError, match="is not a results file"):
         course.results_text(build)
 
 
@@ -418,3 +418,29 @@ def test_the_courses_folder_may_have_any_name(tmp_path):
     course.run_course(home / "notebooks", home / "build {x}", parameters=[("seed", "3")])  # its own files it replaces
     assert "seed 3" in printed(home / "build {x}/notebooks/00_a.ipynb")
     assert course.make_site(home / "notebooks", home / "build {x}").is_file()
+
+
+def test_cleaning_removes_what_carries_the_courses_mark_and_nothing_else(places):
+    _, build = places
+    (build / "notebooks").mkdir(parents=True)
+    (build / "site").mkdir()
+    kept = {
+        "notebooks/my_own.ipynb": '{"metadata": {}}',
+        "site/mine.html": "mine",
+        "results.json": "{}",
+        "site/a.css": "",
+    }
+    made = {
+        "notebooks/03_x.ipynb": '{"metadata": {"papermill": {}}}', "notebooks/state.json": '{"notebooks": {}}',
+        "site/03_x.html": site.page("x", "y"),
+    }  # fmt: skip
+    for name, text in {**kept, **made}.items():
+        (build / name).write_text(text, encoding="utf-8")
+    course.main(["--clean", "--build", str(build)])
+    assert {path.relative_to(build).as_posix() for path in build.rglob("*") if path.is_file()} == set(kept)
+
+
+@pytest.mark.parametrize("own", ["utils", "docs/x", "data", "tests", "notebooks/solutions"])
+def test_no_run_lands_in_a_folder_of_the_course(own, capsys):
+    assert course.main(["--site-only", "--build", str(REPO_ROOT / own)]) == 1
+    assert "choose another folder" in capsys.readouterr().err

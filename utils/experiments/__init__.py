@@ -1,14 +1,13 @@
 """Runs, kept safely: benchmark, sweep, ablation, sequence, audits."""
 
 from .ablation import ablation_lines, ablation_table, read_ablation
-from .audit_summary import AUDIT_FILE, audit_summary
+from .audit_summary import audit_summary, read_audits
 from .benchmark import read_results, results_at_hand, results_table, run_identity
 from .plan import STORED, Plan, face_size, parse_methods, train_config
 from .sequence import read_sequence, sequence_table
 from .tables import by_setting, percent
 
 __all__ = [
-    "AUDIT_FILE",
     "Plan",
     "STORED",
     "ablation_lines",
@@ -18,6 +17,7 @@ __all__ = [
     "parse_methods",
     "percent",
     "read_ablation",
+    "read_audits",
     "read_results",
     "read_sequence",
     "results_at_hand",

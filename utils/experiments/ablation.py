@@ -10,13 +10,13 @@ from typing import NamedTuple
 from ..settings import CourseError, command
 from ..unlearning.dispersion import DISPERSIONS
 from .plan import RUNNING, STORED, file_of, how_to_run, plan_parser
-from .results import ResultStore
+from .results import ResultStore, full_config
 from .runner import refuse, run_missing
 from .sweep import FACES, about_trial, choose, run_trial
 from .tables import grouped, remark, score_cells, table_with_people, with_remarks
 
 ABLATION_FILE = STORED / "ablation.json"
-ablation_store = functools.partial(ResultStore, part="trials", command="python -m utils.ablation")
+ablation_store = functools.partial(ResultStore, part="trials", name="ablation")
 SEEDS = (0, 1)
 RATES = (1e-3, 2e-3, 5e-3)  # every loss of the family is given the same three learning rates
 POOLS = ("forget", "retain", "unseen")
@@ -60,7 +60,7 @@ def run_variant(variant: Variant, seed: int) -> dict:
 
 def key_of(variant: Variant, seed: int) -> dict:
     """Return the fields by which a stored trial is known to be this variant's."""
-    return variant._asdict() | {"seed": seed} | FACES
+    return variant._asdict() | {"seed": seed} | FACES | full_config(variant.method, variant.options)
 
 
 def run_ablation(

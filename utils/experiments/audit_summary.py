@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from statistics import fmean
 
 from ..settings import command
 from ..unlearning.registry import METHODS
-from .benchmark import read_results
 from .plan import STORED, plan_parser
+from .results import ResultStore
 from .tables import grouped, percent, remark, table_with_people, with_remarks
 
 AUDIT_FILE = STORED / "audit.json"
+audit_store = functools.partial(ResultStore, name="audit")
 HOLDERS = ("photos", "names", "old gallery", "weights")
+
+
+def read_audits(path: Path = AUDIT_FILE) -> list[dict]:
+    """Read the runs of an audit file; raises CourseError if it is absent, damaged or another command's. Notebook 10."""
+    return audit_store(path).read()["runs"]
 
 
 def verdict(rows: Sequence[dict]) -> dict:
@@ -51,5 +59,5 @@ def audit_summary(runs: Sequence[dict], markdown: bool = False) -> str:
 def main(arguments: Iterable[str] | None = None) -> int:
     """Run the command; returns 0, or 2 after one sentence on what was wrong with the input."""
     args = plan_parser("verdicts", __doc__, ("out", "markdown"), out=AUDIT_FILE).parse_args(arguments)
-    print(audit_summary(read_results(args.out)["runs"], args.markdown))
+    print(audit_summary(read_audits(args.out), args.markdown))
     return 0

@@ -9,9 +9,9 @@ from pathlib import Path
 from ..audit import summary
 from ..audit.case import ATTACKS, AuditCase, Subject
 from ..settings import BUILD_DIR, command, one_of
+from .audit_summary import audit_store
 from .benchmark import run_and_keep, runs_of, unlearned
 from .plan import REFERENCES, Plan, check_plan, plan_parser, plans_of, prepared, references
-from .results import ResultStore
 from .runner import refuse
 from .tables import percent, table_with_people
 
@@ -31,7 +31,7 @@ def run_audit(
     """
     check_plan(plan)
     names = list(ATTACKS) if attacks is None else [one_of(name, ATTACKS, "attack") for name in attacks]
-    store, opened = ResultStore(out).checked(), {}
+    store, opened = audit_store(out).checked(), {}
     runs = runs_of(plan, plan.methods, opened, progress)
     wanted = [(task, identity | {"attacks": names}) for task, identity in runs]
     function = partial(audit_run, opened, names, progress)

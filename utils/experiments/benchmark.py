@@ -121,6 +121,7 @@ def run_identity(plan: Plan, splits: Splits, name: str, seed: int) -> dict:
     """Return the fields that tell one run from another; two runs that agree in them are the same run."""
     data = about(name, splits)
     return {key: data[key] for key in DATA} | {
+        "asked": plan.forget_ids is not None,
         "backbone": plan.backbone,
         "pretrained": plan.pretrained,
         "train": asdict(train_config(plan)),

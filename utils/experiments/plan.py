@@ -183,7 +183,10 @@ def parse_option(text: str) -> tuple[str, str, object]:
 
 def parse_methods(text: str) -> tuple[str, ...]:
     """Turn 'a,b,c' or 'all' into method names."""
-    return tuple(METHODS) if text == "all" else tuple(part.strip() for part in text.split(",") if part.strip())
+    names = tuple(METHODS) if text == "all" else tuple(part.strip() for part in text.split(",") if part.strip())
+    if not names:
+        raise CourseError("--methods names none: give some, divided by commas, or 'all'.")
+    return names
 
 
 def parse_numbers(text: str, flag: str = "--forget") -> list[int]:

@@ -8,35 +8,49 @@ import json
 import math
 import subprocess
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from ..faces.splits import Splits
 from ..settings import REPO_ROOT, CourseError, atomic_path, writable_file
-from ..unlearning.registry import METHODS
+from ..unlearning.registry import METHODS, make_config
 
 SCHEMA = 2
 READABLE = (1, 2)
 
 # what trials of schema 1, which name no data, were measured on
 OLD = {"dataset": "synthetic", "fingerprint": "renderer 4, seed 0", "image_size": 64, "n_identities": 180}
+OLD["asked"] = False  # and nobody was asked for by name
 PATIENCE = 60  # seconds to wait for another process that is writing the same file: it holds the lock for milliseconds
+# by what fields the rows of each command are known, the most telling first
+FIELDS: dict[str, dict[str, type]] = {
+    "audit": {"attacks": list},
+    "ablation": {"group": str, "label": str, "options": dict},
+    "sequence": {"sizes": list, "seed": int},
+    "sweep": {"options": dict},
+    "benchmark": {"dataset": str, "seed": int, "n_forget": int},
+}
 
 
 @dataclass(frozen=True)
 class ResultStore:
-    """The rows of one results file, under the name `part`; several processes may add to it at once. Notebook 09."""
+    """The rows of one command's results file, under the name `part`; several processes may add to it. Notebook 09."""
 
     path: Path
     part: str = "runs"
-    command: str = "python -m utils.benchmark"
+    name: str = "benchmark"
+
+    @property
+    def command(self) -> str:
+        """What makes these rows."""
+        return f"python -m utils.{self.name}"
 
     def checked(self) -> ResultStore:
         """Return the store at the file its links lead to; raises CourseError, before any work, if nothing can go there
         or if what is there is no results file."""
-        store = ResultStore(writable_file(self.path), self.part, self.command)
+        store = replace(self, path=writable_file(self.path))
         store.rows()
         return store
 
@@ -46,13 +60,15 @@ class ResultStore:
             content = json.loads(Path(self.path).read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise CourseError(f"There are no results at {self.path}; run: {self.command} --out {self.path}.") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise CourseError(f"{self.path} is not a results file ({error}); move it away.") from error
         known = isinstance(content, dict) and content.get("schema") in READABLE
         if not (known and all(isinstance(content.get(part, []), list) for part in (self.part, "failed"))):
             known = False
         if not known or self.part not in content:
             raise CourseError(f"{self.path} is not a results file of schema {SCHEMA} with {self.part}; move it away.")
+        if not all(fits(row, self.name) for row in (*content[self.part], *content.get("failed", []))):
+            raise CourseError(f"{self.path} holds rows that {self.command} does not write; name another file (--out).")
         return content
 
     def rows(self, part: str = "") -> list[dict]:
@@ -74,7 +90,9 @@ class ResultStore:
                     failed, rows = [*failed, without_nan(row)], self.rows()
                 else:
                     rows = [*(old for old in self.rows() if not is_row(old, key)), without_nan(row)]
-                content = finish(rows) if finish else {"schema": SCHEMA, self.part: rows}
+                before = self.read() if path.exists() and path.stat().st_size else {}
+                before.pop("failed", None)
+                content = before | (finish(rows) if finish else {"schema": SCHEMA, self.part: rows})
                 write_results(path, content | ({"failed": failed} if failed else {}))
         except (Timeout, OSError) as error:
             raise CourseError(
@@ -99,9 +117,23 @@ def is_row(row: Mapping, key: Mapping) -> bool:
     return key.items() <= complete(row).items()
 
 
+def fits(row: object, name: str) -> bool:
+    """Say whether something is a row that the command `utils.name` writes."""
+    if not (isinstance(row, dict) and isinstance(row.get("method"), str)):
+        return False
+    found = next((kind for kind, fields in FIELDS.items() if fields.keys() <= row.keys()), None)
+    return found == name and all(isinstance(row[field], kind) for field, kind in FIELDS[name].items())
+
+
 def complete(row: Mapping) -> dict:
-    """Return a row with the fields that schema 1 left out."""
-    return {**OLD, "n_forget": sum(row.get("sizes", [10])), **row}
+    """Return a row with the fields that schema 1 left out; its settings were today's defaults and the row's options."""
+    config = {} if "config" in row or row["method"] not in METHODS else full_config(row["method"], row.get("options"))
+    return {**OLD, "n_forget": sum(row.get("sizes", [10])), **config, **row}
+
+
+def full_config(method: str, options: Mapping | None = None) -> dict:
+    """Return all settings of a method, its own and those given, as a row's field: a run with others is another run."""
+    return {"config": asdict(make_config(method, dict(options or {})))}
 
 
 def write_results(path: Path, results: dict) -> None:

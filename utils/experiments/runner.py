@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import signal
 import threading
@@ -44,7 +45,8 @@ def run_missing(
     """
     if jobs < 1:
         raise CourseError(f"--jobs must be at least 1, not {jobs}.")
-    wanted, failed = [(arguments, without_nan(key)) for arguments, key in wanted], []
+    distinct = {json.dumps(key, sort_keys=True): (arguments, without_nan(key)) for arguments, key in wanted}
+    wanted, failed = list(distinct.values()), []
     stored = [] if fresh else store.rows()
     missing = [(arguments, key) for arguments, key in wanted if not any(is_row(row, key) for row in stored)]
     tasks = [arguments for arguments, _ in missing]
@@ -155,5 +157,5 @@ def outcome_of(function: Callable[..., dict], task: tuple) -> dict:
         return function(*task)
     except CourseError as error:
         return {"failure" if isinstance(error.__cause__, OSError) else "error": str(error)}
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return {"failure": f"{type(error).__name__}: {error}"}

@@ -27,13 +27,13 @@ from .plan import (
     parse_numbers,
     plan_parser,
 )
-from .results import ResultStore, about
+from .results import ResultStore, about, full_config
 from .runner import refuse, run_missing
 from .sweep import FACES
 from .tables import grouped, percent, remark, table_with_people, with_remarks
 
 SEQUENCE_FILE = STORED / "sequence.json"
-sequence_store = functools.partial(ResultStore, part="runs", command="python -m utils.sequence")
+sequence_store = functools.partial(ResultStore, name="sequence")
 SIZES = (5, 5, 5)
 COMPARED = ("random_labels", "esc", "dispersion", "dispersion_blends", "gather_scatter")
 
@@ -91,7 +91,7 @@ def about_requests(name: str, sizes: tuple[int, ...], seed: int) -> dict:
 
 def key_of(name: str, sizes: Sequence[int], seed: int) -> dict:
     """Return the fields by which a stored run is known to be this one."""
-    return {"method": name, "sizes": list(sizes), "seed": seed} | FACES
+    return {"method": name, "sizes": list(sizes), "seed": seed} | FACES | full_config(name)
 
 
 def run_sequence(

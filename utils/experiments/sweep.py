@@ -18,13 +18,13 @@ from ..settings import CourseError, command, one_of
 from ..unlearning.loop import unlearn
 from ..unlearning.registry import METHODS
 from .plan import RUNNING, STORED, Plan, file_of, how_to_run, parse_methods, plan_parser, prepared
-from .results import SCHEMA, ResultStore, about
+from .results import SCHEMA, ResultStore, about, full_config
 from .runner import refuse, run_missing
 from .tables import remark, score_cells, table_with_people, with_remarks
 
 TRIALS = 8  # the tuning budget, the same for every method
 SWEEP_FILE = STORED / "sweep.json"
-sweep_store = functools.partial(ResultStore, part="trials", command="python -m utils.sweep")
+sweep_store = functools.partial(ResultStore, part="trials", name="sweep")
 MAX_LOSS = {"retain": 0.05, "unseen": 0.10}  # how much mAP a chosen setting may cost the people who stay
 FACES = {"fingerprint": f"renderer {VERSION}, seed 0"}  # the drawn faces of today, in the key of every trial
 RULE = (
@@ -89,7 +89,7 @@ def run_sweep(names: Sequence[str], out: Path, **how: object) -> dict:
     for name in names:
         one_of(name, tuned_methods(), "method with a grid")
     tasks = [("original", {}), *((name, options) for name in names for options in trials_of(name))]
-    wanted = [(task, {"method": task[0], "options": task[1]} | FACES) for task in tasks]
+    wanted = [(task, {"method": task[0], "options": task[1]} | FACES | full_config(*task)) for task in tasks]
     store, steps = sweep_store(out).checked(), {"describe": about_trial, "finish": sweep_object, "desc": "trials"}
     refuse(run_missing(run_trial, wanted, store, **steps, **how)[1])
     return read_sweep(store.path)

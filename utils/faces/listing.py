@@ -169,7 +169,8 @@ def alike(people: list[str]) -> list[Skipped]:
 def photos_in(folder: Path, person: str, root: Path | None = None) -> tuple[list[Photo], list[Skipped]]:
     """List the photos of one folder and of those within it in alphabetical order, and what else lies there."""
     photos, skipped = [], []
-    seen = {_identity(root)} if root else set()  # a link to the root would lead to everybody's photos
+    above = (root, *Path(root).resolve().parents) if root else ()  # a link there would lead to everybody's photos
+    seen = {_identity(place) for place in above}
     _walk(str(folder), person, photos, skipped, seen)
     return photos, skipped
 

@@ -248,8 +248,9 @@ def no_network() -> Iterator[list[str]]:
     """Refuse to open a connection, to send to an address or to look up a name, and yield the list of what was tried.
 
     It covers Python code of this process that goes through `socket`, on every thread: requests, urllib, asyncio and
-    libraries like them. It does not cover connections that are open already (Jupyter's own), other processes and shell
-    lines, or compiled code that calls the system by itself. Introduced in notebook 11.
+    libraries like them. It does not cover connections that are open already (Jupyter's own), functions of `socket` that
+    somebody took before under a name of their own, other processes and shell lines, or compiled code that calls the
+    system by itself. Introduced in notebook 11.
     """
     tried: list[str] = []
 

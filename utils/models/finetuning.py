@@ -18,7 +18,16 @@ import torch
 import torch.nn.functional as F
 
 from ..faces.splits import Splits
-from ..settings import MODEL_DIR, CourseError, cache_dir, command, one_of, resolve_device, seed_everything
+from ..settings import (
+    MODEL_DIR,
+    CourseError,
+    cache_dir,
+    command,
+    one_of,
+    resolve_device,
+    seed_everything,
+    writable_folder,
+)
 from ..tables import text_table
 from .augmentation import augment
 from .backbones import BACKBONES, FaceBackbone, make_backbone
@@ -131,6 +140,7 @@ def finetune(
         return recogniser
     if not train:
         raise CourseError(f"No fine-tuned model for this recipe (key {cached.stem}) is at hand; allow training.")
+    writable_folder(cached.parent)
     recogniser = _finetune_now(model, splits, identities, config, device, progress)
     save_recogniser(cached, recogniser, recipe)
     return recogniser

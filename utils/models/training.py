@@ -20,6 +20,7 @@ from ..settings import (
     progress_bar,
     resolve_device,
     seed_everything,
+    writable_folder,
 )
 from .augmentation import augment
 from .backbones import BACKBONES, PRETRAINED, FaceBackbone, make_backbone
@@ -128,6 +129,7 @@ def load_or_train(
     elif cached.is_file():
         recogniser, _ = load_recogniser(cached)
     elif train:
+        writable_folder(cached.parent)  # minutes of training must not end in a place that keeps nothing
         recogniser = train_from_scratch(splits, identities, backbone, config, device, progress)
         save_recogniser(cached, recogniser, recipe)
     else:

@@ -25,7 +25,7 @@ import papermill
 import torch
 from nbclient.exceptions import CellControlSignal, DeadKernelError
 
-from ..experiments.benchmark import results_table
+from ..experiments.benchmark import read_results, results_table
 from ..settings import (
     BUILD_DIR,
     PROFILES,
@@ -38,9 +38,9 @@ from ..settings import (
     regular_target,
     sha256_of,
     suggest,
-    writable_folder,
 )
 from ..tables import Table
+from .places import apart, clean, has_mark, shown
 from .site import build_site, is_ours, picture_of, tidy
 
 NOTEBOOK_DIR = REPO_ROOT / "notebooks"
@@ -158,8 +158,9 @@ def read(path: Path) -> nbformat.NotebookNode:
 def read_state(build: Path) -> dict:
     """Return what earlier runs finished: name -> key, seconds, files made; empty without a readable record."""
     try:
-        return json.loads((build / "notebooks" / "state.json").read_text(encoding="utf-8"))["notebooks"]
-    except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
+        found = json.loads((build / "notebooks" / "state.json").read_text(encoding="utf-8"))["notebooks"]
+        return found if isinstance(found, dict) else {}
+    except (OSError, ValueError, KeyError, TypeError):
         return {}
 
 
@@ -197,15 +198,6 @@ def refuse_foreign(tasks: Sequence[Task], build: Path) -> None:
     foreign += [path for path in pages if path.exists() and not is_ours(path)]
     if foreign:
         raise CourseError(f"{foreign[0]} was not made by the course: move it away, or choose another folder (--build).")
-
-
-def has_mark(path: Path, mark: str) -> bool:
-    """Say whether a JSON file has the key that the course's runs write: papermill's record, or the list of runs."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return mark in found or mark in found["metadata"]
-    except (ValueError, KeyError, TypeError):
-        return False
 
 
 def run_notebook(task: Task, build: Path, timeout: float) -> dict:
@@ -266,20 +258,6 @@ def last_line(text: str) -> str:
     """Return the last line of a traceback that says something, without terminal colours."""
     lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()]
     return next((line for line in reversed(lines) if line), "no message")
-
-
-def shown(path: Path) -> str:
-    """Return a path as a person in the repository would type it."""
-    return str(path.relative_to(REPO_ROOT) if path.is_relative_to(REPO_ROOT) else path)
-
-
-def apart(build: Path, folder: Path) -> Path:
-    """Return the build folder, tried by writing; CourseError if the runs would land on or around their sources."""
-    build, folder = Path(build).expanduser().resolve(), Path(folder).resolve()
-    runs = (build / "notebooks").resolve()
-    if build.is_relative_to(folder) or runs.is_relative_to(folder) or folder.is_relative_to(runs):
-        raise CourseError(f"--build {build} would write over the notebooks in {folder}; choose another folder.")
-    return writable_folder(build)
 
 
 def run_course(
@@ -374,12 +352,7 @@ def sync_setup(folder: Path = NOTEBOOK_DIR) -> list[str]:
 def results_text(build: Path = BUILD_DIR) -> Table:
     """Return the table of build/results.json (method, forget, retain, unseen, seconds), empty if there is none yet."""
     path = build / "results.json"
-    if not path.exists():
-        return Table()
-    try:
-        return results_table(json.loads(path.read_text(encoding="utf-8")))
-    except json.JSONDecodeError as error:
-        raise CourseError(f"{shown(path)} is not valid JSON ({error}); delete it and run the course again.") from error
+    return results_table(read_results(path)) if path.exists() else Table()
 
 
 def make_site(folder: Path = NOTEBOOK_DIR, build: Path = BUILD_DIR) -> Path:
@@ -416,6 +389,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     mode.add_argument("--in-place", action="store_true", help="run with the defaults, store the outputs in place")
     mode.add_argument("--site-only", action="store_true", help="run nothing, build the pages from what there is")
     mode.add_argument("--check", action="store_true", help="run nothing, check the environment and print its versions")
+    mode.add_argument("--clean", action="store_true", help="run nothing, remove what earlier runs made in --build")
     mode.add_argument("--sync-setup", action="store_true", help="run nothing, copy notebook 00's set-up cell to all")
     return parser.parse_args(argv)
 
@@ -425,6 +399,9 @@ def perform(arguments: argparse.Namespace) -> None:
     folder, build = arguments.notebooks.expanduser().resolve(), arguments.build
     if arguments.check:
         print("\n".join(f"{name:16} {version}" for name, version in check_environment().items()))
+        return
+    if arguments.clean:
+        print(f"Removed {len(clean(Path(build).expanduser().resolve()))} files that the course had made.")
         return
     if arguments.sync_setup:
         print("\n".join(sync_setup(folder)) or "All set-up cells are the same already.")

@@ -128,7 +128,7 @@ def collect_wheels(folder: Path, root: Path, options: Sequence[str]) -> None:
     print(f"Collecting the wheels for {WANTED} ...", flush=True)
     pip = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "-q", "--only-binary=:all:"]
     files = ["-d", str(folder), "-r", str(root / "requirements.txt"), "-c", str(root / "constraints.txt")]
-    done = subprocess.run([*pip, *files, *options], stderr=subprocess.PIPE, text=True)
+    done = subprocess.run([*pip, *files, *options], stderr=subprocess.PIPE, encoding="utf-8")
     # with a pin that no wheel meets, pip speaks of a conflict between the request and the constraint
     if missing := re.search(r"(?:No matching distribution found for|Cannot install) (\S+)", done.stderr):
         raise CourseError(f"No wheel of {missing[1]}, in its tested version, for {WANTED} was found; name an index.")

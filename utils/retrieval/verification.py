@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ..settings import CourseError
+from ..settings import CourseError, plain
 from .similarity import Array, as_labels, chunks, cosine_matrix, mean_or_nan, require_same_width, unit_rows
 
 PAIR_GRID = 2**20  # bins per unit of cosine in a PairHistogram
@@ -148,8 +148,8 @@ def tar_at_far(
     (N, d), the false rate over all pairs of two identities. Raises CourseError if there are fewer than 1/far of the
     latter or none of the former. Introduced in notebook 03.
     """
-    if not 0 < far < 1:
-        raise CourseError(f"far is {far}; it is a share of impostor pairs and must lie between 0 and 1.")
+    if not isinstance(far := plain(far), int | float) or not 0 < far < 1:
+        raise CourseError(f"far is {far!r}; it is a share of impostor pairs and must lie between 0 and 1.")
     pairs = pair_histogram(embeddings, labels, device=device)
     n_genuine, n_impostor = int(pairs.genuine.sum()), int(pairs.impostor.sum())
     if not n_impostor or far < 1 / n_impostor:
@@ -173,6 +173,8 @@ def true_accept_rate(
 
     NaN if there is no such pair or the threshold is not finite. Introduced in notebook 03.
     """
+    if not isinstance(threshold := plain(threshold), int | float):
+        raise CourseError(f"The threshold is {threshold!r}; it is a cosine, and must be a number.")
     if not math.isfinite(threshold):
         return math.nan
     pairs = pair_histogram(embeddings, labels, device=device)

@@ -21,7 +21,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...settings import CourseError, as_seed, atomic_path, cache_dir, command, progress_bar, whole_number
+from ...settings import (
+    CourseError,
+    as_seed,
+    atomic_path,
+    cache_dir,
+    command,
+    progress_bar,
+    whole_number,
+    writable_folder,
+)
 from .latents import ATTRIBUTES, NUISANCE, Factor, neutral_nuisance, sample_identities, sample_nuisance
 from .renderer import check_size, render
 
@@ -89,6 +98,8 @@ def synthetic_faces(
     path = _cache_path(n_trained, n_unseen, photos_trained, photos_unseen, image_size, seed)
     photos = _read_cache(path, (len(labels), 3, image_size, image_size)) if cached else None
     if photos is None:
+        if cached:
+            writable_folder(path.parent)  # before the work, not after it
         photos = _render_all(counts, image_size, seed, progress)
         if cached:
             _write_cache(path, photos)
