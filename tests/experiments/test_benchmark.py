@@ -223,12 +223,13 @@ def test_notebook_09_shows_the_named_file_else_a_finished_bench_else_the_courses
     build.mkdir(), stored.mkdir()
 
     def write(path, *runs):
-        write_results(path, {"schema": results_room.SCHEMA, "runs": [{"method": m, "n_forget": n} for m, n in runs]})
+        rows = [{"method": m, "n_forget": n, "dataset": "x", "seed": 0} for m, n in runs]
+        write_results(path, {"schema": results_room.SCHEMA, "runs": rows})
 
     write(stored / "synthetic_quick.json", ("esc", 10))
     write(stored / "synthetic_sizes.json", ("esc", 5))
     write(build / "results.json", ("original", 10), ("original", 5))
-    own = [{"method": "esc", "n_forget": 10}, {"method": "esc", "n_forget": 5}]
+    own = [{"method": "esc", "n_forget": n, "dataset": "x", "seed": 0} for n in (10, 5)]
     assert benchmark.results_at_hand(build=build, stored=stored) == own, "a bench that is not done is not shown"
     assert len(benchmark.results_at_hand(str(build / "results.json"), build, stored)) == 2
     write(build / "results.json", *((name, n) for name in registry.METHODS for n in (5, 10)))

@@ -15,6 +15,7 @@ from utils.experiments.results import ResultStore
 from utils.experiments.runner import refuse, run_missing
 from utils.settings import REPO_ROOT, CourseError
 
+FACES = {"seed": 0, "dataset": "x", "n_forget": 1}  # what tells a benchmark's row
 SCRIPT = """
 import os, sys, time
 from pathlib import Path
@@ -37,7 +38,8 @@ def work(name, seed):
 @command
 def main(arguments=None):
     names = sys.argv[2].split(",")
-    wanted = [((name, seed), {"method": name, "seed": seed, "dataset": "x", "n_forget": 1}) for seed, name in enumerate(names)]
+    faces = {"dataset": "x", "n_forget": 1}
+    wanted = [((name, seed), {"method": name, "seed": seed} | faces) for seed, name in enumerate(names)]
     store = ResultStore(Path(sys.argv[1]))
     failed = run_missing(work, wanted, store, describe=lambda *_: {"pid": os.getpid()}, jobs=2, progress=False)[1]
     refuse(failed)
@@ -73,7 +75,10 @@ def test_what_dies_raises_or_diverges_is_named_and_the_others_are_done(tmp_path)
     running = start(tmp_path, "fine,dies,raises,fine,diverges,fine")
     said, _ = running.communicate(timeout=120)
     assert running.returncode == 2 and "Traceback" not in said
-    assert "dies, seed 1: its worker process died" in said and "raises, seed 2: RuntimeError: a bug" in said
+    assert (
+        "dies, seed 1, 1 people: its worker process died" in said
+        and "raises, seed 2, 1 people: RuntimeError: a bug" in said
+    )
     content = json.loads((tmp_path / "r.json").read_text())
     assert {row["seed"] for row in content["runs"] if "score" in row} == {0, 3, 5}
     (lost,) = (row for row in content["runs"] if "error" in row)
@@ -103,11 +108,11 @@ def test_one_at_a_time_is_the_same(tmp_path):
             raise trouble[name]
         return {"score": 1}
 
-    store, wanted = ResultStore(tmp_path / "r.json"), [((name,), {"method": name}) for name in trouble]
+    store, wanted = ResultStore(tmp_path / "r.json"), [((name,), {"method": name} | FACES) for name in trouble]
     rows, failed = run_missing(work, wanted, store, describe=lambda _: {"forget_ids": ["Ann"]}, progress=False)
     assert [row["method"] for row in rows] == ["diverges", "fine"]
     assert all(row["forget_ids"] == ["Ann"] for row in (*rows, *failed, *store.rows("failed")))
-    with pytest.raises(CourseError, match="1 of the runs failed, .* raises: KeyError: 'x'"):
+    with pytest.raises(CourseError, match="1 of the runs failed, .* raises, seed 0, 1 people: KeyError: 'x'"):
         refuse(failed)
     trouble["raises"] = trouble["diverges"] = None  # the one is tried again, the other is a result
     again, failed = run_missing(work, wanted, store, describe=lambda _: {}, progress=False)
@@ -122,7 +127,7 @@ def test_trouble_of_the_machine_is_no_result(tmp_path):
             raise CourseError("The model could not be written.") from error
 
     store = ResultStore(tmp_path / "r.json")
-    rows, failed = run_missing(work, [(("a",), {"method": "a"})], store, describe=lambda _: {}, progress=False)
+    rows, failed = run_missing(work, [(("a",), {"method": "a"} | FACES)], store, describe=lambda _: {}, progress=False)
     assert not rows and failed[0]["failure"] == "The model could not be written." and len(store.rows("failed")) == 1
     with pytest.raises(CourseError, match="at least 1"):
         run_missing(work, [], store, describe=lambda _: {}, jobs=0)
@@ -132,7 +137,7 @@ def test_a_library_that_wants_to_exit_ends_its_own_run_only_and_twice_the_same_r
     def work(name):
         return sys.exit(3) if name == "exits" else {"score": 1}
 
-    keys = {name: {"method": name, "seed": 0, "dataset": "x", "n_forget": 1} for name in ("exits", "works")}
+    keys = {name: {"method": name} | FACES for name in ("exits", "works")}
     wanted = [((name,), keys[name]) for name in ("exits", "works", "works")]
     how = {"describe": lambda *_: {}, "progress": False}
     rows, failed = run_missing(work, wanted, ResultStore(tmp_path / "r.json"), **how)
