@@ -340,7 +340,7 @@ TROUBLE = [
 
 
 @pytest.mark.parametrize("error", TROUBLE, ids=lambda error: error.strerror)
-@pytest.mark.parametrize("place", ["utils.faces.alignment.read_photo", "utils.settings.sha256_of"])
+@pytest.mark.parametrize("place", ["utils.faces.alignment.read_photo", "utils.faces.crops.sha256_of"])
 def test_what_the_machine_could_not_read_is_tried_again(people, open_folder, monkeypatch, error, place):
     module, name = place.rsplit(".", 1)
     real = getattr(sys.modules[module], name)

@@ -181,7 +181,7 @@ def test_swap_dev_exchanges_forget_and_dev():
     swapped = splits.swap_dev()
     assert swapped.forget == splits.dev_forget and swapped.dev_forget == splits.forget
     assert swapped.trained == splits.trained and swapped.swap_dev().forget == splits.forget
-    assert set(splits.forget) <= set(swapped.kept)
+    assert set(splits.forget) <= set(swapped.retain_train)
     with pytest.raises(CourseError, match="n_dev"):
         make_splits(fake_faces(*[12] * 20), n_forget=2, n_dev=0).swap_dev()
 

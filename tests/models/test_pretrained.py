@@ -289,8 +289,7 @@ def folder_of_people(tmp_path, tiny_faces, monkeypatch) -> Path:
         (tmp_path / "people" / name).mkdir(parents=True)
         for k, photo in enumerate(tiny_faces.images(tiny_faces.photos_of(label)[:10])):
             Image.fromarray(photo.permute(1, 2, 0).numpy()).save(tmp_path / "people" / name / f"{k:02d}.png")
-    for module in (plan, session):
-        monkeypatch.setattr(module, "load_faces", functools.partial(load_faces, align=False))
+    monkeypatch.setattr(plan, "load_faces", functools.partial(load_faces, align=False))
     return tmp_path / "people"
 
 

@@ -61,7 +61,7 @@ def test_two_steps_equal_the_slow_reference(name, retain, task, monkeypatch):
 def test_another_loss_of_the_family_takes_the_place(kind, task, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "utils.unlearning.dispersion.dispersion_loss",
+        "utils.unlearning.methods.dispersal.dispersion_loss",
         lambda kind, z, y, **options: asked.append((kind, options)) or (z @ z.T).mean(),
     )
     METHODS["dispersion"].run(task, make_config("dispersion", SMALL | {"steps": 1, "kind": kind}))

@@ -179,7 +179,7 @@ def test_integers_are_welcome_where_floats_are_meant():
 
 def test_a_method_without_its_data_names_what_is_missing(tiny_recogniser, tiny_splits):
     nobody = dataclasses.replace(tiny_splits, retain=(), dev_forget=(), train=tiny_splits.photos("forget", "train"))
-    with pytest.raises(CourseError, match="'random_labels' needs training photos of the kept people"):
+    with pytest.raises(CourseError, match="'random_labels' needs training photos of retained people"):
         run("random_labels", tiny_recogniser, nobody)
 
 
@@ -332,7 +332,7 @@ def test_a_method_is_told_when_its_own_settings_withhold_the_data(tiny_recognise
 )
 def test_a_method_that_needs_retained_photos_names_them(name, tiny_recogniser, tiny_splits):
     nobody = dataclasses.replace(tiny_splits, retain=(), dev_forget=(), train=tiny_splits.photos("forget", "train"))
-    with pytest.raises(CourseError, match=f"'{name}' needs training photos of the kept people"):
+    with pytest.raises(CourseError, match=f"'{name}' needs training photos of retained people"):
         run(name, tiny_recogniser, nobody)
 
 

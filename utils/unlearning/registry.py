@@ -143,4 +143,5 @@ def check_data(entry: Method, config: object, splits: Splits) -> None:
     pools = (*entry.needs, *(entry.optional if per_step else ()))
     for pool in pools:
         if len(splits.photos(pool, "train")) == 0:
-            raise CourseError(f"Method '{entry.name}' needs training photos of the {pool} people; there are none.")
+            whom = {"forget": "the forget", "retain_train": "retained"}[pool]
+            raise CourseError(f"Method '{entry.name}' needs training photos of {whom} people; there are none.")
