@@ -148,7 +148,7 @@ def test_a_failed_attack_would_reinforce_the_name_if_the_own_name_were_not_barre
 
 
 def test_shrink_with_epsilon_zero_is_pseudo_labelling(task, monkeypatch):
-    """PL: cross-entropy to the best kept name of the clean photo."""
+    """PL: cross-entropy to the best retained name of the clean photo."""
     photos, reference, before = watch_batches(monkeypatch), twin(task), vector(task.model.parameters())
     run(task, "boundary_shrink", epsilon=0.0, **SMALL)
     forget = photos[0][0]

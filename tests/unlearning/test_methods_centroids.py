@@ -11,7 +11,14 @@ from utils.models.embedding import embed
 from utils.settings import CourseError
 from utils.unlearning.loop import forget_batches, unlearn
 from utils.unlearning.losses import Teacher
-from utils.unlearning.methods.centroids import cluster, duck_targets, farthest_clusters, info_nce, kept_centroids, pull
+from utils.unlearning.methods.centroids import (
+    cluster,
+    duck_targets,
+    farthest_clusters,
+    info_nce,
+    pull,
+    retained_centroids,
+)
 from utils.unlearning.registry import METHODS, StepConfig, make_config
 
 
@@ -28,7 +35,7 @@ def run(name, recogniser, splits, **config):
 
 
 def slow_centroids(task) -> dict[int, np.ndarray]:
-    """One unit mean direction per kept person, person by person."""
+    """One unit mean direction per retained person, person by person."""
     points = embed(task.model, task.splits.faces).double().numpy()
     labels, out = task.splits.faces.labels, {}
     for person in task.splits.retain_train:
@@ -47,7 +54,7 @@ def test_pull_is_the_mean_of_one_minus_the_cosine():
 def test_centroids_are_the_means_of_all_kept_training_photos(task):
     points = Teacher.of(task).points(task.retain_train_photos)
     expected = np.stack(list(slow_centroids(task).values()))
-    np.testing.assert_allclose(kept_centroids(task, points).numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(retained_centroids(task, points).numpy(), expected, atol=1e-5)
 
 
 def test_duck_sends_each_photo_to_its_nearest_kept_centroid(task):

@@ -192,7 +192,7 @@ def forget_batches(task: Task, config: StepConfig) -> Iterator[np.ndarray]:
 
 
 def retain_batches(task: Task, size: int) -> Iterator[np.ndarray]:
-    """Yield for ever `size` shuffled photos of the kept identities, every photo once per round."""
+    """Yield for ever `size` shuffled photos of the retained identities, every photo once per round."""
     photos = task.retain_train_photos
     waiting = np.empty(0, dtype=np.int64)
     while True:

@@ -52,7 +52,7 @@ class BoundaryExpandConfig(LogitConfig):
 
 
 def attack(task: Task, inputs: Tensor, rows: Tensor, epsilon: float) -> Tensor:
-    """Return inputs (B, 3, S, S) after one FGSM step away from their own names (head rows (B,)), towards kept ones.
+    """Return inputs (B, 3, S, S) after one FGSM step away from their own names (head rows (B,)), towards retained ones.
 
     The step climbs max over kept k of c_k - c_y: cosines, as the softmax of a sure model has hardly any slope.
     """
@@ -67,12 +67,12 @@ def attack(task: Task, inputs: Tensor, rows: Tensor, epsilon: float) -> Tensor:
 
 @torch.no_grad()
 def nearest_kept_names(task: Task, inputs: Tensor) -> Tensor:
-    """Return the head rows (B,) of the kept identities nearest to model inputs; a forget identity never is one."""
+    """Return the head rows (B,) of the retained identities nearest to model inputs; a forget identity never is one."""
     return without_columns(task.head.cosines(task.model(inputs)), task.forget_columns).argmax(dim=1)
 
 
 def neighbours(task: Task, epsilon: float) -> Tensor:
-    """Return a table (all photos,) int64: the kept identity behind each forget photo's nearest boundary, else -1.
+    """Return a table (all photos,) int64: the retained identity behind each forget photo's nearest boundary, else -1.
 
     Call it before the first step: photos are not augmented and the attacked model stays the original, so once will do.
     """
@@ -97,7 +97,7 @@ def neighbours(task: Task, epsilon: float) -> Tensor:
     **ABOUT,
 )
 def boundary_shrink(task: Task, config: BoundaryShrinkConfig) -> None:
-    """Minimise cross-entropy of the clean forget photo to the kept name its attacked copy is nearest to.
+    """Minimise cross-entropy of the clean forget photo to the retained name its attacked copy is nearest to.
 
     x' = clip(x + epsilon sign grad(max_{k not in F} c_k - c_y)), target argmax_{k not in F} c_k(x'), both from the
     original model; epsilon = 0 is pseudo-labelling. Barring the forgotten names matters: a failed attack would teach

@@ -39,7 +39,7 @@ class DuckConfig(LogitConfig):
     retain_weight: float = 0.7
 
 
-def kept_centroids(task: Task, points: Tensor) -> Tensor:
+def retained_centroids(task: Task, points: Tensor) -> Tensor:
     """Return the mean directions (K, d) of retained identities; `points` (N, d) are of `task.retain_train_photos`."""
     labels = task.splits.faces.labels[task.retain_train_photos]
     people = torch.from_numpy(np.searchsorted(task.splits.retain_train, labels)).to(points.device)
@@ -53,7 +53,7 @@ def duck_targets(task: Task) -> Tensor:
     One row per photo, whatever the order of the batches. Introduced in notebook 06.
     """
     teacher = Teacher.of(task)
-    centroids = kept_centroids(task, teacher.points(task.retain_train_photos))
+    centroids = retained_centroids(task, teacher.points(task.retain_train_photos))
     nearest = (teacher.points(task.forget_photos) @ centroids.T).argmax(dim=1)
     table = torch.zeros_like(teacher.table)
     table[torch.as_tensor(task.forget_photos, device=table.device)] = centroids[nearest]
@@ -73,7 +73,7 @@ def duck_targets(task: Task) -> Tensor:
     caveat="a fixed number of steps instead of the paper's stop at a forget accuracy below 1 %",
 )
 def duck(task: Task, config: DuckConfig) -> None:
-    """Pull every forget photo to the nearest centroid of a kept identity: lambda1 mean(1 - cos(z, centroid)), while
+    """Pull every forget photo to the nearest centroid of a retained identity: lambda1 mean(1 - cos(z, centroid)), while
     lambda2 CE(head / T), margin off, keeps the retained names and trains the head too.
 
     The targets of one person are a few look-alikes: the cluster breaks into a few compact pieces inside other

@@ -34,7 +34,7 @@ class RandomLabelsConfig(LogitConfig):
 
 
 def draw_wrong_labels(task: Task) -> Tensor:
-    """Return a table (all photos,) int64: for every forget photo one fixed head row of a kept identity, else -1."""
+    """Return a table (all photos,) int64: for every forget photo one fixed head row of a retained identity, else -1."""
     allowed = np.asarray(task.splits.class_of(task.splits.retain_train))
     rng = np.random.default_rng(task.seed)
     table = np.full(len(task.splits.faces), -1, dtype=np.int64)
@@ -43,7 +43,7 @@ def draw_wrong_labels(task: Task) -> Tensor:
 
 
 def draw_again(task: Task, count: int) -> Tensor:
-    """Return `count` fresh head rows (int64) of kept identities, all equally likely."""
+    """Return `count` fresh head rows (int64) of retained identities, all equally likely."""
     chosen = torch.randint(len(task.splits.retain_train), (count,), generator=task.generator)
     return task.retain_train_columns[chosen.to(task.device)]
 
@@ -75,7 +75,7 @@ def relabel(
     **ABOUT,
 )
 def random_labels(task: Task, config: RandomLabelsConfig) -> None:
-    """Minimise cross-entropy to one fixed random kept identity per forget photo, margin off, head frozen.
+    """Minimise cross-entropy to one fixed random retained identity per forget photo, margin off, head frozen.
 
     Photos of one person get different targets, so this is the one relabelling that disperses; the photos land inside
     other people's clusters instead. Retained photos keep their margin loss. Introduced in notebook 05.
@@ -93,9 +93,9 @@ def random_labels(task: Task, config: RandomLabelsConfig) -> None:
     **ABOUT,
 )
 def random_labels_resampled(task: Task, config: RandomLabelsConfig) -> None:
-    """Minimise cross-entropy to a kept identity drawn anew for every forget photo and step, head frozen.
+    """Minimise cross-entropy to a retained identity drawn anew for every forget photo and step, head frozen.
 
-    On average over draws that is cross-entropy to the uniform distribution over the kept identities: one target for
+    On average over draws that is cross-entropy to the uniform distribution over the retained identities: one target for
     all, so the cluster moves to one place and does not disperse. Introduced in notebook 05.
     """
     relabel(task, config, lambda batch: draw_again(task, len(batch.forget)))

@@ -43,10 +43,10 @@ def original(task: Task, config: NoConfig) -> None:
     notebook="05",
 )
 def retrain(task: Task, config: TrainConfig) -> None:
-    """Train from random weights on the kept identities only, or load that model if it is known.
+    """Train from random weights on the retained identities only, or load that model if it is known.
 
     It shows what "never seen" means; an embedding model still recognises people it never saw, so this is no target
-    for being unfindable (methods that aim there aim elsewhere). The head has rows for kept identities only.
+    for being unfindable (methods that aim there aim elsewhere). The head has rows for retained identities only.
     Seconds are those of the training run, also when the checkpoint was loaded. Introduced in notebook 05.
     """
     recogniser = load_or_train(
