@@ -426,18 +426,26 @@ def test_cleaning_removes_what_carries_the_courses_mark_and_nothing_else(places)
     (build / "site").mkdir()
     kept = {
         "notebooks/my_own.ipynb": '{"metadata": {}}',
+        "notebooks/by_hand.ipynb": '{"metadata": {"papermill": {}}}',
         "site/mine.html": "mine",
         "results.json": "{}",
         "site/a.css": "",
     }
     made = {
-        "notebooks/03_x.ipynb": '{"metadata": {"papermill": {}}}', "notebooks/state.json": '{"notebooks": {}}',
+        "notebooks/03_x.ipynb": '{"metadata": {"papermill": {}}}',
+        "notebooks/state.json": '{"notebooks": {"03_x": {}}}',
         "site/03_x.html": site.page("x", "y"),
     }  # fmt: skip
     for name, text in {**kept, **made}.items():
         (build / name).write_text(text, encoding="utf-8")
     course.main(["--clean", "--build", str(build)])
     assert {path.relative_to(build).as_posix() for path in build.rglob("*") if path.is_file()} == set(kept)
+
+
+@pytest.mark.parametrize("flags", [["--clean"], ["--site-only"], ["--only", "04"], ["--notebooks", "~nobody/x"]])
+def test_a_home_of_nobody_is_one_sentence(flags, capsys):
+    assert course.main([*flags, "--build", "~nobodyatall/x"]) == 1
+    assert "is no place" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("own", ["utils", "docs/x", "data", "tests", "notebooks/solutions"])

@@ -22,7 +22,7 @@ READABLE = (1, 2)
 
 # what trials of schema 1, which name no data, were measured on
 OLD = {"dataset": "synthetic", "fingerprint": "renderer 4, seed 0", "image_size": 64, "n_identities": 180}
-OLD["asked"] = False  # and nobody was asked for by name
+OLD |= {"asked": False}  # and nobody was asked for by name
 PATIENCE = 60  # seconds to wait for another process that is writing the same file: it holds the lock for milliseconds
 # by what fields the rows of each command are known, the most telling first
 FIELDS: dict[str, dict[str, type]] = {
@@ -62,10 +62,8 @@ class ResultStore:
             raise CourseError(f"There are no results at {self.path}; run: {self.command} --out {self.path}.") from error
         except (OSError, ValueError, RecursionError) as error:
             raise CourseError(f"{self.path} is not a results file ({error}); move it away.") from error
-        known = isinstance(content, dict) and content.get("schema") in READABLE
+        known = isinstance(content, dict) and content.get("schema") in READABLE and self.part in content
         if not (known and all(isinstance(content.get(part, []), list) for part in (self.part, "failed"))):
-            known = False
-        if not known or self.part not in content:
             raise CourseError(f"{self.path} is not a results file of schema {SCHEMA} with {self.part}; move it away.")
         if not all(fits(row, self.name) for row in (*content[self.part], *content.get("failed", []))):
             raise CourseError(f"{self.path} holds rows that {self.command} does not write; name another file (--out).")

@@ -52,7 +52,7 @@ STARTS = ("embedded", "vggface2", "casia-webface", "none")
 
 @dataclass(frozen=True)
 class FinetuneConfig(TrainConfig):
-    """The fine-tuning recipe: `trainable` is how many of the model's last parts move; 0 leaves only the head."""
+    """The fine-tuning recipe: `trainable` is how many of the model's last layers move; 0 leaves only the head."""
 
     epochs: int = 4
     batch_size: int = 32

@@ -40,7 +40,7 @@ from ..settings import (
     suggest,
 )
 from ..tables import Table
-from .places import apart, clean, has_mark, shown
+from .places import apart, clean, has_mark, resolved, shown
 from .site import build_site, is_ours, picture_of, tidy
 
 NOTEBOOK_DIR = REPO_ROOT / "notebooks"
@@ -396,12 +396,12 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def perform(arguments: argparse.Namespace) -> None:
     """Do what the command line asks; CourseError."""
-    folder, build = arguments.notebooks.expanduser().resolve(), arguments.build
+    folder, build = resolved(arguments.notebooks), arguments.build
     if arguments.check:
         print("\n".join(f"{name:16} {version}" for name, version in check_environment().items()))
         return
     if arguments.clean:
-        print(f"Removed {len(clean(Path(build).expanduser().resolve()))} files that the course had made.")
+        print(f"Removed {len(clean(resolved(build)))} files that the course had made.")
         return
     if arguments.sync_setup:
         print("\n".join(sync_setup(folder)) or "All set-up cells are the same already.")

@@ -16,9 +16,17 @@ def shown(path: Path) -> str:
     return str(path.relative_to(REPO_ROOT) if path.is_relative_to(REPO_ROOT) else path)
 
 
+def resolved(folder: Path) -> Path:
+    """Return the folder that a path means, links and '~' followed; CourseError if it means none."""
+    try:
+        return Path(folder).expanduser().resolve()
+    except (OSError, RuntimeError) as error:
+        raise CourseError(f"{folder} is no place ({error}); choose another folder.") from error
+
+
 def apart(build: Path, folder: Path) -> Path:
     """Return the build folder, tried by writing; CourseError if the runs would land on or around their sources."""
-    build, folder = Path(build).expanduser().resolve(), Path(folder).resolve()
+    build, folder = resolved(build), resolved(folder)
     runs = (build / "notebooks").resolve()
     if own := next((name for name in OWN if build.is_relative_to(REPO_ROOT / name)), None):
         raise CourseError(f"--build {build} lies in the course's own folder {own}; choose another folder.")
@@ -32,15 +40,16 @@ def has_mark(path: Path, mark: str) -> bool:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         return mark in found or mark in found["metadata"]
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
 def clean(build: Path = BUILD_DIR) -> list[Path]:
-    """Remove the runs and pages in a build folder that carry the course's marks, and nothing else; return which."""
-    runs = [path for path in sorted((build / "notebooks").glob("*.ipynb")) if has_mark(path, "papermill")]
+    """Remove the runs that the record names and the pages with the course's mark, and nothing else; return which."""
     record = build / "notebooks" / "state.json"
-    runs += [record] if record.is_file() and has_mark(record, "notebooks") else []
+    names = json.loads(record.read_text(encoding="utf-8"))["notebooks"] if has_mark(record, "notebooks") else {}
+    runs = [record.with_name(f"{name}{ending}") for name in names for ending in (".ipynb", ".failed.ipynb")]
+    runs = [path for path in runs if has_mark(path, "papermill")] + ([record] if names else [])
     made = [*runs, *(path for path in sorted((build / "site").glob("*.html")) if is_ours(path))]
     for path in made:
         path.unlink()

@@ -380,7 +380,7 @@ def build_site(
 
 def is_ours(page: Path) -> bool:
     """Say whether a page was written by the course: nothing else is overwritten or removed."""
-    return MARK in page.read_text(encoding="utf-8", errors="replace")
+    return page.is_file() and MARK in page.read_text(encoding="utf-8", errors="replace")
 
 
 def write(path: Path, text: str) -> None:
