@@ -164,6 +164,14 @@ def regular_target(path: str | Path) -> Path:
     return target
 
 
+def resolved(folder: str | Path) -> Path:
+    """Return the folder that a path means, links and '~' followed; CourseError if it means none."""
+    try:
+        return Path(folder).expanduser().resolve()
+    except (OSError, RuntimeError) as error:
+        raise CourseError(f"{folder} is no place ({error}); choose another folder.") from error
+
+
 def writable_folder(path: str | Path) -> Path:
     """Return the folder that `path` means, made if need be and tried with a real file; CourseError if unwritable."""
     try:

@@ -639,3 +639,9 @@ def test_a_link_to_a_folder_above_the_root_makes_nobody(tmp_path):
     found = listing.list_people(root)
     assert [person for person, photos in found.people if photos] == ["Ada"]
     assert sum("listed already" in entry.reason for entry in found.skipped) == 2
+
+
+@pytest.mark.parametrize("name", ["folder", "lfw", "celeba", "vggface2"])
+def test_a_root_in_the_home_of_nobody_is_one_sentence(name):
+    with pytest.raises(CourseError, match="is no place"):
+        load_faces(name, "~nobodyatall/faces", progress=False)

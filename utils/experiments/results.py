@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ..faces.splits import Splits
-from ..settings import REPO_ROOT, CourseError, atomic_path, writable_file
+from ..settings import REPO_ROOT, CourseError, atomic_path, resolved, writable_file
 from ..unlearning.registry import METHODS, make_config
 
 SCHEMA = 2
@@ -161,7 +161,7 @@ def about(name: str, splits: Splits, root: str = "", asked: bool = False) -> dic
     return {
         "kind": METHODS[name].kind,
         "dataset": faces.name,
-        "dataset_name": Path(root).expanduser().resolve().name if root else faces.name,
+        "dataset_name": resolved(root).name if root else faces.name,
         "fingerprint": faces.fingerprint,
         "data_hash": faces.fingerprint,
         "image_size": faces.image_size,

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
-from ..settings import CourseError
+from ..settings import CourseError, resolved
 from .lists import clear_name, name_key
 
 LAYOUT = "one folder per person, for example 'root/Ada Lovelace/first.jpg' and 'root/Alan Turing/party.png'"
@@ -328,7 +328,7 @@ def existing_root(root: str | Path | None, name: str, layout: str) -> Path:
     """Return the folder that was given as root; raises CourseError if there is none."""
     if root is None:
         raise CourseError(f"The data set '{name}' needs root, the folder it lies in; expected {layout}.")
-    path = Path(root).expanduser().resolve()
+    path = resolved(root)
     if not os.path.exists(path):  # also where the way to it is barred
         raise CourseError(f"There is no folder '{path}'; expected {layout}.")
     if not path.is_dir():

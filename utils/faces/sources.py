@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..settings import CourseError, atomic_path, progress_bar
+from ..settings import CourseError, atomic_path, progress_bar, resolved
 from . import layouts, listing
 from .archives import Limits, is_archive, unpack
 from .crops import digest
@@ -113,7 +113,7 @@ def open_source(name: str, root: str | Path | None, cache: Path, progress: bool)
     what an earlier call downloaded, else a download from the first source that works; raises CourseError."""
     home = Path(cache) / "faces" / name
     if root is not None:
-        return _local(name, Path(root).expanduser().resolve(), home, progress)
+        return _local(name, resolved(root), home, progress)
     if name == "olivetti":
         return _olivetti_from_sklearn(home)
     for source in SOURCES[name]:

@@ -36,11 +36,12 @@ from ..settings import (
     printable_output,
     progress_bar,
     regular_target,
+    resolved,
     sha256_of,
     suggest,
 )
 from ..tables import Table
-from .places import apart, clean, has_mark, resolved, shown
+from .places import apart, clean, has_mark, shown
 from .site import build_site, is_ours, picture_of, tidy
 
 NOTEBOOK_DIR = REPO_ROOT / "notebooks"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ..settings import BUILD_DIR, REPO_ROOT, CourseError, writable_folder
+from ..settings import BUILD_DIR, REPO_ROOT, CourseError, resolved, writable_folder
 from .site import is_ours
 
 OWN = ("notebooks", "utils", "tests", "docs", "data")  # folders of the course itself
@@ -14,14 +14,6 @@ OWN = ("notebooks", "utils", "tests", "docs", "data")  # folders of the course i
 def shown(path: Path) -> str:
     """Return a path as a person in the repository would type it."""
     return str(path.relative_to(REPO_ROOT) if path.is_relative_to(REPO_ROOT) else path)
-
-
-def resolved(folder: Path) -> Path:
-    """Return the folder that a path means, links and '~' followed; CourseError if it means none."""
-    try:
-        return Path(folder).expanduser().resolve()
-    except (OSError, RuntimeError) as error:
-        raise CourseError(f"{folder} is no place ({error}); choose another folder.") from error
 
 
 def apart(build: Path, folder: Path) -> Path:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from ..settings import BUILD_DIR, REPO_ROOT, CourseError, command, sha256_of, writable_folder
+from ..settings import BUILD_DIR, REPO_ROOT, CourseError, command, resolved, sha256_of, writable_folder
 from .course import find_notebooks, make_site, read, shown
 from .site import page, question_of, title_of
 
@@ -154,7 +154,7 @@ def write_start(target: Path) -> None:
 
 def build_workshop(out: Path, options: Sequence[str] = (), root: Path = REPO_ROOT) -> Path:
     """Build the folder, whole or not at all, and return it; an earlier one is replaced if nobody touched it."""
-    out = Path(out).expanduser().resolve()
+    out = resolved(out)
     check_place(out, root)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.", suffix=".partial") as name:
         target = Path(name) / "new"
