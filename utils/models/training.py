@@ -71,11 +71,13 @@ def train_recogniser(
     class_of_photo = dict(zip(indices.tolist(), classes.tolist(), strict=True))
     steps = config.epochs * -(-len(indices) // config.batch_size)
     parameters = [*model.parameters(), *head.parameters()]
-    optimiser = torch.optim.SGD(
-        parameters, lr=config.learning_rate, momentum=0.9, nesterov=True, weight_decay=config.weight_decay
-    )
+    low, high = 0.85, 0.95  # momentum, lowest where the learning rate is highest
+    rate, decay = config.learning_rate, config.weight_decay
+    optimiser = torch.optim.SGD(parameters, lr=rate, momentum=high, nesterov=True, weight_decay=decay)
     cycle = max(steps + 1, 10)  # the schedule's warm-up needs a few steps to divide
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, cycle, pct_start=0.2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, rate, cycle, pct_start=0.2, base_momentum=low, max_momentum=high
+    )
     history = []
     for epoch in progress_bar(range(config.epochs), desc="training the face model", enabled=progress):
         total, seen = 0.0, 0
