@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 REPO_ROOT = Path(__file__).resolve().parent.parent
 MODEL_DIR = REPO_ROOT / "data" / "models"
 BUILD_DIR = REPO_ROOT / "build"
+BLOCK = 4096  # bytes of the smallest file that a disk makes room for
 PROFILES = ("quick", "full")
 REPOSITORY, PUBLISHED = "face-identity-unlearning/course", False  # the course's address on GitHub: nowhere else
 FULL_MINUTES: dict[
@@ -143,7 +144,7 @@ def sha256_of(path: Path) -> str:
 def writable_file(path: str | Path) -> Path:
     """Return the file that `path` means (~ and links followed), checked before the work; CourseError if unwritable."""
     target = regular_target(path)
-    writable_folder(target.parent)
+    writable_folder(target.parent, 2 * target.stat().st_size if target.exists() else BLOCK)
     if target.exists():
         try:
             open(target, "ab").close()
@@ -172,12 +173,15 @@ def resolved(folder: str | Path) -> Path:
         raise CourseError(f"{folder} is no place ({error}); choose another folder.") from error
 
 
-def writable_folder(path: str | Path) -> Path:
-    """Return the folder that `path` means, made if need be and tried with a real file; CourseError if unwritable."""
+def writable_folder(path: str | Path, room: int = BLOCK) -> Path:
+    """Return the folder that `path` means, made if need be and tried with a file of `room` bytes; CourseError if that
+    cannot be written."""
     try:
         folder = Path(path).expanduser().resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):  # root is refused nothing by os.access: only writing tells
+        with tempfile.TemporaryFile(dir=folder) as file:  # root is refused nothing by os.access: only writing tells
+            file.write(bytes(max(room, BLOCK)))
+            file.flush()
             return folder
     except (OSError, RuntimeError) as error:
         raise CourseError(f"The folder {path} cannot be written ({error}); choose another.") from error
@@ -200,7 +204,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.chmod(temporary, mode)
         temporary.replace(path)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
             raise
         raise CourseError(f"{path} could not be written ({error.strerror}); make room or choose another.") from error
     finally:

@@ -266,7 +266,7 @@ def test_a_failed_save_leaves_nothing_behind(tmp_path, tiny_recogniser, monkeypa
     def broken(*_, **__):
         raise OSError("disk full")
 
-    monkeypatch.setattr(checkpoints, "save_file", broken)
+    monkeypatch.setattr(checkpoints, "save", broken)
     with pytest.raises(OSError, match="disk full"):
         save_recogniser(tmp_path / "x.safetensors", tiny_recogniser, {})
     assert list(tmp_path.iterdir()) == []

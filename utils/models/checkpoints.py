@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ..faces.splits import Splits
@@ -21,10 +23,11 @@ from ..settings import (
     one_of,
     sha256_of,
 )
-from .backbones import FaceBackbone, make_backbone
+from .backbones import BACKBONES, FaceBackbone, make_backbone
 from .heads import HEADS, CosineHead, make_head
 
 MANIFEST = "manifest.json"
+ROOM = {"mini": 16 << 20, "facenet": 160 << 20}  # bytes that a place must take before training: model and large head
 RECIPE_VERSION = 1  # raise it when a change of code, not of settings, changes what training gives
 
 
@@ -89,17 +92,36 @@ def recipe_key(recipe: dict) -> str:
 
 
 def save_recogniser(path: Path, recogniser: Recogniser, recipe: dict) -> None:
-    """Write model and head as one safetensors file with the recipe in its metadata; never leaves half a file."""
+    """Write model and head as one safetensors file with recipe and digest in its metadata; never leaves half a file."""
     tensors = {f"model.{name}": value for name, value in recogniser.model.state_dict().items()}
     tensors |= {f"head.{name}": value for name, value in recogniser.head.state_dict().items()}
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     metadata = {"recipe": json.dumps(recipe, sort_keys=True), "seconds": f"{recogniser.seconds:.1f}"}
+    metadata["digest"] = content_digest(tensors, metadata["recipe"] + metadata["seconds"])
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+        temporary.write_bytes(save(tensors, metadata))
 
 
-def load_recogniser(path: Path, sha256: str | None = None) -> tuple[Recogniser, dict]:
-    """Read a checkpoint and its recipe; raises CourseError naming both values when hash or shapes do not fit."""
+def keep_recogniser(path: Path, recogniser: Recogniser, recipe: dict) -> None:
+    """Save a model that was just trained; where that fails, warn and leave it in use: minutes of work are in it."""
+    try:
+        save_recogniser(path, recogniser, recipe)
+    except (CourseError, OSError) as error:
+        recogniser.source += f", not kept: {error}"
+        warnings.warn(f"The trained model is used now but will be gone afterwards: {error}", stacklevel=3)
+
+
+def content_digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
+    """Return the sha256 of named weights and of a text: a file that was changed on its way is told by it."""
+    digest = hashlib.sha256(text.encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def load_recogniser(path: Path, sha256: str | None = None, wanted: dict | None = None) -> tuple[Recogniser, dict]:
+    """Read a checkpoint and its recipe; raises CourseError if it is damaged, has another hash or shapes that do not
+    fit (both values are named), or was made by another recipe than the `wanted` one."""
     path = Path(path)
     if not path.is_file():
         raise CourseError(f"There is no checkpoint at {path}; train it again with: python -m utils.training.")
@@ -113,7 +135,13 @@ def load_recogniser(path: Path, sha256: str | None = None) -> tuple[Recogniser, 
         raise CourseError(f"{path} is not a readable checkpoint ({error}); delete it and train again.") from error
     if "recipe" not in metadata or "head.weight" not in tensors:
         raise CourseError(f"{path} holds no recipe and head: it was not written by this course; delete it.")
-    recipe = json.loads(metadata["recipe"])
+    told = metadata["recipe"] + metadata.get("seconds", "")
+    if metadata.get("digest") not in (None, content_digest(tensors, told)):  # older files have none
+        raise CourseError(f"{path} is damaged: it is not what was written; delete it and train again.")
+    recipe = recipe_in(metadata["recipe"], path)
+    if wanted is not None and recipe != wanted:
+        other = ", ".join(key for key in sorted({*recipe, *wanted}) if recipe.get(key) != wanted.get(key))
+        raise CourseError(f"{path} holds a model of another recipe (another {other}); delete it and train again.")
     model = make_backbone(recipe["backbone"], "none")
     n_classes, dim = tensors["head.weight"].shape
     head = make_head(recipe["train"]["loss"], dim, n_classes, **head_options(recipe["train"]))
@@ -121,6 +149,18 @@ def load_recogniser(path: Path, sha256: str | None = None) -> tuple[Recogniser, 
     load_exactly(head, {k[5:]: v for k, v in tensors.items() if k.startswith("head.")}, path.name)
     model.eval()
     return Recogniser(model, head, f"loaded from {path.name}", float(metadata.get("seconds", 0.0))), recipe
+
+
+def recipe_in(text: str, path: Path) -> dict:
+    """Return the recipe out of a checkpoint's metadata; raises CourseError for what is none."""
+    try:
+        recipe = json.loads(text)
+        one_of(recipe["backbone"], BACKBONES, "backbone")
+        one_of(recipe["train"]["loss"], HEADS, "margin loss")
+        head_options(recipe["train"])
+        return recipe
+    except (ValueError, KeyError, TypeError) as error:
+        raise CourseError(f"{path} has no readable recipe ({error}); delete it and train again.") from error
 
 
 def head_options(train: dict) -> dict[str, float]:

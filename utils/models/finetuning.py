@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,14 +32,16 @@ from .augmentation import augment
 from .backbones import BACKBONES, FaceBackbone, make_backbone
 from .checkpoints import (
     EMBEDDED,
+    ROOM,
     Recogniser,
     TrainConfig,
+    content_digest,
     embedded_models,
     head_options,
+    keep_recogniser,
     load_recogniser,
     recipe_key,
     recipe_of,
-    save_recogniser,
     trained_photos,
 )
 from .embedding import embed
@@ -103,14 +104,6 @@ def starting_model(backbone: str, start: str | Path) -> FaceBackbone:
     return model
 
 
-def weights_digest(model: FaceBackbone) -> str:
-    """Return the sha256 of a model's weights, so that another start gives another checkpoint."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
 def finetune(
     splits: Splits,
     *,
@@ -131,18 +124,20 @@ def finetune(
     identities = tuple(i for i in splits.trained if not (without_forget and i in splits.forget))
     seed_everything(config.weights_seed)
     model = starting_model(backbone, start)
-    recipe = recipe_of(splits, identities, backbone, "fine-tuned", config) | {"start": weights_digest(model)}
+    recipe = recipe_of(splits, identities, backbone, "fine-tuned", config) | {
+        "start": content_digest(model.state_dict())
+    }
     cached = cache_dir() / "models" / f"{recipe_key(recipe)}.safetensors"
     if cached.is_file():
-        recogniser, _ = load_recogniser(cached)
+        recogniser, _ = load_recogniser(cached, wanted=recipe)
         recogniser.model.to(device)
         recogniser.head.to(device)
         return recogniser
     if not train:
         raise CourseError(f"No fine-tuned model for this recipe (key {cached.stem}) is at hand; allow training.")
-    writable_folder(cached.parent)
+    writable_folder(cached.parent, ROOM[backbone])
     recogniser = _finetune_now(model, splits, identities, config, device, progress)
-    save_recogniser(cached, recogniser, recipe)
+    keep_recogniser(cached, recogniser, recipe)
     return recogniser
 
 

@@ -25,14 +25,15 @@ from ..settings import (
 from .augmentation import augment
 from .backbones import BACKBONES, PRETRAINED, FaceBackbone, make_backbone
 from .checkpoints import (
+    ROOM,
     Recogniser,
     TrainConfig,
     embedded_models,
     head_options,
+    keep_recogniser,
     load_recogniser,
     recipe_key,
     recipe_of,
-    save_recogniser,
     trained_photos,
 )
 from .embedding import embed
@@ -127,13 +128,13 @@ def load_or_train(
     known = embedded_models().get(key)
     cached = cache_dir() / "models" / f"{key}.safetensors"
     if known:
-        recogniser, _ = load_recogniser(MODEL_DIR / known["file"], known["sha256"])
+        recogniser, _ = load_recogniser(MODEL_DIR / known["file"], known["sha256"], recipe)
     elif cached.is_file():
-        recogniser, _ = load_recogniser(cached)
+        recogniser, _ = load_recogniser(cached, wanted=recipe)
     elif train:
-        writable_folder(cached.parent)  # minutes of training must not end in a place that keeps nothing
+        writable_folder(cached.parent, ROOM[backbone])  # minutes of training must not end in a place that keeps nothing
         recogniser = train_from_scratch(splits, identities, backbone, config, device, progress)
-        save_recogniser(cached, recogniser, recipe)
+        keep_recogniser(cached, recogniser, recipe)
     else:
         raise CourseError(f"No trained model for this recipe (key {key}) is at hand, and training was switched off.")
     recogniser.model.to(device)
