@@ -5,10 +5,13 @@ import errno
 import importlib
 import io
 import os
+import random
 import re
 import sys
 
+import numpy as np
 import pytest
+import torch
 
 from utils import settings
 from utils.publishing.course import apart, find_notebooks, read
@@ -120,3 +123,37 @@ def test_text_is_read_and_written_as_utf8_everywhere():
         cells = (cell.source for cell in read(path).cells if cell.cell_type == "code")
         code = "\n".join(re.sub(r"^(\s*)[%!].*$", r"\1pass", cell, flags=re.MULTILINE) for cell in cells)
         assert bare_texts(code) == [], path.name
+
+
+def draws() -> tuple[float, float, float]:
+    return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+
+def test_one_seed_sets_every_generator_and_another_seed_sets_all_of_them_otherwise():
+    rounds = {}
+    for name, seed in (("first", 3), ("other", 4), ("again", np.int64(3))):
+        settings.seed_everything(seed)
+        rounds[name] = draws()
+    assert rounds["first"] == rounds["again"]
+    assert all(mine != other for mine, other in zip(rounds["first"], rounds["other"], strict=True))
+    made = settings.make_settings("full", 3, "cpu")
+    assert draws() == rounds["first"] and (made.profile, made.seed, made.device.type) == ("full", 3, "cpu")
+    assert not made.quick and settings.make_settings().quick and settings.make_settings().seed == 0
+
+
+def test_the_largest_seed_is_the_largest_that_numpy_takes():
+    assert settings.as_seed(2**32 - 1) == 2**32 - 1
+    np.random.seed(2**32 - 1)
+    for seed in (2**32, -1, 0.5, True, "1"):
+        with pytest.raises(CourseError, match="The seed is"):
+            settings.seed_everything(seed)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO])
+def test_a_place_that_takes_no_more_is_one_sentence_and_the_old_file_stays(number, tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("old", encoding="utf-8")
+    with pytest.raises(CourseError, match=f"could not be written .{os.strerror(number)}"), atomic_path(path) as place:
+        place.write_text("ne", encoding="utf-8")
+        raise OSError(number, os.strerror(number))
+    assert path.read_text(encoding="utf-8") == "old" and list(tmp_path.iterdir()) == [path]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import zlib
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -275,3 +277,57 @@ def test_training_photos_of_unseen_people_cannot_be_built():
     splits = make_splits(fake_faces(*[12] * 12), n_forget=2)
     with pytest.raises(CourseError, match="outside the trained pools"):
         replace(splits, train=splits.photos("unseen", "query"), query=np.array([], dtype=np.int64))
+
+
+def slow_splits(n_people: int, n_photos: int, n_forget: int, n_dev: int, seed: int) -> dict[str, list[int]]:
+    """Deal equally photographed people one after the other, with generators that nothing but the seed shares."""
+    unseen = np.random.default_rng(1001).permutation(n_people).tolist()[: math.ceil(n_people / 4)]
+    trained = [person for person in range(n_people) if person not in unseen]
+    dev = np.random.default_rng(1002).permutation(trained).tolist()[:n_dev]
+    others = [person for person in trained if person not in dev]
+    forget = np.random.default_rng(seed).permutation(others).tolist()[:n_forget]
+    pools = {"unseen": unseen, "dev_forget": dev, "forget": forget, "retain": [p for p in others if p not in forget]}
+    parts: dict[str, list[int]] = {"train": [], "query": [], "gallery": []}
+    for person in range(n_people):
+        draw = np.random.default_rng([1003, zlib.crc32(f"P{person:02d}".encode())])
+        photos = draw.permutation(np.arange(person * n_photos, (person + 1) * n_photos)).tolist()
+        held_out = max(round(n_photos / 5), 4)
+        sizes = (n_photos - held_out, held_out // 2) if person in trained else (0, n_photos // 2)
+        parts["train"] += photos[: sizes[0]]
+        parts["query"] += photos[sizes[0] : sum(sizes)]
+        parts["gallery"] += photos[sum(sizes) :]
+    return {name: sorted(members) for name, members in (pools | parts).items()}
+
+
+@pytest.mark.parametrize("seed", [0, 1, 7])
+def test_splits_are_the_slow_deal(seed):
+    """Who is unseen or dev and which photo plays which part never follow the seed: the shipped models rest on them."""
+    splits = make_splits(fake_faces(*[12] * 30), n_forget=6, n_dev=5, seed=seed)
+    for name, members in slow_splits(30, 12, 6, 5, seed).items():
+        assert list(getattr(splits, name)) == members, name
+
+
+def test_many_seeds_forget_many_sets_of_people_and_everybody_is_asked_sometime():
+    faces = fake_faces(*[12] * 40)
+    drawn = [make_splits(faces, n_forget=5, n_dev=5, seed=seed).forget for seed in range(40)]
+    assert len(set(drawn)) == 40
+    splits = make_splits(faces, n_forget=5, n_dev=5)
+    assert {person for forget in drawn for person in forget} == set(splits.forget) | set(splits.retain)
+
+
+def test_more_people_to_forget_are_the_same_draw_continued_and_no_dev_person_among_them():
+    faces = fake_faces(*[12] * 40)
+    by_number = [set(make_splits(faces, n_forget=number, n_dev=5, seed=3).forget) for number in (1, 5, 10)]
+    assert by_number[0] < by_number[1] < by_number[2]
+    assert not by_number[2] & set(make_splits(faces, n_dev=5, seed=3).dev_forget)
+    assert len(make_splits(faces).forget) == 10 and len(make_splits(fake_faces(*[12] * 16)).forget) == 4
+
+
+def test_named_people_are_forgotten_whatever_the_seed_and_take_nobody_elses_place():
+    faces = fake_faces(*[12] * 40)
+    drawn = make_splits(faces, n_dev=5)
+    who = (drawn.dev_forget[0], drawn.retain[0])
+    named = [make_splits(faces, forget_ids=list(who), n_dev=5, seed=seed) for seed in (0, 1)]
+    assert named[0].forget == named[1].forget == tuple(sorted(who))
+    assert len(named[0].dev_forget) == 5 and set(drawn.dev_forget) - set(who) < set(named[0].dev_forget)
+    assert named[0].trained == drawn.trained and named[0].unseen == drawn.unseen
