@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 EXACT, CLOSE, WRONG, NOT_ATTEMPTED = "exact", "close", "wrong", "not attempted yet"
+ROUNDED, NEARLY = 0.01, 0.05  # how far off a number worked out by hand may be, and one that is called close
 SYMBOLS = {EXACT: "✓", CLOSE: "≈", WRONG: "✗", NOT_ATTEMPTED: "…"}
 
 # What a wrong answer can raise; anything else (such as an interrupt) is not the exercise's business.
@@ -23,7 +24,7 @@ STUDENT_ERRORS = (TypeError, ValueError, AttributeError, RuntimeError, LookupErr
 def check_value(answer: Any, expected: Any, hint: str, tolerance: float = 1e-3, name: str = "answer") -> str:
     """Compare a number or array with the expected one, print one line and return the status.
 
-    Exact within `tolerance` (absolute), close within ten times that or 5 % of the expected size. Notebook 00.
+    Exact within `tolerance`, close within 5 %: shares of the largest expected number, as they are where all are 0.
     """
     return report(name, *compared(answer, expected, hint, tolerance))
 
@@ -84,19 +85,17 @@ def same_as(
     cases: Sequence[tuple],
     hint: str,
     tolerance: float = 1e-4,
-    near: Callable[..., float] = lambda right: 1e-3,
 ) -> Callable[[Callable], Callable[..., str]]:
     """Make the right function a checker of students' functions, or of a number where arguments are given.
 
-    A number is exact within `near`(the right one). The right function stays at hand as `reference`.
+    A number may be rounded to 1 %. The right function stays at hand as `reference`.
     """
 
     def made(reference: Callable) -> Callable[..., str]:
         @functools.wraps(reference)
         def check(answer: Any, *given: Any) -> str:
             if given and not callable(answer):
-                expected = reference(*given)
-                return check_value(answer, expected, hint, near(expected), name)
+                return check_value(answer, reference(*given), hint, ROUNDED, name)
             return check_function(answer, reference, [*([given] if given else []), *cases], hint, tolerance, name)
 
         check.reference = reference
@@ -116,22 +115,30 @@ def compared(answer: Any, expected: Any, hint: str, tolerance: float) -> tuple[s
         return WRONG, f"the shape is {got.shape}, wanted is {expected.shape}. Hint: {hint}"
     if not np.isfinite(got).all():
         return WRONG, f"there is a NaN or an infinity in it. Hint: {hint}"
-    error = float(np.abs(got - expected).max(initial=0.0))
+    size = float(np.abs(expected).max(initial=0.0)) or 1.0
+    error = float(np.abs(got - expected).max(initial=0.0)) / size
     if error <= tolerance:
         return EXACT, ""
-    if error <= max(10 * tolerance, 0.05 * float(np.abs(expected).max(initial=0.0))):
-        return CLOSE, f"rounding, or a small slip. Hint: {hint}"
-    return WRONG, f"Hint: {hint}"
+    return (CLOSE, f"rounding, or a small slip. Hint: {hint}") if error <= NEARLY else (WRONG, f"Hint: {hint}")
+
+
+def compared_share(answer: Any, expected: float, hint: str) -> tuple[str, str]:
+    """Return the status of a share between 0 and 1, with a word for one that is given in percent."""
+    if is_number(got := as_array(answer)) and expected and abs(got / (100 * expected) - 1) <= ROUNDED:
+        return CLOSE, "that is percent; a fraction between 0 and 1 is wanted."
+    return compared(answer, expected, hint, ROUNDED)
 
 
 def names_among(answer: Any, right: Collection[str], wanted: str, hint: str) -> tuple[str, str]:
     """Return the status of a collection of names: close if some are missing and none is wrong."""
-    if isinstance(answer, str) or not isinstance(answer, set | list | tuple):
+    if not isinstance(answer, set | frozenset | list | tuple | np.ndarray):
         return WRONG, f"wanted is a list of names{wanted}."
     given = {str(item) for item in answer}
     if given == right:
         return EXACT, ""
-    return CLOSE if given and given < right else WRONG, f"Hint: {hint}"
+    if given and given < right:
+        return CLOSE, f"right so far, and not all. Hint: {hint}"
+    return WRONG, f"{len(given - right)} of your names do not belong there. Hint: {hint}" if given else f"Hint: {hint}"
 
 
 def unit_points(points: Any, least: int) -> np.ndarray | None:
@@ -157,6 +164,10 @@ def as_array(value: Any) -> np.ndarray | None:
         return np.asarray(value, dtype=np.float64)
     except STUDENT_ERRORS:
         return None
+
+
+def is_number(value: np.ndarray | None) -> bool:
+    return value is not None and value.shape == ()
 
 
 def is_blank(value: Any) -> bool:

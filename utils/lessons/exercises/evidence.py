@@ -9,7 +9,18 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from ...unlearning.registry import METHODS
-from .base import CLOSE, EXACT, WRONG, check_value, checker, names_among, nearest_cosines, same_as, unit_points
+from .base import (
+    CLOSE,
+    EXACT,
+    WRONG,
+    checker,
+    compared,
+    compared_share,
+    names_among,
+    nearest_cosines,
+    same_as,
+    unit_points,
+)
 
 POINTS = np.array([[0.0, 1, 1], [0, 1, 1], [1, 1, 1]])
 
@@ -40,21 +51,31 @@ def check_09_share_above(scores: Sequence[float], limit: float) -> float:
 
 @checker("recommendation")
 def check_09_choice(answer: Any) -> tuple[str, str]:
-    """Check the name of a method that fits the door of notebook 09: weights only, strangers kept, no retraining."""
-    if not isinstance(answer, str) or answer not in METHODS:
-        return WRONG, "wanted is a method's name in quotes, as in the table's code."
-    if answer == "dispersion_blends":
+    """Check the method, as the table or the code writes it, that fits the door of notebook 09.
+
+    Weights only, strangers kept, no retraining.
+    """
+    known = {plain(said): name for name, entry in METHODS.items() for said in (name, entry.title)}
+    name = known.get(plain(answer)) if isinstance(answer, str) else None
+    if name is None:
+        return WRONG, "wanted is one method's name in quotes, as the table writes it."
+    if name == "dispersion_blends":
         return EXACT, "it changes weights only, and strangers are what it holds."
-    if answer in ("gather_scatter", "esc"):
+    if name in ("gather_scatter", "esc"):
         return CLOSE, "it hides well, but puts a part behind the network. Hint: weights only."
-    if answer.startswith("dispersion"):
+    if name.startswith("dispersion"):
         return CLOSE, "it hides by weights alone. Hint: compare what unseen people keep."
     return WRONG, "Hint: first look for who is hidden from a search, then at the unseen people."
 
 
+def plain(name: str) -> str:
+    """Return a method's name in small letters, without what people write differently."""
+    return "".join(letter for letter in name.casefold() if letter.isalnum())
+
+
 @same_as(
     "recovered",
-    [(0.5, 0.1, 0.9), (0.05, 0.1, 0.9), (0.95, 0.1, 0.9), (0.8, 0.7, 1.0), (0.7, 0.7, 1.0)],
+    [(0.5, 0.1, 0.9), (0.0, 0.5, 0.9), (1.0, 0.1, 0.7), (0.8, 0.7, 1.0), (0.7, 0.7, 1.0)],
     "from the target, how far did the score go, and how far could it go? Then keep it between 0 and 1.",
 )
 def check_10_recovered(score: float, target: float, original: float) -> float:
@@ -94,17 +115,18 @@ def check_10_hidden_direction(points: Any) -> tuple[str, str]:
     return WRONG, f"nearest pair {nearest:.2f}, lowest to the template {least:.2f}. Hint: {hint}"
 
 
-def check_11_chance(answer: Any, mine: int, gallery: int) -> str:
+@checker("chance")
+def check_11_chance(answer: Any, mine: int, gallery: int) -> tuple[str, str]:
     """Check the chance that the first photo of a gallery in random order is yours. Introduced in notebook 11."""
     hint = "so many of the gallery's photos are yours: what share of all is that?"
-    return check_value(answer, mine / gallery, hint, 1e-6, "chance")
+    return compared_share(answer, mine / gallery, hint)
 
 
-def check_11_verdicts(answer: Any, ranks: Sequence[float], patience: int = 10) -> str:
+@checker("verdicts")
+def check_11_verdicts(answer: Any, ranks: Sequence[float], patience: int = 10) -> tuple[str, str]:
     """Check for each rank whether somebody with some patience finds you, as booleans. Introduced in notebook 11."""
-    expected = [float(rank <= patience) for rank in ranks]
     hint = f"found means that the rank after unlearning is {patience} or better."
-    return check_value(answer, expected, hint, 1e-6, "verdicts")
+    return compared(answer, [float(rank <= patience) for rank in ranks], hint, 1e-6)
 
 
 @checker("leftovers")

@@ -17,11 +17,13 @@ from ...settings import REPO_ROOT, CourseError, check_environment
 from .base import (
     CLOSE,
     EXACT,
+    ROUNDED,
     WRONG,
     as_array,
-    check_value,
     checker,
     compared,
+    compared_share,
+    is_number,
     names_among,
     one_line,
     report,
@@ -43,16 +45,39 @@ def check_00_environment() -> str:
         return report("environment", WRONG, fault)
 
 
+@checker("chance R@1")
+def check_00_chance(answer: Any, chance: float) -> tuple[str, str]:
+    """Check the R@1 that a random ranking would have, a fraction between 0 and 1. Notebook 00."""
+    return compared_share(answer, chance, "right ones over all: how many of the gallery's photos show the person?")
+
+
+@checker("price")
+def check_00_price(answer: Any, before: float, after: float) -> tuple[str, str]:
+    """Check the share of a score that was lost, and tell it from the difference and from what is left. Notebook 00."""
+    hint, got = "what went, over what there was.", as_array(answer)
+    status, remark = compared_share(answer, (before - after) / before, hint)
+    others = {"those are points, one score minus the other": before - after, "that is what they kept": after / before}
+    for said, other in others.items():
+        if status != EXACT and is_number(got) and abs(got - other) <= ROUNDED * abs(other):
+            return WRONG, f"{said}. Hint: {hint}"
+    return status, remark
+
+
 @checker("angle")
 def check_01_angle(answer: Any, a: complex) -> tuple[str, str]:
     """Check by how many degrees the similarity transform p -> a·p + b turns a photo. Notebook 01."""
     expected, got = math.degrees(cmath.phase(a)), as_array(answer)
-    if got is not None and got.shape == () and abs(expected) > 0.5:
+    if is_number(got) and abs(expected) > 0.5:
         if abs(got - math.radians(expected)) < 1e-3:
             return CLOSE, "that is the angle in radians; degrees are wanted."
         if abs(got + expected) < 0.1:
             return CLOSE, "the size is right, the sign is not: which way does a turn?"
-    return compared(answer, expected, "a complex number's direction is cmath.phase(a), in radians.", 0.1)
+    return compared(answer, expected, "a complex number's direction is cmath.phase(a), in radians.", tenth_of(expected))
+
+
+def tenth_of(degrees: float) -> float:
+    """Return a tenth of a degree as a share of an angle."""
+    return 0.1 / max(abs(degrees), 1.0)
 
 
 GROUPS = (([1, 1, 2], [2, 3, 2]), ([0, 0, 4], [1, 2]), ([5, 6, 7, 5], [7, 6, 6, 5]), ([], [1]))
@@ -91,17 +116,16 @@ def check_01_nearest_centroid(z: Tensor, centroids: Tensor) -> Tensor:
 def check_02_angle(answer: Any, cosine: float) -> tuple[str, str]:
     """Check the angle in degrees between two embeddings whose cosine is given. Notebook 02."""
     expected, got = math.degrees(math.acos(max(-1.0, min(1.0, float(cosine))))), as_array(answer)
-    if got is not None and got.shape == () and expected > 0.5 and abs(got - math.radians(expected)) < 1e-3:
+    if is_number(got) and expected > 0.5 and abs(got - math.radians(expected)) < 1e-3:
         return CLOSE, "that is the angle in radians; degrees are wanted."
-    return compared(answer, expected, "undo the cosine with math.acos, then turn radians into degrees.", 0.1)
+    hint = "undo the cosine with math.acos, then turn radians into degrees."
+    return compared(answer, expected, hint, tenth_of(expected))
 
 
 @same_as(
     "CosFace logit",
     [(0.9, 64.0, 0.35), (-0.2, 10.0, 0.1)],
     "the margin comes off the cosine first, and the scale multiplies what is left.",
-    1e-3,
-    near=lambda right: 0.01,
 )
 def check_02_cosface_logit(cosine: float, scale: float, margin: float) -> float:
     """Check the CosFace logit of the true person, a number or a function (cosine, scale, margin). Notebook 02."""
@@ -125,7 +149,6 @@ def check_03_recall_at_k(relevant: Sequence[int], k: int) -> float:
     "average precision",
     [(ranking,) for ranking in RANKINGS],
     "at every hit, divide the hits so far by the rank; then take the mean over the hits, not over all ranks.",
-    near=lambda right: 0.005,
 )
 def check_03_average_precision(relevant: Sequence[int]) -> float:
     """Check average precision: a number for a ranking that is given, or a function of any ranking. Notebook 03."""
@@ -133,13 +156,11 @@ def check_03_average_precision(relevant: Sequence[int]) -> float:
     return float(np.mean(np.arange(1, len(hits) + 1) / hits)) if len(hits) else 0.0
 
 
-def check_03_chance_r1(answer: Any, n_relevant: int, gallery_size: int) -> str:
+@checker("chance R@1")
+def check_03_chance_r1(answer: Any, n_relevant: int, gallery_size: int) -> tuple[str, str]:
     """Check the chance that a blind pick from the gallery shows the query's person. Notebook 03."""
-    hint, expected = (
-        "how many of the gallery's photos show the right person, out of how many?",
-        n_relevant / gallery_size,
-    )
-    return check_value(answer, expected, hint, tolerance=0.01 * expected, name="chance R@1")
+    hint = "how many of the gallery's photos show the right person, out of how many?"
+    return compared_share(answer, n_relevant / gallery_size, hint)
 
 
 DRAWS = drawn((3, 3), (3, 3), (5, 8), (5, 8))
@@ -170,8 +191,9 @@ def check_04_simplex(points: Any) -> tuple[str, str]:
     return CLOSE if worst <= best + 0.1 else WRONG, f"{remark} Hint: let the rows sum to zero, all alike."
 
 
-@checker("who keeps the cluster")
-def check_04_shared(answer: Any) -> tuple[str, str]:
-    """Check the names of the losses that keep a cluster together, as a set or list. Introduced in notebook 04."""
-    hint = "for which losses does every photo, on average, hear the same request?"
-    return names_among(answer, {"redrawn labels", "one shared target"}, ", as they stand beside the film", hint)
+@checker("who stays in one piece")
+def check_04_together(answer: Any) -> tuple[str, str]:
+    """Check the names of the losses under which a person's cluster stays one cluster. Introduced in notebook 04."""
+    hint = "what matters is whether all photos are sent the same way, not whether they are sent away."
+    right = {"redrawn labels", "one shared target", "gradient ascent"}
+    return names_among(answer, right, ", as they stand beside the film", hint)
