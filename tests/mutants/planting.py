@@ -134,7 +134,7 @@ def plant(mutants: list[Mutant], jobs: int = 1) -> Iterator[tuple[Mutant, str, s
         return tests, None if status else 4 * (time.monotonic() - start) + PATIENCE, line
 
     def trial(copy: Copy, mutant: Mutant) -> tuple[Mutant, str, str]:
-        seconds, line = limits[mutant.tests]
+        seconds, line = limits[frozenset(mutant.tests.split())]
         return (mutant, SICK, line) if seconds is None else (mutant, *copy.trial(mutant, seconds))
 
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
@@ -142,10 +142,10 @@ def plant(mutants: list[Mutant], jobs: int = 1) -> Iterator[tuple[Mutant, str, s
             (Path(folder) / str(number)).mkdir()
             free.put(Copy(Path(folder) / str(number)))
         pool = Parallel(n_jobs=jobs, prefer="threads", return_as="generator_unordered")
-        sets = sorted({mutant.tests for mutant in mutants})
+        sets = {frozenset(mutant.tests.split()): mutant.tests for mutant in mutants}
         with progress_bar(desc="without mistakes", total=len(sets)) as bar:
             limits = {}
-            for tests, seconds, line in pool(delayed(lent)(unharmed, tests) for tests in sets):
-                limits[tests] = seconds, line
+            for tests, seconds, line in pool(delayed(lent)(unharmed, tests) for tests in sets.values()):
+                limits[frozenset(tests.split())] = seconds, line
                 bar.update()
         yield from pool(delayed(lent)(trial, mutant) for mutant in mutants)
