@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from mutants import planting
+from mutants import drawing, planting
 from mutants.planting import LISTS, Mutant, read_lists
 
 from utils.settings import REPO_ROOT, CourseError
@@ -62,3 +62,38 @@ def test_noticed_unnoticed_endless_and_sick(tmp_path: Path, monkeypatch):
     endless = Mutant("utils/sums.py", "    return a + b", "    while True: pass", "test_sums.py", "")
     assert planting.Copy(tmp_path / "slow").trial(endless, seconds=3) == (planting.ENDLESS, "")
     assert (course / "utils/sums.py").read_text() == (tmp_path / "slow/course/utils/sums.py").read_text() == sums
+
+
+def test_random_mistakes_can_be_planted_and_change_the_tree():
+    drawn = drawing.draw(60, seed=3)
+    assert drawn == drawing.draw(60, seed=3) != drawing.draw(60, seed=4)
+    assert {mutant.file.split("/")[1] for mutant in drawn} == set(drawing.WINGS)
+    for mutant in drawn:
+        source = (REPO_ROOT / mutant.file).read_text(encoding="utf-8")
+        assert ast.dump(ast.parse(mutant.planted(source))) != ast.dump(ast.parse(source)), mutant
+        assert mutant.tests.startswith(f"tests/{mutant.file.split('/')[1]}/test_"), mutant
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("a + b", {"(a - b)", "a", "b"}),
+        ("a < b", {"(a <= b)"}),
+        ("not a", {"a"}),
+        ("f(a, b)", {"f(b, a)"}),
+        ("max(a, b)", set()),
+        ("f(k=a, m=b)", {"f(m=b)", "f(k=a)", "f(k=b, m=a)"}),
+        ("f(desc=a)", set()),
+        ("splits.forget", {"splits.retain", "splits.unseen", "splits.retain_train", "splits.trained"}),
+        ("'r1'", {"'r5'", "'map'"}),
+        ("3", {"4"}),
+        ("0.5", {"1.0"}),
+        ("True", {"False"}),
+        ("a if b else c", {"(c if b else a)"}),
+        ("x: int | None", set()),
+    ],
+)
+def test_every_kind_of_mistake(line, expected):
+    tree = ast.parse(line)
+    drawn = [(node, text) for node in drawing.places(tree) for _, text in drawing.mistakes(node)]
+    assert {drawing.in_lines(line, node, text)[1] for node, text in drawn} - {line} == expected

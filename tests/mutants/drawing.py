@@ -77,9 +77,9 @@ def mistakes(node: ast.AST) -> Iterator[tuple[str, str]]:
         case ast.Attribute():
             yield from (("name", changed(node, attr=other)) for other in others(node.attr))
         case ast.Call():
-            plain = [not isinstance(argument, ast.Starred) for argument in node.args]
+            fixed = [isinstance(argument, ast.Starred) for argument in node.args]
             for i in range(len(node.args) - 1):
-                if plain[i] and plain[i + 1]:
+                if not (fixed[i] or fixed[i + 1] or ast.unparse(node.func) in ("min", "max")):
                     yield "exchanged arguments", changed(node, args=swapped(node.args, i))
             for i, keyword in enumerate(node.keywords):
                 if keyword.arg not in SILENT | {None}:
