@@ -5,14 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-import torch
-import torch.nn.functional as F
-from torch import nn
 
-from utils.faces.splits import make_splits
-from utils.models import backbones
-from utils.models.embedding import embed
-from utils.models.heads import head_from_centroids
 from utils.settings import CourseError
 from utils.unlearning.loop import EarlyStopping, unlearn
 from utils.unlearning.registry import METHODS
@@ -58,37 +51,6 @@ ALWAYS = {"steps": 2, "check_every": 0, "epochs": 1, "noise_steps": 2, "max_shar
 DAMPING = {"alpha": 1.0}  # the toy's weights hardly differ: at 10 none would be damped
 
 
-class Toy(backbones.FaceBackbone):
-    """A network of three parts for faces of 16 pixels."""
-
-    name, embedding_dim, input_size = "mini", 16, 16
-
-    def __init__(self):
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1, bias=False), nn.BatchNorm2d(6), nn.ReLU())
-        self.stage = nn.Sequential(nn.Conv2d(6, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
-        self.embedding = nn.Sequential(nn.Flatten(), nn.Linear(128, 16, bias=False), nn.BatchNorm1d(16))
-
-    def layers(self):
-        return {"stem": [self.stem], "stage": [self.stage], "embedding": [self.embedding]}
-
-    def forward(self, x):
-        return self.embedding(self.stage(self.stem(x)))
-
-
-@pytest.fixture(scope="module")
-def toy_world(tiny_faces):
-    """The tiny people at 16 pixels, a toy network and a head that is unsure."""
-    small = F.avg_pool2d(tiny_faces.pixels.float(), 4).round().to(torch.uint8)
-    splits = make_splits(dataclasses.replace(tiny_faces, pixels=small, image_size=16), n_forget=2, n_dev=1)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = Toy().eval()
-        rows = torch.from_numpy(splits.class_of(splits.faces.labels[splits.train]))
-        head = head_from_centroids("cosface", embed(model, splits.faces, splits.train), rows, len(splits.trained))
-    return model, head, splits
-
-
 def told(world, name: str, options: dict) -> list:
     """Run a method and return all that comes back, as plain numbers."""
     outcome = unlearn(name, *world, device="cpu", progress=False, **options)
@@ -109,9 +71,8 @@ def another(option: str, default: object) -> object:
 
 @pytest.mark.filterwarnings("ignore:The head names")
 @pytest.mark.parametrize("name", list(METHODS))
-def test_every_option_has_an_effect_or_is_refused(name, toy_world, monkeypatch, own_cache):
+def test_every_option_has_an_effect_or_is_refused(name, toy_world, toys_only, monkeypatch, own_cache):
     """A dropped option cannot be seen by reading attributes, for the shared steps read all of theirs."""
-    monkeypatch.setattr(backbones, "MiniFaceNet", Toy)
     watched = iter(())
     monkeypatch.setattr(EarlyStopping, "score", lambda self: next(watched))  # the dev people get lost, bit by bit
     defaults = METHODS[name].config()
