@@ -283,7 +283,9 @@ def lotus(s: Scene) -> Terms:
         named = [max(range(len(s.rows)), key=lambda k, z=z: float((unit(s.rows[k]) * z).sum())) for z in looks]
     tau = math.exp(s.config.sharpness * np.mean(np.array(named) == s.row_of(s.all_forget)))
     rows = torch.stack([unit(row) for row in s.old_rows])
-    blurred = [((scale * rows @ z + g) / tau).softmax(0) for z, g in zip(s.before(s.step.forget), noise[0], strict=True)]
+    blurred = [
+        ((scale * rows @ z + g) / tau).softmax(0) for z, g in zip(s.before(s.step.forget), noise[0], strict=True)
+    ]
     drawn = [int((scale * rows @ z + g).argmax()) for z, g in zip(s.before(s.step.retain), noise[1], strict=True)]
     told = zip(blurred, s.told(s.f), strict=True)
     kept = [surprise(z, s.rows, row, scale) for z, row in zip(s.r, drawn, strict=True)]

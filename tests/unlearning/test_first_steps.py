@@ -65,7 +65,7 @@ def flat(tensors) -> torch.Tensor:
 
 def test_every_stepwise_method_has_a_slow_reference():
     stepwise = {name for name, entry in METHODS.items() if issubclass(entry.config, StepConfig)}
-    assert stepwise - UNTOUCHED == set(SLOW) == set(SPECIAL)
+    assert stepwise - UNTOUCHED == set(SLOW) == set(SPECIAL), "write its loss in plain loops in slow_steps.py"
 
 
 @pytest.mark.filterwarnings("ignore:The head names")
@@ -130,3 +130,17 @@ def test_photos_come_from_the_right_people_in_the_right_numbers(name, toy_world,
         assert len(set(step.forget.tolist())) == len(step.forget)
         seen += step.retain.tolist()
     assert len(set(seen)) == len(seen), "no retained photo comes back before all were seen"
+
+
+@pytest.mark.filterwarnings("ignore:The head names")
+@pytest.mark.parametrize("name", SLOW)
+def test_a_step_large_enough_shows_everybody(name, toy_world, toys_only, monkeypatch):
+    """All training photos of the forgotten, and of all who stay, the dev-forget people among them."""
+    steps, splits = record_steps(monkeypatch), toy_world[2]
+    options = options_of(name) | {"steps": 2}
+    large = {"retain_per_step": 48} | ({} if name == "unsir" else {"photos_per_identity": 99})
+    run(name, toy_world, **options | {key: value for key, value in large.items() if key in options})
+    forget, kept = ({i for step in steps for i in getattr(step, side).tolist()} for side in ("forget", "retain"))
+    assert not forget or forget == {i for i in splits.train if splits.faces.labels[i] in splits.forget}
+    assert not kept or kept == {i for i in splits.train if splits.faces.labels[i] not in splits.forget}
+    assert bool(forget) == (name not in NEVER_FORGET) and bool(kept) == ("retain_per_step" in SPECIAL[name])

@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import torch
+from slow_steps import record_steps
 
 from utils.settings import CourseError
+from utils.unlearning import loop as frame
 from utils.unlearning.loop import EarlyStopping, unlearn
 from utils.unlearning.registry import METHODS
 
@@ -94,3 +97,57 @@ def test_every_option_has_an_effect_or_is_refused(name, toy_world, toys_only, mo
         assert len(pair) < 2 or pair[0] != pair[1], (
             f"'{option}' of '{name}' changes nothing from {default} to {changed}"
         )
+
+
+TERM = {  # the term of the loss that an option weighs, where the option's name does not say it
+    "blend_weight": "blends",
+    "pull_weight": "forget",
+    "sparse_weight": "sparsity",
+    ("bounded_ascent", "beta"): "forget",
+    ("gs_lora", "beta"): "forget",
+    ("scrub", "gamma"): "retain",
+    ("scrub", "alpha"): "teacher",
+    ("l1_sparse", "penalty"): "sparsity",
+}
+WEIGHTS = [
+    (name, option, TERM.get((name, option), TERM.get(option, option.removesuffix("_weight"))))
+    for name, entry in METHODS.items()
+    for option in entry.config.__dataclass_fields__
+    if (option.endswith("_weight") or (name, option) in TERM) and option not in getattr(entry.config, "unused", ())
+]
+
+
+def nudge(monkeypatch) -> None:
+    """Move every student a little before its first step, after all teachers were made of the original."""
+    real = frame.set_batchnorm
+
+    def nudged(model, policy):
+        real(model, policy)
+        random = torch.Generator().manual_seed(9)
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.add_(0.05 * torch.randn(weight.shape, generator=random))
+
+    monkeypatch.setattr(frame, "set_batchnorm", nudged)
+
+
+@pytest.mark.filterwarnings("ignore:The head names")
+@pytest.mark.parametrize("name, option, term", WEIGHTS)
+def test_a_weight_scales_its_own_term_and_no_other(name, option, term, toy_world, toys_only, monkeypatch):
+    """At 0, w and 4 w: the term and its slope grow in proportion, all other terms stay what they were."""
+    nudge(monkeypatch)
+    steps, known = record_steps(monkeypatch), METHODS[name].config.__dataclass_fields__
+    base = ALWAYS | {"retain_per_step": 4, "max_gradient_norm": 1e9, "steps": 1 + (option == "sparse_weight")}
+    base |= {"bound": 9.0, "impair_share": 1.0, "rewind": False}
+    base = {k: v for k, v in base.items() if k in known and (k != "retain_per_step" or known[k].default)}
+    runs = []
+    for weight in (0.0, 0.5, 2.0):
+        history = unlearn(name, *toy_world, device="cpu", progress=False, **base | {option: weight}).history
+        told = {key: value for key, value in history[-1].items() if key not in ("step", "moved")}
+        runs.append((told, torch.cat([slope.flatten() for slope in steps[-1].slopes])))
+    (none, flat), (once, slope), (four, steep) = runs
+    assert abs(once[term]) > 1e-4 and none.get(term, 0.0) == 0.0
+    assert four[term] == pytest.approx(4 * once[term], rel=1e-5)
+    assert all(none[key] == once[key] == four[key] for key in once if key != term)
+    assert (slope - flat).norm() > 1e-4, "the term has no slope"
+    assert (steep - flat - 4 * (slope - flat)).norm() < 1e-4 * (steep - flat).norm()
