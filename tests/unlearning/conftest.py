@@ -17,4 +17,4 @@ def toy_world(tiny_faces):
 @pytest.fixture
 def toys_only(monkeypatch):
     """Let every network that a method builds be a toy."""
-    monkeypatch.setattr(backbones, "MiniFaceNet", Toy)
+    monkeypatch.setitem(backbones.KINDS, "mini", Toy)

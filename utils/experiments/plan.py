@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..faces.datasets import DATASETS, load_faces
 from ..faces.splits import Splits, make_splits
-from ..models.backbones import BACKBONES, PRETRAINED
+from ..models.backbones import BACKBONES, PRETRAINED, card_of
 from ..models.checkpoints import Recogniser, TrainConfig
 from ..models.training import load_or_train
 from ..settings import BUILD_DIR, PROFILES, REPO_ROOT, CourseError, as_seed, one_of, resolve_device
@@ -105,8 +105,7 @@ def how_to_run(args: argparse.Namespace) -> dict:
 def check_plan(plan: Plan) -> None:
     """Raise a CourseError for the first name or number in a plan that cannot work, before anything runs."""
     one_of(plan.dataset, DATASETS, "data set")
-    one_of(plan.backbone, BACKBONES, "backbone")
-    one_of(plan.pretrained, PRETRAINED, "pretrained weights")
+    card_of(plan.backbone).chosen(one_of(plan.pretrained, PRETRAINED, "pretrained weights"))
     one_of(plan.profile, PROFILES, "profile")
     for name in plan.methods:
         one_of(name, METHODS, "method")
@@ -117,8 +116,6 @@ def check_plan(plan: Plan) -> None:
         raise CourseError(f"--seeds and --forget must be at least 1, not {plan.seeds} and {plan.forget}.")
     if min(plan.train_epochs, plan.image_size, plan.max_identities) < 0:
         raise CourseError("--train-epochs, --image-size and --max-identities must not be negative.")
-    if plan.backbone == "mini" and plan.pretrained not in ("auto", "none"):
-        raise CourseError(f"The mini backbone has no '{plan.pretrained}' weights; use --pretrained auto or none.")
     resolve_device(plan.device)
 
 
@@ -143,13 +140,13 @@ def prepared(plan: Plan, seed: int, opened: dict, progress: bool) -> tuple[Split
 
 def references(plan: Plan) -> tuple[str, ...]:
     """Return the yardsticks of a plan: weights pretrained elsewhere cannot be retrained without somebody."""
-    elsewhere = plan.backbone == "facenet" and plan.pretrained != "none"
+    elsewhere = card_of(plan.backbone).chosen(plan.pretrained) != "none"
     return ("original",) if elsewhere else REFERENCES
 
 
 def face_size(plan: Plan) -> int:
     """Return the side of the face crops in pixels: as given, or what the backbone wants."""
-    return plan.image_size or {"mini": 64, "facenet": 160}[one_of(plan.backbone, BACKBONES, "backbone")]
+    return plan.image_size or card_of(plan.backbone).crop_size
 
 
 def train_config(plan: Plan) -> TrainConfig:

@@ -7,80 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..settings import CourseError, one_of
-from .pretrained import FACENET_WEIGHTS, fetch_facenet_weights
+from .dlib import DlibBackbone
+from .interface import AddOn, Card, FaceBackbone, bare
+from .pretrained import FACENET_WEIGHTS, fetch_facenet_weights, who_was_trained_on
 
-BACKBONES = ("mini", "facenet")
-PRETRAINED = ("auto", "vggface2", "casia-webface", "none")
-
-
-class FaceBackbone(nn.Module):
-    """What every face model here offers: `embedding_dim`, `input_size`, `parts`, `preprocess` and `forward`."""
-
-    name: str
-    embedding_dim: int
-    input_size: int
-
-    def preprocess(self, faces: Tensor) -> Tensor:
-        """Turn uint8 faces (B, 3, H, W) into the model's float32 input (B, 3, S, S) in [-1, 1]; raises CourseError."""
-        if faces.dtype != torch.uint8 or faces.ndim != 4 or faces.shape[1] != 3:
-            kind = str(faces.dtype).removeprefix("torch.")
-            raise CourseError(f"Faces must be uint8 of shape (B, 3, H, W), not {kind} of shape {tuple(faces.shape)}.")
-        x = (faces.float() - 127.5) / 128.0
-        if x.shape[-2:] != (self.input_size, self.input_size):
-            x = F.interpolate(x, size=(self.input_size, self.input_size), mode="bilinear", antialias=True)
-        return x.contiguous(memory_format=torch.channels_last)
-
-    def layers(self) -> dict[str, list[nn.Module]]:
-        """Return the network's parts in the order the photo meets them: fine-tuning freezes the first ones."""
-        raise NotImplementedError
-
-    def train(self, mode: bool = True) -> FaceBackbone:
-        """Switch training on or off; a wholly frozen part stays in evaluation, so its BatchNorm statistics rest."""
-        super().train(mode)
-        for part in self.layers().values() if mode else ():
-            if not any(weight.requires_grad for module in part for weight in module.parameters()):
-                for module in part:
-                    module.eval()
-        return self
-
-    @property
-    def device(self) -> torch.device:
-        """The device that holds the weights."""
-        return next(self.parameters()).device
-
-
-def bare(module: nn.Module, kind: type[nn.Module] = FaceBackbone) -> nn.Module:
-    """Return a model or head without the wrapper of parallel or compiled running; raises CourseError if unusable."""
-    while isinstance(inner := getattr(module, "module", getattr(module, "_orig_mod", None)), nn.Module):
-        module = inner
-    what = "head" if kind is not FaceBackbone else "model"
-    if not isinstance(module, nn.Module) or not (isinstance(module, kind) or hasattr(module, "preprocess")):
-        raise CourseError(f"The {what} is a {type(module).__name__}; pass a {kind.__name__} of this course.")
-    for tensor in (*module.parameters(), *module.buffers()):
-        if tensor.is_floating_point() and tensor.dtype != torch.float32:
-            kind_of = str(tensor.dtype).removeprefix("torch.")
-            raise CourseError(f"The {what} holds {kind_of} numbers, but the course computes in float32: use .float().")
-    return module
-
-
-class AddOn(FaceBackbone):
-    """A face model with something put behind it; `backbone` is the model inside. Introduced in notebook 07.
-
-    The addition is there for all to see: whoever owns the weights can take it off again.
-    """
-
-    def __init__(self, backbone: FaceBackbone):
-        super().__init__()
-        self.backbone = backbone
-        self.name, self.embedding_dim, self.input_size = backbone.name, backbone.embedding_dim, backbone.input_size
-
-    def preprocess(self, faces: Tensor) -> Tensor:
-        """Prepare faces as the model inside wants them."""
-        return self.backbone.preprocess(faces)
-
-    def layers(self) -> dict[str, list[nn.Module]]:
-        """Return the parts of the model inside."""
-        return self.backbone.layers()
+__all__ = ["BACKBONES", "PRETRAINED", "AddOn", "Card", "FaceBackbone", "bare", "card_of", "make_backbone"]
 
 
 class ResidualBlock(nn.Module):
@@ -102,9 +33,7 @@ class ResidualBlock(nn.Module):
 class MiniFaceNet(FaceBackbone):
     """A residual CNN of about one million parameters: 64×64 colour face -> 128 numbers. Introduced in notebook 02."""
 
-    name = "mini"
-    embedding_dim = 128
-    input_size = 64
+    card = Card("mini", embedding_dim=128, input_size=64, crop_size=64)
     widths = (24, 48, 96, 192)
 
     def __init__(self):
@@ -134,9 +63,10 @@ class MiniFaceNet(FaceBackbone):
 class FacenetBackbone(FaceBackbone):
     """facenet-pytorch's InceptionResnetV1 (23.5 M parameters): 160×160 face -> 512 numbers (Schroff et al. 2015)."""
 
-    name = "facenet"
-    embedding_dim = 512
-    input_size = 160
+    card = Card(
+        "facenet", embedding_dim=512, input_size=160, crop_size=160,
+        weights=tuple(FACENET_WEIGHTS), origin="facenet-pytorch's", told=who_was_trained_on,
+    )  # fmt: skip
 
     def __init__(self, pretrained: str | None = None):
         super().__init__()
@@ -146,6 +76,15 @@ class FacenetBackbone(FaceBackbone):
         if pretrained is not None:
             del self.network.logits  # the classifier of its own training people: search has no use for it
         self.to(memory_format=torch.channels_last)
+
+    @classmethod
+    def with_weights(cls, weights: str) -> FacenetBackbone:
+        """Return the network with published weights, fetched if they are not at hand; raises CourseError."""
+        path = fetch_facenet_weights(weights)
+        try:
+            return cls(weights)
+        except (RuntimeError, OSError) as error:
+            raise CourseError(f"{path} is not a '{weights}' weight file; delete it and fetch it again.") from error
 
     def layers(self) -> dict[str, list[nn.Module]]:
         """Return stem, the three groups of Inception blocks and the embedding layer."""
@@ -163,19 +102,21 @@ class FacenetBackbone(FaceBackbone):
         return self.network(x)
 
 
+KINDS = {kind.card.name: kind for kind in (MiniFaceNet, FacenetBackbone, DlibBackbone)}
+BACKBONES = tuple(KINDS)
+PRETRAINED = ("auto", *(name for kind in KINDS.values() for name in kind.card.weights), "none")
+
+
+def card_of(name: str) -> Card:
+    """Return what a backbone says of itself before it is built; raises CourseError for an unknown name."""
+    return KINDS[one_of(name, BACKBONES, "backbone")].card
+
+
 def make_backbone(name: str, pretrained: str = "none") -> FaceBackbone:
-    """Build a backbone, with random weights ('none') or facenet-pytorch's own; raises CourseError. Notebook 02."""
-    one_of(name, BACKBONES, "backbone")
-    one_of(pretrained, PRETRAINED, "pretrained weights")
-    if name == "mini":
-        if pretrained in FACENET_WEIGHTS:
-            raise CourseError(f"The mini backbone has no '{pretrained}' weights; use 'auto' or 'none'.")
-        return MiniFaceNet()
-    if pretrained == "none":
-        return FacenetBackbone()
-    weights = "vggface2" if pretrained == "auto" else pretrained
-    path = fetch_facenet_weights(weights)
-    try:
-        return FacenetBackbone(weights)
-    except (RuntimeError, OSError) as error:
-        raise CourseError(f"{path} is not a '{weights}' weight file; delete it and fetch it again.") from error
+    """Build a backbone, with random weights ('none') or published ones; raises CourseError. Introduced in notebook 02.
+
+    'auto' is the usual weights of the kind, and random ones where none are published.
+    """
+    card = card_of(name)
+    weights = card.chosen(one_of(pretrained, PRETRAINED, "pretrained weights"))
+    return KINDS[name]() if weights == "none" else KINDS[name].with_weights(weights)

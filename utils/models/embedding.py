@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,25 @@ from ..settings import (
 from .backbones import FaceBackbone, bare
 
 
+def centre_on(model: FaceBackbone, faces: FaceDataset | Tensor, photos: np.ndarray, *, progress: bool = False) -> None:
+    """Let a centred model take the mean embedding of some photos (un-normalised) off every embedding from now on.
+
+    The mean is a buffer of the model, fixed once it is opened, so that galleries stay comparable. Notebook 02.
+    """
+    model.centre.zero_()
+    points = embed(model, faces, photos, normalised=False, progress=progress)
+    model.centre.copy_(points.mean(dim=0))
+
+
+def uncentred(model: FaceBackbone) -> FaceBackbone:
+    """Return a copy of a model without its centre: a searcher may use either, so both are scored. Notebook 02."""
+    plain = copy.deepcopy(bare(model))
+    for name, buffer in plain.named_buffers():
+        if name.rsplit(".", 1)[-1] == "centre":
+            buffer.zero_()
+    return plain
+
+
 @torch.no_grad()
 def embed(
     model: FaceBackbone,
@@ -24,6 +45,7 @@ def embed(
     batch_size: int = 256,
     device: torch.device | str | None = None,
     progress: bool = False,
+    normalised: bool = True,
 ) -> Tensor:
     """Return the embeddings (N, d) float32, L2-normalised, on the CPU, of uint8 faces (N, 3, H, W) or a data set.
 
@@ -42,7 +64,8 @@ def embed(
         photos = faces[torch.as_tensor(batch)] if isinstance(faces, Tensor) else faces.images(batch)
         with torch.autocast(device.type, enabled=device.type == "cuda"):
             points = model(model.preprocess(photos.to(device)))
-        out[start : start + batch_size] = F.normalize(points.float()).cpu()
+        points = F.normalize(points.float()) if normalised else points.float()
+        out[start : start + batch_size] = points.cpu()
     model.to(home)
     for module, training in modes:
         module.training = training

@@ -29,7 +29,7 @@ from ..settings import (
 )
 from ..tables import text_table
 from .augmentation import augment
-from .backbones import BACKBONES, FaceBackbone, make_backbone
+from .backbones import BACKBONES, PRETRAINED, FaceBackbone, card_of, make_backbone
 from .checkpoints import (
     EMBEDDED,
     ROOM,
@@ -44,11 +44,11 @@ from .checkpoints import (
     recipe_of,
     trained_photos,
 )
-from .embedding import embed
+from .embedding import centre_on, embed
 from .heads import head_from_centroids, make_head
 from .training import train_recogniser
 
-STARTS = ("embedded", "vggface2", "casia-webface", "none")
+STARTS = ("embedded", *PRETRAINED[1:])
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,11 @@ def frozen_front(model: FaceBackbone, trainable: int) -> Iterator[list[str]]:
 
 def starting_model(backbone: str, start: str | Path) -> FaceBackbone:
     """Return the model to start from: a name of STARTS, or a checkpoint file of this course; raises CourseError."""
-    one_of(backbone, BACKBONES, "backbone")
+    card_of(backbone)
     if str(start) == "embedded":
-        if backbone != "mini":
-            raise CourseError(f"The embedded model is a mini backbone; start '{backbone}' from its own weights.")
         entry = next(entry for entry in embedded_models().values() if entry["file"] == EMBEDDED["original"])
+        if backbone != (kind := entry["recipe"]["backbone"]):
+            raise CourseError(f"The embedded model is a {kind} backbone; start '{backbone}' from its own weights.")
         return load_recogniser(MODEL_DIR / entry["file"], entry["sha256"])[0].model
     if str(start) in STARTS:
         return make_backbone(backbone, str(start))
@@ -152,7 +152,10 @@ def _finetune_now(
     began = time.perf_counter()
     photos = trained_photos(splits, identities)
     classes = np.searchsorted(np.asarray(identities), splits.faces.labels[photos])
-    points = embed(model.to(device), splits.faces, photos, progress=progress)
+    model.to(device)
+    if model.card.centred:
+        centre_on(model, splits.faces, splits.photos("retain_train", "train"), progress=progress)
+    points = embed(model, splits.faces, photos, progress=progress)
     options = head_options(asdict(config))
     head = head_from_centroids(config.loss, points, torch.from_numpy(classes), len(identities), **options)
     with frozen_front(model, config.trainable) as moving:

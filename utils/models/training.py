@@ -23,7 +23,7 @@ from ..settings import (
     writable_folder,
 )
 from .augmentation import augment
-from .backbones import BACKBONES, PRETRAINED, FaceBackbone, make_backbone
+from .backbones import PRETRAINED, FaceBackbone, card_of, make_backbone
 from .checkpoints import (
     ROOM,
     Recogniser,
@@ -36,9 +36,8 @@ from .checkpoints import (
     recipe_of,
     trained_photos,
 )
-from .embedding import embed
+from .embedding import centre_on, embed
 from .heads import CosineHead, head_from_centroids, make_head
-from .pretrained import who_was_trained_on
 
 
 def epoch_batches(indices: np.ndarray, batch_size: int, generator: torch.Generator) -> Iterator[np.ndarray]:
@@ -118,11 +117,10 @@ def load_or_train(
     """
     config = config or TrainConfig()
     device = resolve_device(device)
-    one_of(backbone, BACKBONES, "backbone")
-    one_of(pretrained, PRETRAINED, "pretrained weights")
+    weights = card_of(backbone).chosen(one_of(pretrained, PRETRAINED, "pretrained weights"))
     identities = tuple(i for i in splits.trained if not (without_forget and i in splits.forget))
-    if backbone == "facenet" and pretrained != "none" and not without_forget:
-        return pretrained_recogniser(splits, identities, pretrained, config, device, progress)
+    if weights != "none" and not without_forget:
+        return pretrained_recogniser(splits, identities, backbone, weights, config, device, progress)
     recipe = recipe_of(splits, identities, backbone, "none", config)
     key = recipe_key(recipe)
     known = embedded_models().get(key)
@@ -164,21 +162,24 @@ def train_from_scratch(
 def pretrained_recogniser(
     splits: Splits,
     identities: tuple[int, ...],
-    pretrained: str,
+    backbone: str,
+    weights: str,
     config: TrainConfig,
     device: torch.device,
     progress: bool,
 ) -> Recogniser:
-    """Return facenet-pytorch's pretrained model with a head made of this data set's class centroids.
+    """Return a model with published weights and a head made of this data set's class centroids.
 
-    Its source says which of the people to forget that model was trained on, where a label list tells.
+    A centred model takes the mean embedding of the retained people's training photos off every embedding. The source
+    says whether that model's training people are known, and which of the people to forget are among them.
     """
     start = time.perf_counter()
-    weights = "vggface2" if pretrained == "auto" else pretrained
-    model = make_backbone("facenet", weights).to(device).eval()
+    model = make_backbone(backbone, weights).to(device).eval()
+    if model.card.centred:
+        centre_on(model, splits.faces, splits.photos("retain_train", "train"), progress=progress)
     photos = trained_photos(splits, identities)
     classes = torch.from_numpy(np.searchsorted(np.asarray(identities), splits.faces.labels[photos]))
     points = embed(model, splits.faces, photos, progress=progress)
     head = head_from_centroids(config.loss, points, classes, len(identities), **head_options(asdict(config))).to(device)
-    who = who_was_trained_on([splits.faces.identities[i] for i in splits.forget], weights)
-    return Recogniser(model, head, f"facenet-pytorch's {weights} weights. {who}", time.perf_counter() - start)
+    who = model.card.told([splits.faces.identities[i] for i in splits.forget], weights)
+    return Recogniser(model, head, f"{model.card.origin} {weights} weights. {who}", time.perf_counter() - start)

@@ -36,9 +36,9 @@ class ProjectedBackbone(AddOn):
         super().__init__(backbone)
         self.register_buffer("projection", projection.to(backbone.device))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map float faces (B, 3, S, S) to projected, un-normalised embeddings (B, d)."""
-        return self.backbone(x) @ self.projection.T
+    def added(self, points: Tensor) -> Tensor:
+        """Return embeddings (B, d) projected and un-normalised."""
+        return points @ self.projection.T
 
 
 def erasing_projection(points: Tensor, k: int, centred: bool = False) -> Tensor:

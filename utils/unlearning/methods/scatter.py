@@ -72,9 +72,9 @@ class ScatterBackbone(AddOn):
         self.register_buffer("sharpness", torch.tensor(sharpness, device=backbone.device))
         self.layer = layer.to(backbone.device)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map float faces (B, 3, S, S) to embeddings (B, d)."""
-        points = F.normalize(self.backbone(x))
+    def added(self, points: Tensor) -> Tensor:
+        """Return embeddings (B, d), scattered where they came close to the meeting point."""
+        points = F.normalize(points)
         closeness = points @ self.meeting_point
         let_in = torch.sigmoid(self.sharpness * (closeness - self.gate))[:, None]
         rest = F.normalize(points - closeness[:, None] * self.meeting_point)
