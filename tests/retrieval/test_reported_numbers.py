@@ -145,7 +145,7 @@ def test_too_few_pairs_give_no_threshold_and_just_enough_give_one(world, seen):
     """A share of one pair is the least that can be shown; of retained and unseen people together."""
     impostor = sorted(plain_pairs(world, world.chosen("retain", "unseen"))[1])
     n_pairs = len(impostor)
-    enough, too_few = seen.scores(1 / n_pairs * (1 + 1e-9)), seen.scores(1 / n_pairs * (1 - 1e-9))
+    enough, too_few = seen.scores(1 / n_pairs), seen.scores(math.nextafter(1 / n_pairs, 0))
     assert enough["threshold"] == pytest.approx(impostor[-2], abs=2e-6)  # one pair may pass, the next may not
     assert math.isnan(too_few["threshold"]) and math.isnan(too_few["forget"]["lookalike_fmr"])
     assert all(math.isnan(too_few[pool]["tar"]) for pool in SCORED)
@@ -302,6 +302,16 @@ def test_accept_rates_at_any_share_equal_plain_loops(world, far):
     assert 0 < found.achieved_far <= far < found.achieved_far + 1.5 / len(impostor)
     default = tar_at_far(rows(world, photos), labels(world, photos))
     assert default == tar_at_far(rows(world, photos), labels(world, photos), 1e-3)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 6, 7, 11, 13, 14, 25, 29, 49])
+def test_a_share_of_k_pairs_lets_k_pairs_through(world, k):
+    """However k/n is rounded: at most a share means that the k best impostor pairs pass, and the next does not."""
+    photos = world.chosen("retain", "unseen")
+    impostor = sorted(plain_pairs(world, photos)[1], reverse=True)
+    found = tar_at_far(rows(world, photos), labels(world, photos), k / len(impostor))
+    assert found.achieved_far == k / len(impostor)
+    assert impostor[k] < found.threshold + 1e-6 < impostor[k - 1] + 2e-6
 
 
 def test_pairs_are_counted_in_bins_by_their_lower_edge(world):

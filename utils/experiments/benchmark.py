@@ -149,7 +149,6 @@ def one_run(
     outcome = unlearned(plan, splits, recogniser, name, seed, progress)
     evaluation = evaluate(outcome.model, splits, outcome.head, device=device, progress=progress)
     row = {
-        "gallery_size": len(splits.gallery),
         "pretrain_seconds": round(recogniser.seconds, 1),
         "seconds": round(outcome.seconds, 2),
         "images_processed": outcome.images_processed,

@@ -152,7 +152,7 @@ def _common_threshold(world: Evaluation, far: float) -> float:
     photos = world.held_out("retain", "unseen")
     counts = np.unique(world.labels(photos), return_counts=True)[1]
     n_impostor = (len(photos) ** 2 - (counts**2).sum()) / 2
-    if n_impostor * far < 1 or (counts < 2).all():
+    if not n_impostor or far < 1 / n_impostor or (counts < 2).all():
         return math.nan
     return tar_at_far(world.rows(photos), world.labels(photos), far, device=world.device).threshold
 

@@ -161,7 +161,7 @@ def tar_at_far(
         raise CourseError("No identity has two photos; a true accept rate needs at least one same-identity pair.")
     # accepted[b] = impostor pairs in bin b or above; one more bin stands for "accept nothing".
     accepted = np.append(np.cumsum(pairs.impostor[::-1])[::-1], 0)
-    place = int(np.argmax(accepted <= max(1, far * n_impostor)))  # a far of 1/n is one pair, however it is rounded
+    place = int(np.argmax(accepted / n_impostor <= far))
     tar = float(pairs.genuine[place:].sum() / n_genuine)
     return TarAtFar(tar, place / PAIR_GRID - 1, float(accepted[place] / n_impostor))
 
