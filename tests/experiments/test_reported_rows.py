@@ -5,13 +5,24 @@ from __future__ import annotations
 import json
 import math
 import resource
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from unequal_world import DIM, LookupBackbone, World, cosines_of, flat, make_world, mean, plain_scores, ranked
+from unequal_world import (
+    DIM,
+    LookupBackbone,
+    World,
+    cosines_of,
+    flat,
+    make_world,
+    mean,
+    plain_retrieval,
+    plain_scores,
+    ranked,
+)
 
-from utils.experiments import benchmark
+from utils.experiments import benchmark, sequence, sweep
 from utils.experiments.plan import STORED, Plan, open_splits
 from utils.experiments.results import about, is_row
 from utils.models.checkpoints import Recogniser
@@ -117,6 +128,46 @@ def test_nobody_to_search_for_is_nobody_by_name(outcome):
     photos = outcome.world.chosen()
     points = torch.from_numpy(outcome.world.points[photos]).float()
     assert benchmark.map_by_person(Evaluation.make(points, photos, everybody)) == {}
+
+
+def test_a_trial_of_the_sweep_keeps_the_scores_of_its_model_to_four_places(outcome, monkeypatch):
+    world = outcome.world
+    monkeypatch.setattr(sweep, "dev_world", lambda: (world.splits, outcome.start))
+    monkeypatch.setattr(sweep, "unlearn", lambda *args, **options: outcome.result)
+    scores, row = plain_scores(world), sweep.run_trial("esc", {})
+    assert row.pop("images_processed") == 789 and row.pop("seconds") == 3.5
+    kept = {"forget": ("r1", "map", "accuracy"), "retain": ("r1", "map", "accuracy"), "unseen": ("r1", "map")}
+    expected = {pool: {name: scores[pool][name] for name in names} for pool, names in kept.items()}
+    assert flat(row) == pytest.approx(flat(expected), abs=5.1e-5)
+    assert all(value == round(value, 4) for value in flat(row).values())
+
+
+def test_after_each_request_every_groups_people_are_searched_for_in_the_newest_model(outcome, monkeypatch):
+    """The first request is answered with the other model, the second with the first one again."""
+    after, before = outcome.world, make_world()
+    found = sorted(int(name.split()[1]) for name in person_maps(after))  # who is searched for, and enrolled
+    rest = tuple(sorted({*after.splits.retain, *after.splits.forget} - set(found)))
+    splits = replace(after.splits, forget=tuple(found), retain=rest)
+    models = {"first": outcome.start.model, "second": outcome.result.model}
+    answers, asked = iter([models["second"], models["first"]]), []
+
+    def answer(name, model, head, request, seed, progress):
+        asked.append((model, request.forget, seed))
+        return Unlearned(next(answers), head)
+
+    monkeypatch.setattr(sequence, "sequence_splits", lambda sizes, seed: splits)
+    monkeypatch.setattr(sequence, "original_recogniser", lambda *_, **__: outcome.start)
+    monkeypatch.setattr(sequence, "unlearn", answer)
+    rows = sequence.run_requests("esc", (1, 2), 5)["after"]
+    groups = [request.forget for request in sequence.requests_of(splits, (1, 2))]
+    assert asked == [(models["first"], groups[0], 5), (models["second"], groups[1], 5)]
+    for row, world in zip(rows, (before, after, before), strict=True):
+        maps = person_maps(world)
+        expected = [mean([maps[f"Person {person}"] for person in group]) for group in groups]
+        assert row["groups"] == pytest.approx(expected, abs=5.1e-5)
+        queries = [i for i in world.queries() if world.photos[i].person in rest]
+        assert row["retain"] == pytest.approx(plain_retrieval(world, queries, world.gallery())["map"], abs=5.1e-5)
+        assert row["unseen"] == pytest.approx(plain_scores(world)["unseen"]["map"], abs=5.1e-5)
 
 
 def test_peak_memory_is_the_devices_or_the_processs_in_mebibytes(monkeypatch):

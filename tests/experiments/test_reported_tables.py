@@ -13,7 +13,7 @@ from utils.experiments.benchmark import HEADER, main, results_table, table_rows
 from utils.experiments.results import write_results
 from utils.experiments.sequence import sequence_table
 from utils.experiments.sweep import sweep_table
-from utils.experiments.tables import percent, score_cells
+from utils.experiments.tables import by_setting, percent, score_cells
 
 # what a table shows, in the order of its columns
 SHOWN = ("forget accuracy", "forget r1", "forget map", "retain r1", "retain map", "unseen r1", "unseen map")
@@ -151,6 +151,43 @@ def test_a_table_of_two_sizes_or_seeds_averages_neither_sizes_nor_people():
         ["1", "Erasing a subspace (ESC)", "15.0 ± 5.0"],
         ["5", "Erasing a subspace (ESC)", "55.0 ± 5.0"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("field", "one", "other"),
+    [
+        ("dataset", "d", "e"), ("fingerprint", "a", "b"), ("image_size", 64, 80), ("n_identities", 180, 12),
+        ("n_forget", 5, 10), ("dev", False, True), ("backbone", "mini", "facenet"), ("pretrained", "auto", "none"),
+        ("train", {"epochs": 32}, {"epochs": 8}), ("profile", "quick", "full"), ("config", {"steps": 1}, {"steps": 2}),
+        ("group", "a", "b"), ("label", "a", "b"), ("options", {"a": 1}, {"a": 2}), ("sizes", [5, 5], [10]),
+        ("attacks", ["pairs"], ["search"]), ("method", "esc", "salun"),
+    ],
+)  # fmt: skip
+def test_what_differs_in_more_than_its_seed_is_never_averaged(field, one, other):
+    rows = [run("esc", seed, [share] * 7, **{"config": {}}) for seed, share in ((0, 0.1), (1, 0.3))]
+    assert [row[4] for row in table_rows({"runs": rows})[0]] == ["20.0 ± 10.0"]
+    rows = [row | {field: value} for row, value in zip(rows, (one, other), strict=True)]
+    assert sorted(row[4] for row in table_rows({"runs": rows})[0]) == ["10.0", "30.0"]
+    assert [len(group) for group in by_setting(rows).values()] == [1, 1]
+
+
+def test_a_narrow_table_says_in_words_what_its_columns_do_not():
+    """Two numbers of people: a column of the wide table, a remark in the narrow one."""
+    results = {"runs": [run("esc", 0, [0.1 * number] * 7, n_forget=number) for number in (5, 1)]}
+    assert [row[:2] + row[-1:] for row in results_table(results, narrow=True).rows[1:]] == [
+        ["Erasing a subspace (ESC)", "10.0", "n forget 1"],
+        ["Erasing a subspace (ESC)", "50.0", "n forget 5"],
+    ]
+    assert all(len(row) == len(HEADER) for row in results_table(results).rows)
+
+
+def test_the_seeds_without_a_result_are_named_in_order():
+    lost = [{**run("esc", seed, [...] * 7), "error": "The run diverged at step 3."} for seed in (2, 0)]
+    other = {**run("esc", 3, [...] * 7), "error": "Out of memory."}
+    rows = results_table({"runs": [*lost, run("esc", 1, [0.1] * 7)]}).rows
+    assert rows[1][3] == "10.0" and rows[1][-1] == "diverged: seed 0, 2"
+    assert results_table({"runs": [*lost, other, run("esc", 1, [0.1] * 7)]}).rows[1][-1] == "no result: seed 0, 2, 3"
+    assert results_table({"runs": lost}).rows[1][-1] == "diverged"
 
 
 # ------------------------------------------------------------------------------------------------------- other tables
