@@ -109,6 +109,33 @@ def test_riesz_koleo_and_hinge_by_hand():
     assert hinge_at(z, level=0.1).item() == pytest.approx(sum(soft) / 3, rel=1e-5)
 
 
+def test_powers_temperatures_and_sharpness_are_heeded_by_hand():
+    z = torch.tensor([[1.0, 0.0], [0.6, 0.8], [-1.0, 0.0]])  # squared distances 0.8, 4 and 3.2, cosines 0.6, -1, -0.6
+    inverse = [1 / (0.8 + SOFT), 1 / (4 + SOFT), 1 / (3.2 + SOFT)]
+    assert riesz_energy(z, s=2.0).item() == pytest.approx(sum(inverse) / 3, rel=1e-5)
+    assert riesz_energy(z, s=4.0).item() == pytest.approx(sum(x * x for x in inverse) / 3, rel=1e-5)
+    kernel = [math.exp(-3 * d) for d in (0.8, 4.0, 3.2)]
+    assert uniformity(z, t=3.0).item() == pytest.approx(math.log(sum(kernel) / 3), rel=1e-5)
+    soft = [math.log1p(math.exp(4 * (c + 0.2))) / 4 for c in (0.6, -1.0, -0.6)]
+    assert hinge_at(z, level=-0.2, sharpness=4.0).item() == pytest.approx(sum(soft) / 3, rel=1e-5)
+    assert hinge_at(z).item() == pytest.approx(hinge_at(z, level=0.0, sharpness=10.0).item())
+    peaks = sum(math.exp(7 * c) for c in (0.6, -1.0, -0.6)) / 3
+    assert log_sum_exp_cosine(z, beta=7.0).item() == pytest.approx(math.log(peaks) / 7, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", DISPERSIONS)
+def test_a_kind_is_the_mean_of_its_own_loss_over_people(kind):
+    """Of three people with 3, 2 and 1 photos; the one photo has no pair."""
+    own = {
+        "uniform": mean_cosine, "hard": hardest_cosine, "lse": log_sum_exp_cosine, "uniformity": uniformity,
+        "riesz": riesz_energy, "koleo": koleo, "hinge": hinge_at,
+    }  # fmt: skip
+    z = points(6)
+    expected = (own[kind](z[[0, 2, 5]]) + own[kind](z[[1, 4]])) / 2
+    found = dispersion_loss(kind, z, torch.tensor([7, 9, 7, 1, 9, 7]))
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 def test_a_hinge_lets_strangers_rest():
     pair = F.normalize(torch.tensor([[1.0, 0.02], [0.02, 1.0]])).requires_grad_()
     close, apart = (torch.autograd.grad(hinge_at(pair, level), pair)[0].norm() for level in (-0.5, 0.8))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -12,12 +13,14 @@ from torch import nn
 
 from utils.faces.splits import make_splits
 from utils.models.augmentation import augment
+from utils.settings import CourseError
 from utils.unlearning.loop import (
     EarlyStopping,
     Task,
     first_photos,
     forget_batches,
     make_batch,
+    retain_batches,
     run_steps,
     set_batchnorm,
     unlearn,
@@ -63,6 +66,13 @@ def test_all_people_and_photos_have_their_turn(toy_task):
     drawn = [next(stream) for _ in range(60)]
     assert {photo for batch in drawn for photo in batch} == set(toy_task.forget_photos)
     assert all(len(batch) == 2 and len(set(toy_task.splits.faces.labels[batch])) == 1 for batch in drawn)
+
+
+def test_every_round_of_retained_photos_is_shuffled_anew(toy_task):
+    kept = toy_task.retain_train_photos.tolist()
+    stream = retain_batches(toy_task, len(kept))
+    first, second = next(stream).tolist(), next(stream).tolist()
+    assert kept != first != second != kept and sorted(first) == sorted(second) == sorted(kept)
 
 
 # ------------------------------------------------------------------------------------------------------ BatchNorm
@@ -189,6 +199,18 @@ def test_a_head_of_strangers_is_noticed_by_the_photos_a_method_may_see(toy_world
     assert not [w for w in recwarn.list if "The head names" in str(w.message)]
     with pytest.warns(UserWarning, match=f"The head names 0 of {len(splits.photos('forget', 'train'))} training"):
         unlearn("delete", model, wrong, splits, **few)
+
+
+@pytest.mark.filterwarnings("ignore:The head names")
+@pytest.mark.parametrize("part", ["weight", "buffer", "head"])
+def test_no_part_of_a_result_may_hold_what_is_no_number(part, toy_world, monkeypatch):
+    def spoil(task, config):
+        told = {"weight": task.model.stem[0].weight, "buffer": task.model.stem[1].running_var, "head": task.head.weight}
+        told[part].data.flatten()[3] = float("inf")
+
+    monkeypatch.setitem(METHODS, "original", dataclasses.replace(METHODS["original"], run=spoil))
+    with pytest.raises(CourseError, match="not finite"):
+        unlearn("original", *toy_world, device="cpu", progress=False)
 
 
 # ------------------------------------------------------------------------------------------------------- profiles

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -163,6 +164,37 @@ def test_only_what_comes_near_the_meeting_point_is_scattered():
     assert torch.allclose(answers[:2], photos[:2], atol=1e-3)
     rest = F.normalize(photos[2:] * torch.tensor([1.0, 1.0, 0.0]))
     assert torch.allclose(answers[2:], n_features(rest), atol=1e-3)
+
+
+def test_what_comes_half_way_is_mixed_by_its_closeness():
+    """Written out at a gate of 0.5 and a sharpness of 6: a share sigmoid(6 (c - 0.5)) of the scattered place."""
+    layer = RandomFourierFeatures(torch.eye(3), 4.0, 8, torch.Generator().manual_seed(0))
+    place, photos = torch.tensor([0.0, 0.6, 0.8]), units(12, 3) * 2.0
+    for photo, answer in zip(photos, ScatterBackbone(Pass(), place, 0.5, 6.0, layer)(photos), strict=True):
+        z = photo / photo.norm()
+        c = float(z @ place)
+        share = 1 / (1 + math.exp(-6 * (c - 0.5)))
+        rest = (z - c * place) / (z - c * place).norm()
+        waves = [math.sin(float(w @ rest) + float(shift)) for w, shift in zip(layer.fast, layer.phase, strict=True)]
+        there = sum(wave * column for wave, column in zip(waves, layer.out.T, strict=True))
+        torch.testing.assert_close(answer, (1 - share) * z + share * there / there.norm(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:The head names")
+def test_a_gate_that_stands_open_is_never_closed_by_a_later_request(toy_world):
+    """A wide gate stays as it is, a narrow one is opened: the lower of both."""
+    gates = {}
+    model, head, splits = toy_world
+    few = {"steps": 4, "photos_per_identity": 4, "retain_per_step": 6, "blends_per_step": 6, "learning_rate": 1e-2}
+    for first, second in ((9.0, 0.0), (0.0, 9.0)):
+        margins, network = {}, model
+        for margin in (first, second):
+            options = few | {"gate_margin": margin, "device": "cpu", "progress": False}
+            network = unlearn("gather_scatter", network, head, splits, **options).model
+            margins[margin] = float(network.gate)
+        gates[first] = margins
+    assert gates[9.0][0.0] == gates[9.0][9.0], "the second request found it open"
+    assert gates[0.0][9.0] <= gates[0.0][0.0]
 
 
 def test_forget_photos_are_scattered_and_others_stay(tiny_recogniser, tiny_splits):
