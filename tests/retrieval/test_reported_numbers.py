@@ -33,7 +33,9 @@ from utils.faces.splits import Splits
 from utils.retrieval.evaluation import Evaluation, evaluate, held_out_photos, per_identity
 from utils.retrieval.gallery import Gallery
 from utils.retrieval.scores import chance_level, retrieval_scores
+from utils.retrieval.similarity import unit_rows
 from utils.retrieval.verification import compactness, lookalike_fmr, pair_histogram, tar_at_far, true_accept_rate
+from utils.settings import CourseError
 
 SCORED = ("forget", "retain", "unseen", "dev_forget")
 EXACT = {"abs": 1e-6, "rel": 0, "nan_ok": True}
@@ -264,6 +266,15 @@ def test_means_over_people_count_each_person_once(world, seen):
         assert found.macro() == pytest.approx(macro, **EXACT) and abs(found.macro()["map"] - found.map) > 1e-3
 
 
+def test_a_persons_mean_leaves_out_the_queries_that_find_nothing():
+    """Person 0 has one enrolled photo: as a query it has nothing to find, another of hers finds it behind person 1."""
+    points = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
+    found = retrieval_scores(points[:2], [0, 0], points[[0, 2]], [0, 1], query_ids=[7, 8], gallery_ids=[7, 9])
+    row = {"n": 1, "map": 1 / 2, "first_rank": 2.0, "r1": 0.0, "r5": 1.0}
+    assert found.n_skipped == 1 and found.per_identity() == {0: pytest.approx(row)}
+    assert found.macro() == pytest.approx({name: row[name] for name in ("map", "first_rank", "r1", "r5")})
+
+
 def test_chance_of_any_queries_and_cut_offs_equals_a_sum_over_places(world):
     for queries, gallery in ((world.queries("unseen"), world.gallery()), (world.chosen("retain"), world.chosen())):
         people, enrolled = labels(world, queries), labels(world, gallery)
@@ -288,6 +299,22 @@ def test_same_identity_cosines_of_each_person_equal_plain_loops(world):
     both = {"mean_cosine": found.mean_cosine, "nearest_cosine": found.nearest_cosine}
     assert both == pytest.approx(plain_cosines(world, photos), **EXACT)
     assert abs(found.mean_cosine - np.median(found.mean_cosines)) > 1e-3
+
+
+def test_two_right_photos_in_a_tie_of_three_are_twice_as_likely_to_come_first():
+    """The first of two right ones among three places stands at (3 + 1)/(2 + 1) on average, and first in 2 of 3."""
+    points = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.6, 0.8], [0.6, 0.8], [0.0, 1.0]])
+    found = retrieval_scores(points[:1], [0], points[1:], [0, 1, 0, 1], ks=(1, 2))
+    assert found.first_rank[0] == pytest.approx(4 / 3) and found.r1 == pytest.approx(2 / 3)
+    assert found.recall_at(2) == pytest.approx(1) and found.map == pytest.approx(2 / 3)
+
+
+def test_a_photo_that_is_enrolled_under_another_name_is_left_out_all_the_same():
+    """Of four enrolled photos three remain, and both of person 0 are still there to be found."""
+    assert chance_level([0], [1, 0, 0, 1], [7], [7, 8, 9, 10])["r1"] == pytest.approx(2 / 3)
+    points = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [0.9, 0.4], [0.5, 0.9], [0.0, 1.0]]))
+    found = retrieval_scores(points[:1], [0], points, [1, 0, 0, 1], query_ids=[7], gallery_ids=[7, 8, 9, 10])
+    assert (found.r1, found.map) == (1.0, 1.0)
 
 
 @pytest.mark.parametrize("far", [1e-3, 5e-3, 0.02, 0.3])
@@ -357,3 +384,20 @@ def test_a_search_returns_the_nearest_other_photos_in_order(world, index, k):
             assert match.cosine == pytest.approx(float(cosine)) == pytest.approx(world.cosines[query][photo], abs=1e-6)
             assert (match.label, match.name) == (world.photos[photo].person, f"photo {photo}")
     assert agreed == len(queries) if index != "ivf" else agreed > len(queries) / 4
+
+
+def test_five_photos_are_shown_and_two_cut_offs_scored_unless_asked_otherwise(world):
+    enrolled = world.gallery()
+    gallery = Gallery(rows(world, enrolled), labels(world, enrolled))
+    assert gallery.search(rows(world, enrolled[:2]))[1].shape == (2, 5)
+    assert [len(found) for found in gallery.identify(rows(world, enrolled[:2]))] == [5, 5]
+    found = retrieval_scores(rows(world, [0]), labels(world, [0]), rows(world, enrolled), labels(world, enrolled))
+    assert set(found.recall) == {1, 5} and set(chance_level([0], labels(world, enrolled))) == {"r1", "r5", "map"}
+
+
+def test_rows_of_any_precision_come_back_of_length_1_or_not_at_all(world):
+    halves = rows(world, world.chosen()).half()
+    assert (halves.double().norm(dim=1) - 1).abs().max() > 1e-4
+    assert (unit_rows(halves).double().norm(dim=1) - 1).abs().max() < 1e-6
+    with pytest.raises(CourseError, match="Row 0 .* length 1.0[12]"):
+        unit_rows(torch.tensor([[1.015, 0.0]]).half())
