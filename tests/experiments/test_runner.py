@@ -32,6 +32,7 @@ def work(name, seed):
     if name == "diverges":
         raise CourseError("The run diverged at step 1.")
     if name == "sleeps":
+        Path("asleep").touch()
         time.sleep(600)
     return {"score": seed}
 
@@ -95,9 +96,17 @@ def test_an_interrupted_batch_keeps_what_is_done_and_leaves_nobody(tmp_path, how
     said, _ = running.communicate(timeout=30)
     assert running.returncode == (-signal.SIGKILL if how == "killed" else 130)
     assert how == "killed" or said.strip() == "Stopped."
-    assert until(lambda: not processes_of(running.pid), 20)
+    assert until(lambda: not processes_of(running.pid))
     assert [row["score"] for row in ResultStore(out).rows()] == [0]
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".lock"] == []
+
+
+def test_a_worker_that_was_never_given_a_task_ends_with_its_parent_too(tmp_path):
+    running = start(tmp_path, "sleeps")  # one task for two workers
+    assert until(lambda: (tmp_path / "asleep").exists()) and len(processes_of(running.pid)) > 2
+    os.kill(running.pid, signal.SIGKILL)
+    running.communicate(timeout=30)
+    assert until(lambda: not processes_of(running.pid))
 
 
 def test_one_at_a_time_is_the_same(tmp_path):

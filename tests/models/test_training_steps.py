@@ -16,7 +16,7 @@ from utils.faces.splits import Splits, make_splits
 from utils.models import finetuning, training
 from utils.models.augmentation import augment
 from utils.models.backbones import FaceBackbone
-from utils.models.checkpoints import TrainConfig, head_options, trained_photos
+from utils.models.checkpoints import Recogniser, TrainConfig, head_options, trained_photos
 from utils.models.finetuning import FinetuneConfig, finetune
 from utils.models.heads import head_from_centroids, make_head
 from utils.models.training import epoch_batches, load_or_train, train_from_scratch, train_recogniser
@@ -343,6 +343,21 @@ def test_a_head_has_prototypes_of_length_one_and_the_margin_of_its_paper():
 
 
 # ----------------------------------------------------------------------------------------------------------- the seeds
+
+
+def test_a_random_start_of_a_fine_tuning_follows_the_weights_seed_alone(splits, own_cache, monkeypatch):
+    monkeypatch.setattr(finetuning, "make_backbone", lambda *_: TinyNet())
+    starts = []
+    monkeypatch.setattr(
+        finetuning, "_finetune_now", lambda model, *_: starts.append(model) or Recogniser(model, nn.Linear(1, 1), "")
+    )
+    monkeypatch.setattr(finetuning, "keep_recogniser", lambda *_: None)
+    for before, seed in ((1, 0), (2, 0), (3, 5)):
+        torch.manual_seed(before)
+        config = FinetuneConfig(weights_seed=seed, epochs=1)
+        finetune(splits, start="none", config=config, device="cpu", progress=False)
+    weights = [start.last[1].weight for start in starts]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
 
 
 def test_another_weights_seed_is_another_start_another_order_and_other_changes(splits, monkeypatch):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import signal
@@ -100,11 +99,12 @@ def finished(function: Callable[..., dict], tasks: Sequence[tuple], jobs: int) -
 def side_by_side(function: Callable, tasks: Iterator[tuple[int, tuple]], jobs: int, given: list[int]) -> Iterator:
     """Start workers on numbered tasks and yield their outcomes as they come; `given` notes who was handed out."""
     warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)  # one that grew: replaced
+    warnings.filterwarnings("ignore", r"\d+ tasks (which were still|have been)", UserWarning)  # Ctrl-C: said elsewhere
 
     def calls() -> Iterator:
         for number, task in tasks:
             given.append(number)
-            yield delayed(in_worker)(os.getpid(), function, number, task)
+            yield delayed(in_worker)(function, number, task)
 
     pool = Parallel(
         n_jobs=max(2, jobs),  # for one job joblib starts no process
@@ -113,6 +113,8 @@ def side_by_side(function: Callable, tasks: Iterator[tuple[int, tuple]], jobs: i
         batch_size=1,
         pre_dispatch=max(2, jobs),
         inner_max_num_threads=1,
+        initializer=settle,  # at their start: a parent may be killed before it has a task for each
+        initargs=(os.getpid(),),
     )
     with deaf_to_interrupts():
         return pool(calls())
@@ -131,13 +133,11 @@ def deaf_to_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before or signal.default_int_handler)
 
 
-def in_worker(parent: int, function: Callable[..., dict], number: int, task: tuple) -> tuple[int, dict]:
+def in_worker(function: Callable[..., dict], number: int, task: tuple) -> tuple[int, dict]:
     """Return a task's number and what became of it, in a worker process."""
-    settle(parent)
     return number, outcome_of(function, task)
 
 
-@functools.cache
 def settle(parent: int) -> None:
     """Give this worker process one thread, and end it soon after its parent, who may have been killed."""
 
