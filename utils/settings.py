@@ -181,7 +181,6 @@ def writable_folder(path: str | Path, room: int = BLOCK) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:  # root is refused nothing by os.access: only writing tells
             file.write(bytes(max(room, BLOCK)))
-            file.flush()
             return folder
     except (OSError, RuntimeError) as error:
         raise CourseError(f"The folder {path} cannot be written ({error}); choose another.") from error

@@ -290,9 +290,6 @@ def test_a_place_without_room_is_refused_before_the_training(load, splits, train
             if len(data) > 4_600_000:
                 full()
 
-        def flush(self) -> None:
-            pass
-
     monkeypatch.setattr(settings.tempfile, "TemporaryFile", Full)
     with pytest.raises(CourseError, match="models cannot be written .*No space left"):
         load(splits, **HOW)
