@@ -38,14 +38,15 @@ PARTS = ("train", "query", "gallery")
 class PinNet(FaceBackbone):
     """Two convolutions and a linear layer: 8×8 face -> 8 numbers."""
 
-    name, embedding_dim, input_size = "pin", DIM, SIDE
+    name, input_size = "pin", SIDE
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = DIM) -> None:
         super().__init__()
+        self.embedding_dim = width
         self.conv1, self.norm1 = nn.Conv2d(3, 5, 3, padding=1, bias=False), nn.BatchNorm2d(5)
         self.conv2, self.norm2 = nn.Conv2d(5, 6, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(6)
         self.relu1, self.relu2 = nn.ReLU(), nn.ReLU()
-        self.linear, self.norm3 = nn.Linear(6 * 16, DIM, bias=False), nn.BatchNorm1d(DIM)
+        self.linear, self.norm3 = nn.Linear(6 * 16, width, bias=False), nn.BatchNorm1d(width)
 
     def layers(self) -> dict[str, list[nn.Module]]:
         """Return two convolutional parts, each of several modules, and the embedding layer."""
@@ -106,11 +107,11 @@ def with_pixels(splits: Splits, faces: Tensor) -> Splits:
     return dataclasses.replace(splits, faces=dataclasses.replace(splits.faces, pixels=faces))
 
 
-def net(splits: Splits) -> PinNet:
+def net(splits: Splits, width: int = DIM) -> PinNet:
     """Return a random network whose statistics fit the world's faces, so that its points lie all around the sphere."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        model = PinNet().train()
+        model = PinNet(width).train()
         for norm in (model.norm1, model.norm2, model.norm3):
             norm.momentum = None
             norm.weight.data.uniform_(0.6, 1.4)

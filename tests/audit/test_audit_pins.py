@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from audit_world import CPU, DIM
 
 from utils.audit import case as case_room
-from utils.audit import weights
+from utils.audit import gallery, weights
+from utils.audit import names as names_room
 from utils.audit.case import ATTACKS, Subject
 from utils.audit.photos import DISTURBANCES
 from utils.audit.summary import audit, names_nobody, recovered
@@ -72,16 +73,109 @@ def test_disturbed_faces_agree_with_plain_loops():
             assert np.abs(change(face[None])[0].numpy() - wanted).max() <= 0.501, name
 
 
+def eye_of(who: str) -> slow_audit.Eye:
+    return slow_audit.Eye(slow_audit.numbers(MODELS[who][0]), SPLITS)
+
+
+def test_maps_votes_and_whitening_agree_with_plain_loops():
+    """Number by number: a score can stay though they are somewhat off."""
+    case, eye, old = case_of("unlearned"), eye_of("unlearned"), eye_of("original")
+    known, asked = slow_audit.named(SPLITS, 5), SPLITS.photos("forget", "query").tolist()
+    photos, names = slow_audit.sampled(SPLITS), [slow_audit.who(SPLITS, i) for i in known]
+    x, y = (np.array([one(i) for i in photos]) for one in (eye, old))
+    for name, slow_fit in (
+        ("orthogonal", slow_audit.procrustes),
+        ("linear", lambda a, b: slow_audit.ridge_of(a, b, 0.001)),
+    ):
+        fitted = gallery.FITS[name](torch.from_numpy(x), torch.from_numpy(y))
+        np.testing.assert_allclose(fitted.numpy(), slow_fit(x, y), atol=1e-8)
+    rows = case.subject.rows(np.array(known)), np.array(names), case.subject.rows(np.array(asked))
+    for fast, slow_votes in (
+        (names_room.probed_votes(*rows), slow_audit.probe_votes),
+        (names_room.nearest_votes(*rows, k=5), slow_audit.neighbour_votes),
+    ):
+        for votes, i in zip(fast.tolist(), asked, strict=True):
+            wanted = slow_votes([eye(k) for k in known], names, eye(i))
+            assert votes == pytest.approx([wanted.get(person, 0.0) for person in sorted(set(names))], abs=1e-5)
+    for parts in (("first",), ("second", "embedding")):
+        see = slow_audit.shrunk(SPLITS, eye, parts)
+        white, slowly = weights.whitened(case, parts, np.array(asked)).numpy(), np.array([see(i) for i in asked])
+        np.testing.assert_allclose(white @ white.T, slowly @ slowly.T, atol=1e-5)
+
+
+def searched_with(monkeypatch, name: str, case) -> list[dict]:
+    """The weights of the changed models with which an attack searches."""
+    found = []
+
+    def search(case, model=None):
+        found.append(slow_audit.numbers(case.subject.model if model is None else model))
+        return {"score": 0.5}
+
+    monkeypatch.setattr(weights, "plain_search", search)
+    ATTACKS[name].run(case)
+    return found
+
+
+@pytest.mark.parametrize("who", ["unlearned", "wrapped"])
+def test_changed_weights_agree_with_plain_loops(who, monkeypatch):
+    eye, old = eye_of(who), eye_of("original")
+    wanted = {
+        "batchnorm": [slow_audit.measured_anew(SPLITS, eye)],
+        "int8": [slow_audit.rounded(eye)],
+        "pruned_10": [slow_audit.thinned(eye, 0.1)],
+        "pruned_30": [slow_audit.thinned(eye, 0.3)],
+        "averaged": slow_audit.mixed(eye, old),
+        "relearn": [eye.w, *slow_audit.taught_again(SPLITS, eye, SEED, True).values()],
+        "relearn_others": [eye.w, *slow_audit.taught_again(SPLITS, eye, SEED, False).values()],
+    }
+    for name, changed in wanted.items():
+        found = searched_with(monkeypatch, name, case_of(who))
+        assert len(found) == len(changed), name
+        for mine, slowly in zip(found, changed, strict=True):
+            assert mine.keys() == slowly.keys(), name
+            off = max(float((mine[key] - slowly[key]).abs().max()) for key in mine)
+            assert off < (2e-5 if name.startswith("relearn") else 1e-6), (name, off)
+
+
 @pytest.mark.parametrize("at_once", [16, 32])
 def test_many_photos_are_looked_at_in_batches(at_once, monkeypatch):
-    eye = slow_audit.Eye(slow_audit.numbers(MODELS["unlearned"][0]), SPLITS)
-    wanted = slow_audit.measured_anew(SPLITS, eye, at_once)
-    assert wanted["score"] != pytest.approx(slow("unlearned", "batchnorm")["score"], abs=1e-3)
     for room in (case_room, weights):
         monkeypatch.setattr(room, "PHOTOS_AT_ONCE", at_once)
     case = audit_world.case_of(SPLITS, MODELS, "unlearned")
-    assert told(ATTACKS["batchnorm"].run(case)) == pytest.approx(told(wanted), abs=1e-5)
     assert told(ATTACKS["layers"].run(case)) == pytest.approx(told(slow("unlearned", "layers")), abs=1e-5)
+    (found,) = searched_with(monkeypatch, "batchnorm", case)
+    wanted = slow_audit.measured_anew(SPLITS, eye_of("unlearned"), at_once)
+    for name, value in wanted.items():
+        assert torch.allclose(found[name], value, atol=1e-6), name
+
+
+def test_models_of_other_widths_are_compared_as_far_as_they_can_be():
+    narrow = audit_world.net(SPLITS, 6), audit_world.head(23, len(SPLITS.trained))
+    case, old = case_of("unlearned"), eye_of("original")
+    eye = slow_audit.Eye(slow_audit.numbers(narrow[0]), SPLITS)
+    with torch.no_grad():
+        narrow[1].weight = torch.nn.Parameter(narrow[1].weight[:, :6])
+    case = case.on(Subject(*narrow, SPLITS, CPU))
+    wanted = slow_audit.attacks(SPLITS, eye, old, np.zeros((0, 6)), SEED)
+    for name in ("old_gallery_linear", "old_query_linear"):
+        assert told(ATTACKS[name].run(case)) == pytest.approx(told(wanted[name]()), abs=1e-5)
+    for name in ("old_gallery", "old_query", "old_gallery_orthogonal", "old_query_orthogonal", "averaged", "head_rows"):
+        result = ATTACKS[name].run(case)
+        assert math.isnan(result["score"]) and result["note"], name
+
+
+def test_nobody_names_more_photos_than_every_forgotten_and_unseen_person_can():
+    forget = SPLITS.photos("forget", "train")
+    few = np.setdiff1d(SPLITS.train, [i for i in forget if NOTES[i][2] >= 1])
+    for splits, most in (
+        (dataclasses.replace(SPLITS, train=few), 2),  # a forgotten person with one gallery and one training photo
+        (dataclasses.replace(SPLITS, unseen=()), 7),  # one and six
+        (SPLITS, 6),  # an unseen person with six gallery photos
+    ):
+        case = dataclasses.replace(case_of("unlearned"), splits=splits)
+        for shots in (1, 2, 4, 20):
+            photos, given = names_room.named_photos(case, shots)
+            assert given == min(shots, most) and sorted(photos) == sorted(slow_audit.named(splits, shots))
 
 
 def test_ten_photos_of_the_first_150_retained_people_are_the_sample():

@@ -203,11 +203,14 @@ def test_the_command_prints_each_seed_by_itself_and_hands_its_flags_on(monkeypat
     assert printed[start + 1].split()[-4:] == ["target", "esc", "scrub", "ssd"]
     assert printed[start + 2].split()[-6:] == ["30.0", "(15.0)", "70.0", "(35.0)", "–", "(–)"]
     assert "No result: ssd, seed 6" in printed[start + 4] and "seed 6" in printed[start + 3]
-    flags = ["--attacks", " pairs , search", "--fresh", "--forget", "4", "--out", "there.json"]
+    flags = ["--attacks", " pairs , search", "--fresh", "--forget", "4", "--out", "there.json", "--profile", "full"]
+    flags += ["--dev", "--device", "cpu", "--train-epochs", "6", "--backbone", "facenet", "--pretrained", "none"]
     assert audits.main(flags) == 2 and "It diverged" in capsys.readouterr().err
     plan, out, how = calls[-1]
     assert how == {"attacks": ["pairs", "search"], "fresh": True, "progress": True} and out.name == "there.json"
     assert plan.methods == ("retrain", "random_labels", "esc", "dispersion") and (plan.seed, plan.seeds) == (0, 1)
+    assert (plan.profile, plan.dev, plan.device, plan.train_epochs) == ("full", True, "cpu", 6)
+    assert (plan.backbone, plan.pretrained) == ("facenet", "none")
 
 
 # ------------------------------------------------------------------------------------------------- the summary
