@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import math
 import random
+from types import SimpleNamespace
 
 import audit_world
 import numpy as np
@@ -17,11 +18,12 @@ import torch.nn.functional as F
 from audit_world import CPU, DIM
 
 from utils.audit import case as case_room
-from utils.audit import gallery, weights
+from utils.audit import gallery, summary, weights
 from utils.audit import names as names_room
 from utils.audit.case import ATTACKS, Subject
 from utils.audit.photos import DISTURBANCES
 from utils.audit.summary import audit, names_nobody, recovered
+from utils.settings import CourseError
 from utils.unlearning.methods.projection import ProjectedBackbone
 
 SEED = 3
@@ -201,6 +203,16 @@ def test_relearning_shows_ten_others_or_three_for_each_forgotten():
             assert len(np.unique(case.labels(photos))) == n_others + with_forget * len(splits.forget)
 
 
+def test_rows_are_those_of_the_photos_asked_for_and_of_no_others():
+    case, eye = case_of("unlearned"), eye_of("unlearned")
+    asked = np.random.default_rng(0).permutation(case.subject.photos)[:30]
+    for part in ("first", "second", "embedding"):
+        wanted = np.array([eye(i, part) for i in asked])
+        np.testing.assert_allclose(case.subject.rows(asked, part), wanted, atol=1e-6)
+    with pytest.raises(CourseError, match="none that an audit looks at"):
+        case.subject.rows(SPLITS.photos("dev_forget", "train"))
+
+
 # ------------------------------------------------------------------------------------------------- every row
 
 # name: what the attacker holds, what is scored, and the fair comparison
@@ -268,6 +280,40 @@ def test_every_row_is_held_against_the_right_model_and_target(who):
         assert row["details"] == pytest.approx(slow(who, name).get("details", {}), abs=1e-5)
         assert (row["title"], row["attacker"]) == (entry.title, entry.attacker)
         assert (row["metric"], row["stated_target"]) == (entry.metric, entry.target)
+    why = {"probe_20": "6 photos each: somebody has no more"}
+    why |= {} if who == "wrapped" else {"taken_off": "nothing was added to the network"}
+    why |= {"head_rows": "the head holds no rows for them"} if who == "retrained" else {}
+    assert {row["attack"]: row["note"] for row in rows if row["note"]} == why
+
+
+def test_a_row_notes_the_seconds_that_the_attack_took(monkeypatch):
+    times = iter((10.0, 12.346))
+    monkeypatch.setattr(summary, "time", SimpleNamespace(perf_counter=lambda: next(times)))
+    assert summary.audit_row(case_of("unlearned"), ATTACKS["search"])["seconds"] == 2.35
+
+
+def test_what_cannot_be_attacked_is_unknown_and_says_why():
+    case, small = case_of("unlearned"), dataclasses.replace(SPLITS, unseen=())
+    alone = dataclasses.replace(case, splits=small)
+    for name in ("pairs", "pairs_train"):
+        result = ATTACKS[name].run(alone)
+        assert math.isnan(result["score"]) and "never-seen" in result["note"]
+    result = ATTACKS["probe_1"].run(alone)
+    assert math.isnan(result["unseen"]) and set(result["details"]) == {"forget", "shots"}
+    subject = Subject(MODELS["unlearned"][0], None, SPLITS, CPU)
+    subject.__dict__["seen"] = {"embedding": case.subject.seen["embedding"]}
+    for name, reason in (("layers", "no earlier parts"), ("head_rows", "no rows")):
+        result = ATTACKS[name].run(case.on(subject))
+        assert math.isnan(result["score"]) and reason in result["note"]
+    plain = torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.BatchNorm1d(2, track_running_stats=False))
+    assert weights.batch_norms(plain) == [plain[0]]
+    without = copy.deepcopy(MODELS["unlearned"][0])
+    without.norm1, without.norm2, without.norm3 = (torch.nn.Identity() for _ in range(3))
+    result = ATTACKS["batchnorm"].run(case.on(Subject(without, None, SPLITS, CPU)))
+    assert math.isnan(result["score"]) and "no BatchNorm" in result["note"]
+    nobody = dataclasses.replace(SPLITS, retain=(), dev_forget=SPLITS.dev_forget + SPLITS.retain)
+    result = ATTACKS["batchnorm"].run(dataclasses.replace(case, splits=nobody))
+    assert math.isnan(result["score"]) and "no retained photos" in result["note"]
 
 
 def test_the_gap_below_which_nothing_can_be_recovered():

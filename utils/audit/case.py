@@ -18,7 +18,7 @@ from ..models.embedding import embed
 from ..models.heads import CosineHead
 from ..retrieval.evaluation import held_out_photos
 from ..retrieval.scores import chance_level, retrieval_scores
-from ..settings import one_of, resolve_device
+from ..settings import CourseError, one_of, resolve_device
 
 NO_GAP = 0.05  # an original closer to its target than this leaves nothing to recover
 SAMPLE_PEOPLE, SAMPLE_PHOTOS = 150, 10  # retained people, and training photos of each, that maps and probes may use
@@ -66,7 +66,9 @@ class Subject:
         return look(self.model.to(resolve_device(self.device)), self.splits.faces, self.photos)
 
     def rows(self, photos: np.ndarray, part: str = "embedding") -> Tensor:
-        """Return the features (n, c) float32 of photos by index, of a part by name."""
+        """Return features (n, c) float32 of photos by index, of a part by name; raises CourseError outside `photos`."""
+        if (strange := np.setdiff1d(photos, self.photos)).size:
+            raise CourseError(f"Photo {strange[0]} is none that an audit looks at; choose from subject.photos.")
         return self.seen[part][torch.from_numpy(np.searchsorted(self.photos, photos))]
 
 
