@@ -244,7 +244,10 @@ def run_of(method: str, seed: int, rows: list[dict] | None = None, **more: objec
 
 
 def test_the_summary_is_the_mean_over_seeds_of_each_attackers_most():
-    names = [audit_of(0.2), [row for row in audit_of(0.0) if row["attacker"] == "names"]]
+    names = [
+        [row | {"title": row["title"].upper()} for row in audit_of(0.2)],
+        [row for row in audit_of(0.0) if row["attacker"] == "names"],
+    ]
     runs = [
         run_of("other", 0, names[1]),
         run_of("scrub", 1),
@@ -252,11 +255,12 @@ def test_the_summary_is_the_mean_over_seeds_of_each_attackers_most():
         run_of("esc", 1, names[0]),
         run_of("esc", 0, audit_of(0.0)),
         run_of("original", 0, names[1]),
+        run_of("original", 1, names[1]),
     ]
     table = audit_summary(runs)
     assert table.rows == [
         ["method", "photos ↓", "names ↓", "old gallery ↓", "weights ↓", "pairs (0.5)", "remark"],
-        ["Original model", "–", "30.0", "–", "–", "–", ""],
+        ["Original model", "–", "30.0 ± 0.0", "–", "–", "–", ""],
         ["SCRUB with rewind", "10.0", "30.0", "50.0", "70.0", "0.60", "diverged: seed 1"],
         # means of 0.1 and 0.3, 0.3 and 0.5, 0.5 and 0.7, 0.7 and 0.9, 0.6 and 0.8; half the range is 0.1
         ["Erasing a subspace (ESC)", "20.0 ± 10.0", "40.0 ± 10.0", "60.0 ± 10.0", "80.0 ± 10.0", "0.70", ""],
@@ -264,9 +268,13 @@ def test_the_summary_is_the_mean_over_seeds_of_each_attackers_most():
     ]
     assert "seed 0: P0; seed 1: P1" in table.notes[0]
     lines = audit_summary(runs, markdown=True).splitlines()
-    assert lines[0].split(" | ")[-2:] == ["what won", "remark |"] and "what won" not in table
+    assert (
+        lines[1] == "| " + " | ".join(["---"] * 8) + " |"
+        and lines[0].split(" | ")[-2:] == ["what won", "remark |"]
+        and "what won" not in table
+    )
     best, only = "the high weights", "the high names"
-    assert [line.split(" | ")[-2] for line in lines[2:6]] == [only, best, best, only]
+    assert [line.split(" | ")[-2] for line in lines[2:6]] == [only, best, f"{best} / {best.upper()}", only]
 
 
 def test_other_settings_are_other_lines():
