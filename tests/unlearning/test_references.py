@@ -44,7 +44,8 @@ def test_damping_over_several_batches_is_the_slow_reference(name, toy_world, mon
     forget = [i for i in splits.train.tolist() if splits.faces.labels[i] in splits.forget]
     whole, own = batches[: math.ceil(30 / 7)], batches[math.ceil(30 / 7) :]
     looked = np.concatenate(whole).tolist()
-    assert len(set(looked)) == 30 and set(looked) <= set(splits.train.tolist()) and not set(looked) <= set(forget)
+    assert len(set(looked)) == 30 and set(looked) <= set(splits.train.tolist())
+    assert set(forget) & set(looked) and set(looked) - set(forget), "the whole training set, the forgotten among them"
     assert sorted(np.concatenate(own).tolist()) == forget != np.concatenate(own).tolist(), "dealt in a drawn order"
     assert sorted({len(batch) for batch in (*whole, *own)})[0] >= 5, "batches of equal size, but for one photo"
 
