@@ -358,6 +358,9 @@ def test_who_reaches_a_threshold_is_accepted():
     rates = {0.0: 2 / 3, 1e-6: 0.0, -1e-6: 2 / 3, -1.0: 1.0}
     for threshold, rate in rates.items():
         assert true_accept_rate(points, people, threshold) == pytest.approx(rate)
+    # both impostor pairs stand at 0 exactly: the lowest threshold that stops them is one step of the grid above
+    pair_and_other = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    assert tar_at_far(pair_and_other, [0, 0, 1], 0.5) == (1.0, 2**-20, 0.0)
     assert lookalike_fmr(points[:1], points[1:], 0.0) == 1.0 and lookalike_fmr(points[:1], points[1:], 1e-6) == 0.0
     assert math.isnan(true_accept_rate(points, people, math.inf)) and math.isnan(
         lookalike_fmr(points, points, math.inf)
