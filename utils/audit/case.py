@@ -125,7 +125,7 @@ def look(model: FaceBackbone, faces, photos: np.ndarray) -> dict[str, Tensor]:
 
     hooks = [model.layers()[name][-1].register_forward_hook(listen(name)) for name in heard]
     try:
-        points = embed(model, faces, photos, batch_size=PHOTOS_AT_ONCE)
+        points = embed(model, faces, photos, batch_size=PHOTOS_AT_ONCE, whole=True)
     finally:
         for hook in hooks:
             hook.remove()

@@ -15,6 +15,7 @@ from ..settings import (
     resolve_device,
 )
 from .backbones import FaceBackbone, bare
+from .trunks import kept_outputs, points_of
 
 
 def centre_on(model: FaceBackbone, faces: FaceDataset | Tensor, photos: np.ndarray, *, progress: bool = False) -> None:
@@ -46,10 +47,12 @@ def embed(
     device: torch.device | str | None = None,
     progress: bool = False,
     normalised: bool = True,
+    whole: bool = False,
 ) -> Tensor:
     """Return the embeddings (N, d) float32, L2-normalised, on the CPU, of uint8 faces (N, 3, H, W) or a data set.
 
-    Runs where the model is unless `device` moves it; uses autocast on a GPU only. Introduced in notebook 02.
+    Runs where the model is unless `device` moves it; uses autocast on a GPU only. Where the resting layers' outputs of
+    the data set are kept, only the others run, unless the `whole` network shall. Introduced in notebook 02.
     """
     model = bare(model)
     home, modes = model.device, [(module, module.training) for module in model.modules()]
@@ -59,11 +62,15 @@ def embed(
     count = len(chosen)
     model.to(device).eval()
     out = torch.empty(count, model.embedding_dim)
+    kept = None if whole else kept_outputs(model, faces)
     for start in progress_bar(range(0, count, batch_size), desc="embedding", enabled=progress):
         batch = chosen[start : start + batch_size]
-        photos = faces[torch.as_tensor(batch)] if isinstance(faces, Tensor) else faces.images(batch)
+        if kept is not None:
+            looks = torch.from_numpy(kept[batch])
+        else:
+            looks = faces[torch.as_tensor(batch)] if isinstance(faces, Tensor) else faces.images(batch)
         with torch.autocast(device.type, enabled=device.type == "cuda"):
-            points = model(model.preprocess(photos.to(device)))
+            points = points_of(model, looks.to(device))
         points = F.normalize(points.float()) if normalised else points.float()
         out[start : start + batch_size] = points.cpu()
     model.to(home)

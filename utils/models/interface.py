@@ -115,12 +115,16 @@ class FaceBackbone(nn.Module):
         """Return the embeddings (B, d) of the trunk's outputs."""
         return self(h)
 
+    def at_rest(self) -> list[nn.Parameter]:
+        """Return the weights of the resting parts, which no method of unlearning moves."""
+        parts = list(self.layers().values())[: self.card.resting] if self.card.resting else []
+        return [weight for part in parts for module in part for weight in module.parameters()]
+
     def let_move(self) -> FaceBackbone:
-        """Let all weights ask for gradients but those of the resting parts; returns itself."""
+        """Let all weights ask for gradients but those at rest; returns itself."""
         self.requires_grad_(True)
-        for part in list(self.layers().values())[: self.card.resting] if self.card.resting else ():
-            for module in part:
-                module.requires_grad_(False)
+        for weight in self.at_rest():
+            weight.requires_grad_(False)
         return self
 
     def train(self, mode: bool = True) -> FaceBackbone:

@@ -38,6 +38,7 @@ from .checkpoints import (
 )
 from .embedding import centre_on, embed
 from .heads import CosineHead, head_from_centroids, make_head
+from .trunks import keep_outputs
 
 
 def epoch_batches(indices: np.ndarray, batch_size: int, generator: torch.Generator) -> Iterator[np.ndarray]:
@@ -175,6 +176,7 @@ def pretrained_recogniser(
     """
     start = time.perf_counter()
     model = make_backbone(backbone, weights).to(device).eval()
+    keep_outputs(model, splits.faces, progress=progress)
     if model.card.centred:
         centre_on(model, splits.faces, splits.photos("retain_train", "train"), progress=progress)
     photos = trained_photos(splits, identities)

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..faces.splits import Splits
-from ..models.augmentation import augment
 from ..models.backbones import FaceBackbone, bare
 from ..models.embedding import embed
 from ..models.heads import CosineHead
+from ..models.trunks import Looks, kept_outputs, points_of
 from ..retrieval.scores import retrieval_scores
 from ..settings import CourseError, as_seed, progress_bar, resolve_device, seed_everything
 from .dispersion import hardest_cosine, mean_cosine, pairs_by_identity
@@ -55,6 +55,10 @@ class Task:
     history: list[dict] = field(default_factory=list)
     images_processed: int = 0
     seconds: float | None = None
+    looks: Looks = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.looks = Looks(self.model, self.splits.faces, self.generator, self.device)
 
     @property
     def forget_photos(self) -> np.ndarray:
@@ -129,7 +133,7 @@ def unlearn(
         progress=progress,
         generator=torch.Generator().manual_seed(seed),
     )
-    task.model.requires_grad_(True)
+    task.model.let_move()
     task.head.requires_grad_(False)
     warn_of_strange_head(task, METHODS[name])
     start = time.perf_counter()
@@ -173,6 +177,8 @@ def check_weights(name: str, task: Task) -> None:
     tensors = [*task.model.state_dict().values(), *task.head.state_dict().values()]
     if not all(torch.isfinite(tensor).all() for tensor in tensors if tensor.is_floating_point()):
         raise CourseError(f"Method '{name}' ended with weights that are not finite numbers: use milder settings.")
+    if task.looks.kept is not None and kept_outputs(task.looks.model, task.splits.faces) is None:
+        raise CourseError(f"Method '{name}' moved layers that were to rest: what was kept of them no longer holds.")
 
 
 # -------------------------------------------------------------------------------------------------------- batches
@@ -204,10 +210,7 @@ def retain_batches(task: Task, size: int) -> Iterator[np.ndarray]:
 
 def forward(task: Task, photos: np.ndarray, augmented: bool = False) -> Tensor:
     """Return the un-normalised embeddings (B, d), with gradient, of photos by index."""
-    faces = task.splits.faces.images(photos).to(task.device)
-    if augmented:
-        faces = augment(faces, task.generator)
-    return task.model(task.model.preprocess(faces))
+    return points_of(task.model, task.looks.augmented(photos) if augmented else task.looks.of(photos))
 
 
 def make_batch(task: Task, step: int, forget_photos: np.ndarray, retain_photos: np.ndarray, augmented: bool) -> Batch:
@@ -301,7 +304,7 @@ def set_batchnorm(model: torch.nn.Module, policy: str) -> None:
 def moving_parameters(task: Task, config: StepConfig) -> list[torch.nn.Parameter]:
     """Return the weights that config.trainable lets move, and make them ask for gradients."""
     policy = getattr(config, "trainable", "backbone")
-    task.model.requires_grad_(policy != "head")
+    task.model.let_move() if policy != "head" else task.model.requires_grad_(False)
     task.head.requires_grad_(policy != "backbone")
     return [p for p in (*task.model.parameters(), *task.head.parameters()) if p.requires_grad]
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...models.augmentation import augment
 from ...models.backbones import FaceBackbone
+from ...models.trunks import points_of
 from ...settings import CourseError
 from ..dispersion import dispersion_loss
 from ..loop import Batch, Task, run_steps, sort_batch
@@ -68,10 +69,12 @@ class BlendsBatch(Batch):
 def blend(first: Tensor, second: Tensor, shares: Tensor) -> Tensor:
     """Return faces (B, 3, H, W) uint8 mixed pixel by pixel, `shares` (B,) in [0, 1] being the first face's part.
 
+    Of kept outputs of resting layers the activations are mixed instead, which costs no pass through these layers.
     A blend of two people is a face of nobody, close to where people who were never seen lie. Introduced in notebook 08.
     """
     shares = shares.to(first.device).view(-1, 1, 1, 1)
-    return (shares * first.float() + (1 - shares) * second.float()).round().to(torch.uint8)
+    mixed = shares * first.float() + (1 - shares) * second.float()
+    return mixed.round().to(torch.uint8) if first.dtype == torch.uint8 else mixed
 
 
 def blends_of(task: Task, photos: np.ndarray, count: int) -> Tensor:
@@ -79,7 +82,7 @@ def blends_of(task: Task, photos: np.ndarray, count: int) -> Tensor:
 
     With photos of fewer than two people there is nobody to blend, and none is returned.
     """
-    labels, faces = task.splits.faces.labels, task.splits.faces
+    labels = task.splits.faces.labels
     if len(np.unique(labels[photos])) < 2:
         count = 0
 
@@ -91,19 +94,24 @@ def blends_of(task: Task, photos: np.ndarray, count: int) -> Tensor:
         second[same] = draw()[same]
     low, high = SHARE_RANGE
     shares = low + (high - low) * torch.rand(count, generator=task.generator)
-    return blend(faces.images(first), faces.images(second), shares)
+    return blend(task.looks.of(first), task.looks.of(second), shares)
 
 
-def some_shifted(faces: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Return faces (B, 3, H, W) uint8 of which a random share is augmented as in training; the others stay plain."""
+def some_shifted(
+    faces: Tensor, share: float, generator: torch.Generator, shift: Callable[..., Tensor] = augment
+) -> Tensor:
+    """Return faces (B, 3, H, W) uint8 of which a random share is augmented as in training; the others stay plain.
+
+    Of kept outputs of resting layers, `shift` gives the augmented ones.
+    """
     chosen = torch.rand(len(faces), generator=generator) < share
-    return torch.where(chosen.to(faces.device).view(-1, 1, 1, 1), augment(faces, generator), faces)
+    return torch.where(chosen.to(faces.device).view(-1, 1, 1, 1), shift(faces, generator), faces)
 
 
 def last_weights(model: FaceBackbone, count: int) -> list[torch.nn.Parameter]:
     """Return the weights of a network's last layers, 0 for all of them, and freeze the others."""
-    model.requires_grad_(count == 0)
-    for part in list(model.layers().values())[-count:]:
+    model.requires_grad_(False) if count else model.let_move()
+    for part in list(model.layers().values())[model.card.resting :][-count:] if count else ():
         for module in part:
             module.requires_grad_(True)
     return [weight for weight in model.parameters() if weight.requires_grad]
@@ -113,16 +121,16 @@ def run_with_blends(
     task: Task, config: BlendsConfig, source: np.ndarray, forget_terms: Callable[[BlendsBatch], dict[str, Tensor]]
 ) -> None:
     """Minimise a method's own terms, holding retained photos and blends of the photos in `source`."""
-    teacher = Teacher.of(task)
+    teacher, looks = Teacher.of(task), task.looks
 
     def batch_of(task: Task, step: int, forget: np.ndarray, retained: np.ndarray, augmented: bool) -> BlendsBatch:
-        faces = task.splits.faces
-        blends = blends_of(task, source, config.blends_per_step).to(task.device)
-        scattered = some_shifted(faces.images(forget).to(task.device), config.shifted, task.generator)
-        photos = torch.cat([scattered, faces.images(retained).to(task.device), blends])
-        points = F.normalize(task.model(task.model.preprocess(photos)).float())
+        blends = blends_of(task, source, config.blends_per_step)
+        views = {} if looks.kept is None else {"shift": lambda *_: looks.augmented(forget)}
+        scattered = some_shifted(looks.of(forget), config.shifted, task.generator, **views)
+        shown = torch.cat([scattered, looks.of(retained), blends])
+        points = F.normalize(points_of(task.model, shown).float())
         with torch.no_grad():
-            homes = teacher.model(teacher.model.preprocess(blends)).float() if len(blends) else points[:0]
+            homes = points_of(teacher.model, blends).float() if len(blends) else points[:0]
         task.images_processed += 2 * len(blends)
         known = sort_batch(task, step, forget, retained, points)
         left = points[len(forget) + len(retained) :]

@@ -17,7 +17,6 @@ from ..registry import FULL, LogitConfig, method
 
 ABOUT = {"needs": ("forget",), "notebook": "06", "full": FULL}
 PAPER = "Chen et al., CVPR 2023 (arXiv 2303.11570)"
-DARKEST, BRIGHTEST = (0 - 127.5) / 128, (255 - 127.5) / 128  # black and white at the model's input
 PHOTOS_AT_ONCE = 128
 
 
@@ -61,8 +60,9 @@ def attack(task: Task, inputs: Tensor, rows: Tensor, epsilon: float) -> Tensor:
     own = cosines.gather(1, rows[:, None]).squeeze(1)
     gap = without_columns(cosines, task.forget_columns).amax(dim=1) - own
     (slope,) = torch.autograd.grad(gap.sum(), inputs)
-    step = epsilon * (BRIGHTEST - DARKEST) * slope.sign()
-    return (inputs.detach() + step).clamp(DARKEST, BRIGHTEST)
+    black, white = task.model.bounds()
+    step = epsilon * (255 / task.model.card.scale) * slope.sign()
+    return (inputs.detach() + step).clamp(black, white)
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...models.backbones import FaceBackbone
+from ...models.dlib import Affine
 from ...settings import CourseError, progress_bar
 from ..loop import Batch, Task, forward, run_steps
 from ..losses import rows_of, without_columns
@@ -23,11 +24,13 @@ PHOTOS_AT_ONCE = 64  # for sums of gradients, which do not depend on it
 
 
 def backbone_weights(model: FaceBackbone) -> list[torch.nn.Parameter]:
-    """Return the weights that shape an embedding: all but those of the classifier that facenet-pytorch carries along.
+    """Return the weights that shape an embedding and may move: not those at rest, nor a classifier's that came along.
 
     Introduced in notebook 07.
     """
-    return [weight for name, weight in model.named_parameters() if ".logits." not in name]
+    resting = {id(weight) for weight in model.at_rest()}
+    named = model.named_parameters()
+    return [weight for name, weight in named if ".logits." not in name and id(weight) not in resting]
 
 
 # ---------------------------------------------------------------------------------------------------- SSD and LFSSD
@@ -74,7 +77,7 @@ def shuffled(task: Task, photos: np.ndarray) -> np.ndarray:
 
 def batch_gradients(task: Task, batches: list[np.ndarray], loss_of: PhotoLoss) -> Iterator[tuple[Tensor, ...]]:
     """Yield the gradient of the loss with respect to `backbone_weights` for batch after batch, in evaluation mode."""
-    weights = backbone_weights(task.model.eval().requires_grad_(True))
+    weights = backbone_weights(task.model.eval().let_move())
     for batch in progress_bar(batches, desc="weighing the weights", enabled=task.progress):
         points = F.normalize(forward(task, batch).float())
         task.images_processed += len(batch)
@@ -272,7 +275,7 @@ class L1SparseConfig(FinetuneConfig):
 
 def thinned_weights(model: FaceBackbone) -> list[torch.nn.Parameter]:
     """Return the backbone's weights but for those of BatchNorm: a gain near zero would shut a channel. Notebook 07."""
-    norms = (m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm))
+    norms = (m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm | Affine))
     gains = {id(weight) for norm in norms for weight in norm.parameters()}
     return [weight for weight in backbone_weights(model) if id(weight) not in gains]
 
