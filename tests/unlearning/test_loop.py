@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from torch import nn
 from utils.faces.splits import make_splits
 from utils.models.augmentation import augment
 from utils.settings import CourseError
+from utils.unlearning import loop as frame
 from utils.unlearning.loop import (
     EarlyStopping,
     Task,
@@ -199,6 +201,25 @@ def test_a_head_of_strangers_is_noticed_by_the_photos_a_method_may_see(toy_world
     assert not [w for w in recwarn.list if "The head names" in str(w.message)]
     with pytest.warns(UserWarning, match=f"The head names 0 of {len(splits.photos('forget', 'train'))} training"):
         unlearn("delete", model, wrong, splits, **few)
+
+
+@pytest.mark.parametrize(
+    "right, lead, warned",
+    [(10, 1.0, True), (11, 1.0, False), (0, 0.31, True), (0, 0.29, False)],
+)
+def test_a_head_is_strange_if_it_is_wrong_as_by_chance_and_sure(right, lead, warned, toy_task, monkeypatch, recwarn):
+    """48 photos and 8 names: chance names 6 rightly, and two deviations more are 6 + 2 sqrt(6) = 10.9."""
+    photos = toy_task.retain_train_photos
+    own = toy_task.head_rows(photos)
+    assert (len(photos), len(toy_task.head.weight)) == (48, 8)
+    toy_task.head.weight.data = torch.eye(8, 16)
+    angle = math.asin(lead / 2**0.5)  # sin and cos of pi / 4 + angle differ by sqrt(2) sin(angle) = lead
+    points = math.sin(math.pi / 4 + angle) * torch.eye(8, 16)[(own + 1) % 8]
+    points += math.cos(math.pi / 4 + angle) * torch.eye(8, 16)[own]
+    points[:right] = torch.eye(8, 16)[own[:right]]
+    monkeypatch.setattr(frame, "embed", lambda *_: points)
+    frame.warn_of_strange_head(toy_task, METHODS["dispersion"])
+    assert bool(recwarn.list) == warned
 
 
 @pytest.mark.filterwarnings("ignore:The head names")
