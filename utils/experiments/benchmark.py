@@ -13,6 +13,7 @@ import psutil
 import torch
 
 from ..faces.splits import Splits
+from ..models.backbones import card_of
 from ..models.checkpoints import Recogniser
 from ..retrieval.evaluation import Evaluation, evaluate
 from ..settings import BUILD_DIR, command, resolve_device
@@ -122,7 +123,7 @@ def run_identity(plan: Plan, splits: Splits, name: str, seed: int) -> dict:
     data = about(name, splits)
     return {key: data[key] for key in DATA} | {
         "asked": plan.forget_ids is not None,
-        "backbone": plan.backbone,
+        "backbone": card_of(plan.backbone).label,
         "pretrained": plan.pretrained,
         "train": asdict(train_config(plan)),
         "method": name,

@@ -32,7 +32,7 @@ class Plan:
 
     dataset: str = flag("synthetic", f"one of: {', '.join(DATASETS)}")
     root: str = flag("", "folder of a data set of real faces", "DIR")
-    backbone: str = flag("mini", f"one of: {', '.join(BACKBONES)}")
+    backbone: str = flag("mini", f"one of: {', '.join(BACKBONES)}, or file:PATH")
     pretrained: str = flag("auto", f"one of: {', '.join(PRETRAINED)}")
     train_epochs: int = flag(0, "epochs of pretraining (0: the recipe's own)", "N", type=int)
     methods: tuple[str, ...] = flag(

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..settings import CourseError, one_of
 from .dlib import DlibBackbone
+from .files import DOOR, file_backbone, file_card
 from .interface import AddOn, Card, FaceBackbone, bare
 from .pretrained import FACENET_WEIGHTS, fetch_facenet_weights, who_was_trained_on
 
@@ -104,19 +105,23 @@ class FacenetBackbone(FaceBackbone):
 
 KINDS = {kind.card.name: kind for kind in (MiniFaceNet, FacenetBackbone, DlibBackbone)}
 BACKBONES = tuple(KINDS)
-PRETRAINED = ("auto", *(name for kind in KINDS.values() for name in kind.card.weights), "none")
+PRETRAINED = ("auto", *(name for kind in KINDS.values() for name in kind.card.weights), "file", "none")
 
 
 def card_of(name: str) -> Card:
-    """Return what a backbone says of itself before it is built; raises CourseError for an unknown name."""
+    """Return what a backbone or 'file:PATH' says of itself before it is built; raises CourseError for another name."""
+    if name.startswith(DOOR):
+        return file_card(name)
     return KINDS[one_of(name, BACKBONES, "backbone")].card
 
 
 def make_backbone(name: str, pretrained: str = "none") -> FaceBackbone:
     """Build a backbone, with random weights ('none') or published ones; raises CourseError. Introduced in notebook 02.
 
-    'auto' is the usual weights of the kind, and random ones where none are published.
+    'auto' is the usual weights of the kind, and random ones where none are published; 'file:PATH' opens a network that
+    others made.
     """
-    card = card_of(name)
-    weights = card.chosen(one_of(pretrained, PRETRAINED, "pretrained weights"))
+    weights = card_of(name).chosen(one_of(pretrained, PRETRAINED, "pretrained weights"))
+    if name.startswith(DOOR):
+        return file_backbone(name, weights, make_backbone)
     return KINDS[name]() if weights == "none" else KINDS[name].with_weights(weights)

@@ -27,7 +27,8 @@ class Card:
     shares of the side, brought to `input_size` pixels; `colour`, `mean` (per channel, 0 to 255) and `scale` give its
     input (x - mean) / scale. `centred` models subtract a fixed mean from every embedding. The first `resting` parts do
     not move in unlearning. `weights` names what was trained elsewhere, the first being the usual one, `origin` whose
-    they are; `told` says in a sentence whether its training people are known. Raises CourseError for what cannot be.
+    they are, and `label` is what results call it; `told` says in a sentence whether its training people are known.
+    Raises CourseError for what cannot be.
     """
 
     name: str
@@ -42,9 +43,11 @@ class Card:
     resting: int = 0
     weights: tuple[str, ...] = ()
     origin: str = ""
+    label: str = ""
     told: Callable[[Sequence[str], str], str] = nobody_knows
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "label", self.label or self.name)
         left, top, side = self.window
         if not (side > 0 and min(left, top) >= 0 and max(left, top) + side <= 1):
             given = f"left {left}, top {top}, side {side}"
