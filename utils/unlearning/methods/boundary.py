@@ -22,10 +22,13 @@ PHOTOS_AT_ONCE = 128
 
 @dataclass(frozen=True)
 class BoundaryShrinkConfig(LogitConfig):
-    """`epsilon` is the attack's step per pixel, where black is 0 and white 1; 0 asks the clean photo."""
+    """`epsilon` is the attack's step per pixel, where black is 0 and white 1; 0 asks the clean photo.
+
+    A step of 0.02 ends short of the boundary for most photos; the authors' 0.1 carries nearly all of them across.
+    """
 
     learning_rate: float = 1e-4
-    epsilon: float = 0.02
+    epsilon: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,16 +53,14 @@ class BoundaryExpandConfig(LogitConfig):
 # --------------------------------------------------------------------------------------------------------- shrink
 
 
-def attack(task: Task, inputs: Tensor, rows: Tensor, epsilon: float) -> Tensor:
-    """Return inputs (B, 3, S, S) after one FGSM step away from their own names (head rows (B,)), towards retained ones.
+def attack(task: Task, inputs: Tensor, rows: Tensor, epsilon: float, scale: float) -> Tensor:
+    """Return inputs (B, 3, S, S) after one FGSM step up the cross-entropy of their own names (head rows (B,)).
 
-    The step climbs max over kept k of c_k - c_y: cosines, as the softmax of a sure model has hardly any slope.
+    Margin off, at a softened scale: at the head's own the softmax of a sure model has no slope, and no sign.
     """
     inputs = inputs.detach().requires_grad_(True)
-    cosines = task.head.cosines(task.model(inputs))
-    own = cosines.gather(1, rows[:, None]).squeeze(1)
-    gap = without_columns(cosines, task.forget_columns).amax(dim=1) - own
-    (slope,) = torch.autograd.grad(gap.sum(), inputs)
+    loss = F.cross_entropy(task.head(task.model(inputs), scale=scale), rows, reduction="sum")
+    (slope,) = torch.autograd.grad(loss, inputs)
     black, white = task.model.bounds()
     step = epsilon * (255 / task.model.card.scale) * slope.sign()
     return (inputs.detach() + step).clamp(black, white)
@@ -71,7 +72,7 @@ def nearest_kept_names(task: Task, inputs: Tensor) -> Tensor:
     return without_columns(task.head.cosines(task.model(inputs)), task.forget_columns).argmax(dim=1)
 
 
-def neighbours(task: Task, epsilon: float) -> Tensor:
+def neighbours(task: Task, epsilon: float, scale: float) -> Tensor:
     """Return a table (all photos,) int64: the retained identity behind each forget photo's nearest boundary, else -1.
 
     Call it before the first step: photos are not augmented and the attacked model stays the original, so once will do.
@@ -81,7 +82,7 @@ def neighbours(task: Task, epsilon: float) -> Tensor:
         photos = task.forget_photos[start : start + PHOTOS_AT_ONCE]
         inputs = task.model.preprocess(task.splits.faces.images(photos).to(task.device))
         if epsilon > 0:
-            inputs = attack(task, inputs, task.head_rows(photos), epsilon)
+            inputs = attack(task, inputs, task.head_rows(photos), epsilon, scale)
         table[torch.from_numpy(photos).to(task.device)] = nearest_kept_names(task, inputs)
         task.images_processed += len(photos) * (2 if epsilon > 0 else 1)
     return table
@@ -93,18 +94,19 @@ def neighbours(task: Task, epsilon: float) -> Tensor:
     title="Boundary Shrink",
     labels=("forget",),
     source=PAPER,
-    grid={"learning_rate": (5e-5, 1e-4, 2e-4, 3e-4), "epsilon": (0.02, 0.1)},
+    grid={"learning_rate": (5e-5, 1e-4, 1.5e-4, 2e-4), "forget_scale": (8.0, 16.0)},
+    caveat="the authors let the attacked photo keep any name, the true one where the attack fails; "
+    "here the best retained name is taken",
     **ABOUT,
 )
 def boundary_shrink(task: Task, config: BoundaryShrinkConfig) -> None:
     """Minimise cross-entropy of the clean forget photo to the retained name its attacked copy is nearest to.
 
-    x' = clip(x + epsilon sign grad(max_{k not in F} c_k - c_y)), target argmax_{k not in F} c_k(x'), both from the
-    original model; epsilon = 0 is pseudo-labelling. Barring the forgotten names matters: a failed attack would teach
+    x' = clip(x + epsilon sign grad CE(x, y)), target argmax_{k not in F} c_k(x'), both from the original model; epsilon = 0 is pseudo-labelling. Barring the forgotten names matters: a failed attack would teach
     the true name again. A person's photos share few neighbours, so the cluster breaks into a few compact pieces, each
     inside a look-alike's. The attack acts at the size of the model's input. Introduced in notebook 06.
     """
-    table = neighbours(task, config.epsilon)
+    table = neighbours(task, config.epsilon, config.forget_scale)
 
     def losses(batch: Batch) -> dict[str, Tensor]:
         targets = rows_of(table, batch.forget_photos)

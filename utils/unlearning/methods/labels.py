@@ -48,6 +48,11 @@ def draw_again(task: Task, count: int) -> Tensor:
     return task.retain_train_columns[chosen.to(task.device)]
 
 
+def draw_any(task: Task, count: int) -> Tensor:
+    """Return `count` fresh head rows (int64), all equally likely, a photo's own and the other forgotten ones too."""
+    return torch.randint(len(task.head.weight), (count,), generator=task.generator).to(task.device)
+
+
 def relabel(
     task: Task,
     config: RandomLabelsConfig,
@@ -90,6 +95,7 @@ def random_labels(task: Task, config: RandomLabelsConfig) -> None:
     title="Random labels (redrawn)",
     source="Graves et al., AAAI 2021 (arXiv 2010.10981); redrawn as in SalUn's baseline (arXiv 2310.12508)",
     grid=GRID,
+    caveat="SalUn's code draws from all names, the forgotten ones too; here from the retained ones alone",
     **ABOUT,
 )
 def random_labels_resampled(task: Task, config: RandomLabelsConfig) -> None:

@@ -17,7 +17,7 @@ from ...settings import CourseError, progress_bar
 from ..loop import Batch, Task, forward, run_steps
 from ..losses import rows_of, without_columns
 from ..registry import FULL, method
-from .labels import RandomLabelsConfig, draw_wrong_labels, relabel
+from .labels import RandomLabelsConfig, draw_any, draw_wrong_labels, relabel
 from .references import FinetuneConfig, retain_side_only
 
 PHOTOS_AT_ONCE = 64  # for sums of gradients, which do not depend on it
@@ -232,28 +232,55 @@ def hold_unmasked(weights: list[torch.nn.Parameter], masks: list[Tensor]) -> Cal
     return restore
 
 
+def relabel_salient(task: Task, config: SalUnConfig, wrong_names: Callable[[Batch], Tensor]) -> None:
+    """Relabel in the rho most salient backbone weights; the others stay as they were, bit for bit."""
+    masks = top_share(saliency(task, config.forget_scale), config.rho)
+    relabel(task, config, wrong_names, after_step=hold_unmasked(backbone_weights(task.model), masks))
+
+
+SALUN = {
+    "needs": ("forget",),
+    "optional": ("retain_train",),
+    "labels": ("forget", "retain_train"),
+    "notebook": "07",
+    "full": FULL,
+    "grid": {"learning_rate": (3e-3, 5e-3), "rho": (0.1, 0.3, 0.5, 0.8)},
+}
+
+
 @method(
     "salun",
     SalUnConfig,
     title="SalUn",
-    needs=("forget",),
-    optional=("retain_train",),
-    labels=("forget", "retain_train"),
     source="Fan et al., ICLR 2024 (arXiv 2310.12508)",
-    notebook="07",
-    full=FULL,
-    grid={"learning_rate": (3e-3, 5e-3), "rho": (0.1, 0.3, 0.5, 0.8)},
+    caveat="the authors take all forget photos, then all retained ones, and let the head move; "
+    "here each step sees both and the head is frozen",
+    **SALUN,
 )
 def salun(task: Task, config: SalUnConfig) -> None:
-    """Learn fixed random labels in the rho most salient backbone weights only; saliency = |grad CE(D_f)|.
+    """Learn random labels, drawn anew for every photo and step, in the rho most salient backbone weights only.
 
-    The other weights stay as they were, bit for bit. It disperses as random labels do, a little less, for the targets
-    differ from photo to photo. Introduced in notebook 07.
+    Saliency is |grad CE(D_f)|. As in the authors' code any name may be drawn, the true one and the other forgotten ones
+    too. On average over draws that is one target for all, so it moves a cluster more than it disperses it. Notebook 07.
     """
-    masks = top_share(saliency(task, config.forget_scale), config.rho)
+    relabel_salient(task, config, lambda batch: draw_any(task, len(batch.forget)))
+
+
+@method(
+    "salun_fixed",
+    SalUnConfig,
+    title="SalUn (labels fixed)",
+    source="the course's variant of Fan et al., ICLR 2024 (arXiv 2310.12508)",
+    caveat="not the authors' method: they redraw the labels, and from all names",
+    **SALUN,
+)
+def salun_fixed(task: Task, config: SalUnConfig) -> None:
+    """Learn one fixed random retained name per forget photo in the rho most salient backbone weights only.
+
+    Targets differ from photo to photo, so it disperses as fixed random labels do, a little less. Notebook 07.
+    """
     table = draw_wrong_labels(task)
-    held = hold_unmasked(backbone_weights(task.model), masks)
-    relabel(task, config, lambda batch: rows_of(table, batch.forget_photos), after_step=held)
+    relabel_salient(task, config, lambda batch: rows_of(table, batch.forget_photos))
 
 
 # -------------------------------------------------------------------------------------------------------- L1-sparse

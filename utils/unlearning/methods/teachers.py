@@ -166,7 +166,8 @@ def scrub_turns(config: ScrubConfig, step: int) -> tuple[bool, bool]:
     notebook="06",
     full={"steps": 480, "rewind_every": 40},
     grid={"learning_rate": (1e-3, 2e-3, 3e-3, 5e-3), "alpha": (0.1, 0.5)},
-    caveat="the rewind's reference is a stated error on training photos, not the error on held-out photos",
+    caveat="the rewind's reference is a stated error on training photos, not the error on held-out photos; "
+    "the authors alternate whole epochs, max first, here single steps alternate, min first",
 )
 def scrub(task: Task, config: ScrubConfig) -> None:
     """Take turns: minimise gamma CE + alpha T^2 KL(original || student) on retained photos, maximise T^2 KL on forget
@@ -295,6 +296,8 @@ def masked_names(teacher: Teacher, photos: np.ndarray, scale: float) -> Tensor:
     notebook="06",
     full=FULL | {"check_every": 10},
     grid={"learning_rate": (1e-4, 2e-4, 3e-4, 5e-4), "forget_scale": (8.0, 16.0)},
+    caveat="the authors strike out the photo's own name alone; here all forgotten names are struck out, "
+    "which is the same for one person",
 )
 def delete(task: Task, config: DeleteConfig) -> None:
     """Minimise KL(t || student) on forget photos, t being the original's softmax without the forget names.
