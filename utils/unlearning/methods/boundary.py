@@ -102,9 +102,10 @@ def neighbours(task: Task, epsilon: float, scale: float) -> Tensor:
 def boundary_shrink(task: Task, config: BoundaryShrinkConfig) -> None:
     """Minimise cross-entropy of the clean forget photo to the retained name its attacked copy is nearest to.
 
-    x' = clip(x + epsilon sign grad CE(x, y)), target argmax_{k not in F} c_k(x'), both from the original model; epsilon = 0 is pseudo-labelling. Barring the forgotten names matters: a failed attack would teach
-    the true name again. A person's photos share few neighbours, so the cluster breaks into a few compact pieces, each
-    inside a look-alike's. The attack acts at the size of the model's input. Introduced in notebook 06.
+    x' = clip(x + epsilon sign grad CE(x, y)), target argmax_{k not in F} c_k(x'), both from the original model;
+    epsilon = 0 is pseudo-labelling. Barring the forgotten names matters: a failed attack would teach the true name
+    again. A person's photos share few neighbours, so the cluster breaks into a few compact pieces, each inside a
+    look-alike's. The attack acts at the size of the model's input. Introduced in notebook 06.
     """
     table = neighbours(task, config.epsilon, config.forget_scale)
 

@@ -179,13 +179,21 @@ class SalUnConfig(RandomLabelsConfig):
     """`rho` is the share of the backbone's weights that may move; two steps less pay for finding the salient ones."""
 
     steps: int = 48
-    learning_rate: float = 5e-3
-    rho: float = 0.8
+    learning_rate: float = 3e-3
+    rho: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.rho <= 1:
             raise CourseError(f"rho is the share of weights that may move: above 0 and at most 1, not {self.rho}.")
+
+
+@dataclass(frozen=True)
+class SalUnFixedConfig(SalUnConfig):
+    """With labels that stay, the sweep chose more weights and larger steps."""
+
+    learning_rate: float = 5e-3
+    rho: float = 0.8
 
 
 def saliency(task: Task, scale: float) -> list[Tensor]:
@@ -268,7 +276,7 @@ def salun(task: Task, config: SalUnConfig) -> None:
 
 @method(
     "salun_fixed",
-    SalUnConfig,
+    SalUnFixedConfig,
     title="SalUn (labels fixed)",
     source="the course's variant of Fan et al., ICLR 2024 (arXiv 2310.12508)",
     caveat="not the authors' method: they redraw the labels, and from all names",
