@@ -21,10 +21,11 @@ from one_step import (
     watch_batches,
 )
 
+from utils.models.checkpoints import EMBEDDED, load_recogniser
 from utils.models.embedding import embed
 from utils.models.heads import CosFace
-from utils.settings import CourseError
-from utils.unlearning.loop import run_steps, unlearn
+from utils.settings import MODEL_DIR, CourseError
+from utils.unlearning.loop import Task, run_steps, unlearn
 from utils.unlearning.methods.boundary import BoundaryShrinkConfig, attack, neighbours, with_shadow_rows
 from utils.unlearning.registry import METHODS, make_config
 
@@ -41,11 +42,9 @@ def inputs_of(task, photos) -> torch.Tensor:
 
 
 def slow_attack(task, photo: int, row: int, epsilon: float) -> torch.Tensor:
-    """Attack one photo: walk through the kept rows for the best wrong one, step, keep to real pixel values."""
+    """Attack one photo as the paper says: x + epsilon sign grad CE(x, y), kept to real pixel values."""
     image = input_of(task, photo).requires_grad_(True)
-    cosines = cosines_of(task.model, task.head.weight, image)
-    best = max((k for k in range(len(cosines)) if k not in task.forget_columns.tolist()), key=lambda k: cosines[k])
-    (slope,) = torch.autograd.grad(cosines[best] - cosines[row], image)
+    (slope,) = torch.autograd.grad(name_loss(task, image, row, 16.0), image)
     pixels = (image.detach() * 128 + 127.5) + 255 * epsilon * slope.sign()
     return (pixels.clamp(0, 255) - 127.5) / 128
 
@@ -62,7 +61,7 @@ def slow_neighbour(task, image: torch.Tensor) -> int:
 def test_the_attack_is_the_slow_reference(task):
     photos = task.forget_photos[:5]
     rows = own_rows(task, photos)
-    got = attack(task, inputs_of(task, photos), torch.tensor(rows), 0.1)
+    got = attack(task, inputs_of(task, photos), torch.tensor(rows), 0.1, 16.0)
     for image, photo, row in zip(got, photos.tolist(), rows, strict=True):
         expected = slow_attack(task, photo, row, 0.1)[0]
         assert ((image - expected).abs() < 1e-5).float().mean() > 0.999  # a slope that rounds to 0 may turn its sign
@@ -72,7 +71,7 @@ def test_epsilon_counts_from_black_to_white_and_no_pixel_leaves_that_range(task)
     photos = task.forget_photos[:4]
     clean = inputs_of(task, photos)
     before = clean.clone()
-    moved = attack(task, clean, task.head_rows(photos), 0.1)
+    moved = attack(task, clean, task.head_rows(photos), 0.1, 16.0)
     assert torch.equal(clean, before)
     steps = (moved - clean).abs() * 128 / 255
     assert steps.max() == pytest.approx(0.1, abs=1e-5) and steps.median() == pytest.approx(0.1, abs=1e-5)
@@ -82,7 +81,7 @@ def test_epsilon_counts_from_black_to_white_and_no_pixel_leaves_that_range(task)
 def test_the_attack_leads_away_from_the_own_name(task):
     photos = task.forget_photos
     rows, clean = task.head_rows(photos), inputs_of(task, photos)
-    attacked = attack(task, clean, rows, 0.03)
+    attacked = attack(task, clean, rows, 0.03, 16.0)
     with torch.no_grad():
         own = [task.head.cosines(task.model(x)).gather(1, rows[:, None]).mean() for x in (clean, attacked)]
     assert own[1] < own[0] - 0.1
@@ -93,7 +92,7 @@ def test_the_attack_leads_away_from_the_own_name(task):
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.1])
 def test_targets_are_the_slow_reference_and_never_a_forget_identity(epsilon, task):
-    table = neighbours(task, epsilon)
+    table = neighbours(task, epsilon, 16.0)
     photos = task.forget_photos
     assert not set(table[torch.from_numpy(photos)].tolist()) & set(task.forget_columns.tolist())
     others = np.setdiff1d(np.arange(len(table)), photos)
@@ -107,10 +106,36 @@ def test_targets_are_the_slow_reference_and_never_a_forget_identity(epsilon, tas
     assert same.float().mean() > (0.9 if epsilon else 0.999)
 
 
+def test_targets_are_the_papers_wherever_its_own_are_no_forgotten_name(task):
+    """The authors' target is the attacked photo's argmax over all names; only a forgotten one is replaced here."""
+    table, photos = neighbours(task, 0.1, 16.0), task.forget_photos
+    pairs = list(zip(photos.tolist(), own_rows(task, photos), strict=True))
+    cosines = [cosines_of(task.model, task.head.weight, slow_attack(task, i, row, 0.1)) for i, row in pairs]
+    authors = torch.stack(cosines).argmax(dim=1)
+    kept = ~torch.isin(authors, task.forget_columns)
+    assert kept.any() and (table[torch.from_numpy(photos)][kept] == authors[kept]).float().mean() > 0.9
+
+
+def test_the_default_step_reaches_a_neighbour_and_a_fifth_of_it_does_not(default_splits):
+    """How many attacked photos of the default forget people the original model still calls by their own name."""
+    recogniser = load_recogniser(MODEL_DIR / EMBEDDED["original"])[0]
+    model, head = recogniser.model.eval(), recogniser.head
+    photos = default_splits.photos("forget", "train")[::5]
+    rows = torch.from_numpy(default_splits.class_of(default_splits.faces.labels[photos]))
+    task = Task(model, head, default_splits, 0, torch.device("cpu"), False, torch.Generator())
+    config = BoundaryShrinkConfig()
+    own = {}
+    for epsilon in (0.02, config.epsilon):
+        attacked = attack(task, inputs_of(task, photos), rows, epsilon, config.forget_scale)
+        with torch.no_grad():
+            own[epsilon] = (head.cosines(model(attacked)).argmax(dim=1) == rows).float().mean().item()
+    assert own[0.02] > 0.6 and own[config.epsilon] < 0.15
+
+
 def test_targets_do_not_depend_on_how_many_photos_are_looked_at_at_once(task, monkeypatch):
-    whole = neighbours(task, 0.05)
+    whole = neighbours(task, 0.05, 16.0)
     monkeypatch.setattr("utils.unlearning.methods.boundary.PHOTOS_AT_ONCE", 5)
-    assert (whole == neighbours(task, 0.05)).float().mean() > 0.99
+    assert (whole == neighbours(task, 0.05, 16.0)).float().mean() > 0.99
 
 
 def train_towards(task, targets: torch.Tensor) -> None:
@@ -132,7 +157,7 @@ def test_a_failed_attack_would_reinforce_the_name_if_the_own_name_were_not_barre
     """The published code takes the attacked photo's argmax over all names: too weak an attack finds the own one."""
     photos, before = task.forget_photos, own_loss(task)
     rows = task.head_rows(photos)
-    weak = attack(task, inputs_of(task, photos), rows, 0.002)
+    weak = attack(task, inputs_of(task, photos), rows, 0.002, 16.0)
     with torch.no_grad():
         unchecked = task.head.cosines(task.model(weak)).argmax(1)
     assert (unchecked == rows).float().mean() > 0.5, "the attack was meant to fail"
@@ -140,7 +165,7 @@ def test_a_failed_attack_would_reinforce_the_name_if_the_own_name_were_not_barre
     table[torch.from_numpy(photos)] = unchecked
     defective, barred = twin(task), twin(task)
     train_towards(defective, table)
-    train_towards(barred, neighbours(task, 0.002))
+    train_towards(barred, neighbours(task, 0.002, 16.0))
     assert own_loss(defective) < before < own_loss(barred) - 0.1
 
 
@@ -161,7 +186,7 @@ def test_shrink_trains_on_clean_photos_towards_attacked_names(task, monkeypatch)
     photos, reference, before = watch_batches(monkeypatch), twin(task), vector(task.model.parameters())
     run(task, "boundary_shrink", epsilon=0.1, **SMALL)
     forget = photos[0][0]
-    rows = neighbours(reference, 0.1)[torch.from_numpy(forget)]
+    rows = neighbours(reference, 0.1, 16.0)[torch.from_numpy(forget)]
     expected = after_one_step(reference, lambda t: mean_name_loss(t, forget, rows, 16.0), 1e-3)
     assert_same_step(expected, task.model.parameters(), before, 1e-3)
 

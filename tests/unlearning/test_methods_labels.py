@@ -11,7 +11,7 @@ from one_step import after_one_step, assert_same_step, mean_name_loss, ordinary_
 from utils.settings import CourseError
 from utils.unlearning.loop import unlearn
 from utils.unlearning.methods import labels as module
-from utils.unlearning.methods.labels import draw_again, draw_wrong_labels
+from utils.unlearning.methods.labels import draw_again, draw_any, draw_wrong_labels
 from utils.unlearning.registry import METHODS, make_config
 
 BOTH = ("random_labels", "random_labels_resampled")
@@ -52,6 +52,12 @@ def test_fixed_labels_are_the_same_whenever_a_photo_comes_back(task):
 def test_all_kept_names_are_drawn_alike(task):
     rows, counts = draw_again(task, 5000).unique(return_counts=True)
     assert rows.tolist() == sorted(task.retain_train_columns.tolist())
+    assert counts.float().std() / counts.float().mean() < 0.1
+
+
+def test_any_name_may_be_drawn_and_all_alike(task):
+    rows, counts = draw_any(task, 5000).unique(return_counts=True)
+    assert rows.tolist() == list(range(len(task.head.weight)))
     assert counts.float().std() / counts.float().mean() < 0.1
 
 

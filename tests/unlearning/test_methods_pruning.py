@@ -8,10 +8,22 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from one_step import (
+    after_one_step,
+    assert_same_step,
+    mean_name_loss,
+    ordinary_loss,
+    own_rows,
+    twin,
+    vector,
+    watch_batches,
+)
 from torch import nn
 
 from utils.settings import CourseError
 from utils.unlearning.loop import forward, unlearn
+from utils.unlearning.methods import pruning
+from utils.unlearning.methods.labels import draw_wrong_labels
 from utils.unlearning.methods.pruning import (
     L1SparseConfig,
     backbone_weights,
@@ -27,6 +39,7 @@ from utils.unlearning.methods.pruning import (
 from utils.unlearning.registry import METHODS, make_config
 
 DAMPING = ("ssd", "lfssd")
+SALUN = ("salun", "salun_fixed")
 
 
 def run(name, task, **config):
@@ -201,12 +214,13 @@ def test_masks_hold_the_top_share_over_all_tensors():
     assert all(mask.all() for mask in top_share(tied, 1.0))
 
 
-def test_salun_leaves_the_complement_bit_for_bit(task):
+@pytest.mark.parametrize("name", SALUN)
+def test_salun_leaves_the_complement_bit_for_bit(name, task):
     scores = slow_gradients(task, task.forget_photos, names_loss(task, "sum"))
     ranked = np.sort(torch.cat([score.abs().flatten() for score in scores]).numpy())[::-1]
     threshold = ranked[round(0.2 * len(ranked)) - 1]
     before = weights_of(task.model)
-    run("salun", task, rho=0.2, steps=3)
+    run(name, task, rho=0.2, steps=3)
     moved = [new != old for new, old in zip(weights_of(task.model), before, strict=True)]
     share = sum(int(m.sum()) for m in moved) / len(ranked)
     assert 0.19 < share <= round(0.2 * len(ranked)) / len(ranked)
@@ -252,13 +266,77 @@ def test_holding_the_complement_survives_weight_decay_and_momentum():
         assert torch.equal(new[~mask], old[~mask]) and (new != old)[mask].all()
 
 
+def watch_names(monkeypatch) -> list[dict[int, int]]:
+    """Return a list that will hold the wrong names of every step to come: {photo: head row}."""
+    seen, relabel = [], pruning.relabel
+
+    def watched(task, config, wrong_names, **how):
+        def names(batch):
+            rows = wrong_names(batch)
+            seen.append(dict(zip(batch.forget_photos.tolist(), rows.tolist(), strict=True)))
+            return rows
+
+        relabel(task, config, names, **how)
+
+    monkeypatch.setattr(pruning, "relabel", watched)
+    return seen
+
+
+def test_saluns_labels_are_drawn_anew_at_every_step_from_all_names(task, monkeypatch):
+    """As in the authors' code: randint over all classes, so that the true name comes up as often as any."""
+    seen, names = watch_names(monkeypatch), len(task.head.weight)
+    run("salun", task, steps=12, photos_per_identity=12, retain_per_step=0)
+    own = dict(zip(task.forget_photos.tolist(), own_rows(task, task.forget_photos), strict=True))
+    assert len(seen) == 12 and all(set(step) == set(own) for step in seen)
+    assert all(len({step[photo] for step in seen}) > 1 for photo in own)
+    counts = np.bincount([row for step in seen for row in step.values()], minlength=names)
+    expected = 12 * len(own) / names
+    assert len(counts) == names and (abs(counts - expected) < 4 * expected**0.5).all()
+    truths = sum(step[photo] == own[photo] for step in seen for photo in own)
+    assert abs(truths - expected) < 4 * expected**0.5
+
+
+def test_the_fixed_variants_labels_stay_and_are_never_a_forget_identity(task, monkeypatch):
+    seen = watch_names(monkeypatch)
+    run("salun_fixed", task, steps=4, photos_per_identity=12, retain_per_step=0)
+    assert len(seen) == 4 and set(seen[0]) == set(task.forget_photos.tolist())
+    assert all(step == seen[0] for step in seen[1:])
+    assert set(seen[0].values()) <= set(task.retain_train_columns.tolist()) and len(set(seen[0].values())) > 2
+
+
+@pytest.mark.parametrize("name", SALUN)
+def test_one_masked_step_equals_the_slow_reference(name, task, monkeypatch):
+    drawn, photos = watch_names(monkeypatch), watch_batches(monkeypatch)
+    reference, before = twin(task), vector(task.model.parameters())
+    scores = slow_gradients(task, task.forget_photos, names_loss(task, "sum"))
+    scores = torch.cat([score.abs().flatten() for score in scores])
+    threshold = scores.sort(descending=True).values[round(0.3 * len(scores)) - 1]
+    small = {"steps": 1, "photos_per_identity": 3, "retain_per_step": 5, "learning_rate": 1e-3, "retain_weight": 0.3}
+    run(name, task, rho=0.3, **small)
+    ((forget, retain),) = photos
+    rows = list(drawn[0].values())
+    if name == "salun_fixed":
+        rows = draw_wrong_labels(reference)[torch.from_numpy(forget)]
+
+    def loss(task):
+        return mean_name_loss(task, forget, rows, 16.0) + 0.3 * ordinary_loss(task, retain)
+
+    assert sum(task.history[0][part] for part in ("forget", "retain")) == pytest.approx(
+        loss(reference).item(), rel=1e-6
+    )
+    moved = after_one_step(reference, loss, 1e-3)
+    expected = torch.where(scores >= threshold, moved, before)
+    assert_same_step(expected, task.model.parameters(), before, 1e-3)
+    assert (vector(task.model.parameters())[scores < 0.99 * threshold] == before[scores < 0.99 * threshold]).all()
+
+
 def test_salun_with_all_weights_is_random_labels(tiny_recogniser, tiny_splits):
     models = [
         unlearn(
             name, tiny_recogniser.model, tiny_recogniser.head, tiny_splits, device="cpu", progress=False,
             steps=3, learning_rate=1e-3, retain_per_step=8, retain_weight=0.5, **options,
         ).model.state_dict()
-        for name, options in (("salun", {"rho": 1.0}), ("random_labels", {}))
+        for name, options in (("salun_fixed", {"rho": 1.0}), ("random_labels", {}))
     ]  # fmt: skip
     assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
 

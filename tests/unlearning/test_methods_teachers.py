@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from one_step import (
+    after_steps,
+    assert_same_step,
+    cosine_rates,
+    cosines_of,
+    input_of,
+    ordinary_loss,
+    twin,
+    vector,
+    watch_batches,
+)
 
+from utils.faces.splits import make_splits
 from utils.models.embedding import embed
 from utils.settings import CourseError
 from utils.unlearning.loop import make_batch, unlearn
@@ -220,6 +233,36 @@ def test_scrub_losses_agree_with_a_slow_computation(task):
     assert task.history[1]["forget"] < 0
 
 
+def test_a_min_and_a_max_step_of_scrub_equal_the_slow_reference(task, monkeypatch):
+    """The paper's two objectives in turn: gamma CE + alpha T^2 KL on retained photos down, T^2 KL on forget photos up;
+    the authors take an epoch of each, max first, the course a step of each, min first."""
+    photos, reference, before = watch_batches(monkeypatch), twin(task), vector(task.model.parameters())
+    options = {"steps": 2, "retain_per_step": 5, "photos_per_identity": 2, "max_share": 1.0, "rewind": False}
+    options |= {"gamma": 0.7, "alpha": 0.3, "forget_scale": SCALE, "learning_rate": 1e-3}
+    METHODS["scrub"].run(task, make_config("scrub", options))
+    (nobody, retained), (forgotten, none) = photos
+    assert not len(nobody) and not len(none)
+    original, heat = copy.deepcopy(reference.model), (task.head.scale / SCALE) ** 2
+
+    def divergence(task, indices):
+        total = 0.0
+        for image in (input_of(task, i) for i in indices.tolist()):
+            with torch.no_grad():
+                taught = torch.log_softmax(SCALE * cosines_of(original, task.head.weight, image), dim=0)
+            said = torch.log_softmax(SCALE * cosines_of(task.model, task.head.weight, image), dim=0)
+            total = total + sum(p * (log_p - log_q) for p, log_p, log_q in zip(taught.exp(), taught, said, strict=True))
+        return heat * total / len(indices)
+
+    losses = [
+        lambda task: 0.7 * ordinary_loss(task, retained) + 0.3 * divergence(task, retained),
+        lambda task: -divergence(task, forgotten),
+    ]
+    assert task.history[0]["retain"] == pytest.approx(0.7 * ordinary_loss(reference, retained).item(), rel=1e-6)
+    assert task.history[0]["teacher"] == pytest.approx(0.0, abs=1e-5)
+    expected = after_steps(reference, losses, cosine_rates(1e-3, 2))
+    assert_same_step(expected, task.model.parameters(), before, 1e-3, share=0.95)
+
+
 def test_scrub_drives_forget_photos_from_their_teacher(task):
     teacher = Teacher.of(task)
 
@@ -375,6 +418,27 @@ def test_delete_targets_agree_with_a_slow_computation(task):
         assert all(target[k] == 0 for k in struck) and len(struck) == 2
         assert target.sum().item() == pytest.approx(1.0, abs=1e-6)
         assert target[allowed].tolist() == pytest.approx(expected, rel=1e-4)
+
+
+def test_delete_targets_are_the_authors_for_one_person_and_strike_more_for_several(task, tiny_faces):
+    """The authors rule out the photo's own name alone (its logit becomes -1e10): the same for one forgotten person.
+
+    For several, our target is theirs with the other forgotten names struck out and the rest dealt out anew."""
+    for people in (1, 2):
+        splits = make_splits(tiny_faces, n_forget=people, n_dev=1)
+        asked = dataclasses.replace(task, splits=splits)
+        photos, teacher = asked.forget_photos[::5], Teacher.of(asked)
+        struck = splits.class_of(splits.forget).tolist()
+        for target, cosines, own in zip(
+            masked_names(teacher, photos, SCALE).tolist(),
+            teacher.logits(photos, 1.0).tolist(),
+            asked.head_rows(photos).tolist(),
+            strict=True,
+        ):
+            authors = slow_softmax([-1e10 if k == own else SCALE * c for k, c in enumerate(cosines)])
+            left = [0.0 if k in struck else share for k, share in enumerate(authors)]
+            assert target == pytest.approx([share / sum(left) for share in left], abs=1e-6)
+            assert (target == pytest.approx(authors, abs=1e-6)) is (people == 1)
 
 
 def test_delete_is_satisfied_by_a_student_that_is_the_masked_teacher(task):
