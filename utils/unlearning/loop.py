@@ -72,7 +72,7 @@ class Task:
 
     @property
     def forget_columns(self) -> Tensor:
-        """Head rows (int64) of all forget identities: never a target, whoever's photo it is."""
+        """Head rows (int64) of all forget identities: never a target, but where SalUn draws from all names."""
         return torch.from_numpy(self.splits.class_of(self.splits.forget)).to(self.device)
 
     @property
