@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
+import io
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from matplotlib.figure import Figure
 from PIL import Image
@@ -48,28 +52,55 @@ def hurry(monkeypatch, build: Path) -> None:
     monkeypatch.setattr(session.open_session, "__defaults__", own)
 
 
-def run_notebook(number: str, **parameters: object) -> dict:
-    """Run the code cells of a notebook in one namespace, its parameters cell followed by these; return the names."""
+class Cell(NamedTuple):
+    """A code cell that was just run: its id and source, all names so far, what it printed and what it showed."""
+
+    id: str
+    source: str
+    names: dict
+    printed: str
+    shown: list
+
+
+def run_notebook(number: str, watch: Callable[[Cell], None] | None = None, **parameters: object) -> dict:
+    """Run the code cells of a notebook in one namespace, its parameters cell followed by these; return the names.
+
+    After each cell `watch` is called.
+    """
     cells = json.loads(next(SOLUTIONS.glob(f"{number}_*.ipynb")).read_text(encoding="utf-8"))["cells"]
-    names: dict = {"display": show, "__name__": "notebook"}
+    names: dict = {"__name__": "notebook"}
     for place, cell in enumerate(cells):
         tags = cell["metadata"].get("tags", [])
         if cell["cell_type"] == "code" and "setup" not in tags:
-            run_cell("".join(cell["source"]), names, f"notebook {number}, cell {place}")
+            source, printed, shown = "".join(cell["source"]), io.StringIO(), []
+            with contextlib.redirect_stdout(printed):
+                run_cell(source, names, f"notebook {number}, cell {place}", shown)
             names |= parameters if "parameters" in tags else {}
+            print(printed.getvalue(), end="")
+            if watch:
+                watch(Cell(cell["id"], source, names, printed.getvalue(), shown))
     return names
 
 
-def run_cell(source: str, names: dict, where: str) -> None:
-    """Run a cell and show its last value."""
+def run_cell(source: str, names: dict, where: str, shown: list) -> None:
+    """Run a cell, show its last value, and note in `shown` whatever is shown."""
+
+    def display(value: object, **_: object) -> None:
+        show(value)
+        if value is not None:
+            shown.append(value)
+
     tree = ast.parse(source)
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    names["display"] = display
     exec(compile(tree, where, "exec"), names)
-    if last is not None:
-        show(eval(compile(ast.Expression(last.value), where, "eval"), names))
+    if last is not None and not source.rstrip().endswith(";"):
+        display(eval(compile(ast.Expression(last.value), where, "eval"), names))
+    elif last is not None:
+        eval(compile(ast.Expression(last.value), where, "eval"), names)
 
 
-def show(value: object, **_: object) -> None:
+def show(value: object) -> None:
     """Lay out and walk through a figure as a notebook would, without its pixels."""
     if isinstance(value, Figure):
         value.draw_without_rendering()

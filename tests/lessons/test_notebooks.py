@@ -6,12 +6,15 @@ import ast
 import copy
 import functools
 import importlib.metadata
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
+import notebook_cells
+import notebook_numbers
 import papermill
 import pytest
 import small_world
@@ -309,12 +312,38 @@ def in_a_hurry(small_folders, monkeypatch) -> Path:
     return small_folders
 
 
-@pytest.mark.parametrize("number", ["00", "01", "02", "03", "05", "06", "07", "08", "09", "10"])  # 04 takes no photos
+def checked(number: str, **parameters: object) -> dict:
+    """Run a notebook, and compare what its cells print and draw with what their data say."""
+    reader = notebook_numbers.Reader()
+    names = small_world.run_notebook(number, reader, device="cpu", **parameters)
+    assert reader.faults == []
+    return names
+
+
+@pytest.mark.parametrize("number", ["00", "01", "02", "03", "05", "06", "07", "08", "09", "10"])
 @pytest.mark.parametrize("size", SIZES)
-def test_a_notebook_runs_on_a_folder_of_few_people(size: str, number: str, in_a_hurry, capsys):
+def test_a_notebook_runs_on_a_folder_of_few_people_and_says_what_is_so(size: str, number: str, in_a_hurry, capsys):
     fewer = {"methods": "retrain,gather_scatter"} if (size, number) == ("12x12", "10") else {}
-    small_world.run_notebook(number, dataset="folder", root=str(in_a_hurry / size), device="cpu", **fewer)
+    checked(number, dataset="folder", root=str(in_a_hurry / size), **fewer)
     assert "✗" not in capsys.readouterr().out  # no right answer is called wrong
+
+
+def test_notebook_04_takes_no_photos_and_says_what_is_so():
+    checked("04")
+
+
+def test_notebook_09_says_what_the_stored_runs_say(in_a_hurry):
+    stored = benchmark.read_results(benchmark.STORED / "synthetic_quick.json")
+    stored["runs"] = [run | {"dataset": "folder"} for run in stored["runs"]]
+    (in_a_hurry / "stored.json").write_text(json.dumps(stored), encoding="utf-8")
+    names = checked("09", dataset="folder", root=str(in_a_hurry / "6x8"), results=str(in_a_hurry / "stored.json"))
+    assert len({run["seed"] for run in names["runs"]}) > 1
+
+
+def test_every_check_of_a_cell_has_its_cell():
+    ids = {cell.id for path in NOTEBOOKS for cell in code_cells(nbformat.read(path, as_version=4))}
+    assert {*notebook_numbers.CHECKS, *notebook_numbers.LEFT_OUT} <= ids
+    assert {name[:2] for name in notebook_cells.CHECKS} == {path.name[:2] for path in NOTEBOOKS}
 
 
 def test_notebook_09_makes_its_runs_where_none_are_stored(in_a_hurry, capsys):
@@ -340,7 +369,7 @@ def test_notebook_11_wants_three_photos_of_yourself(tmp_path, monkeypatch):
     monkeypatch.setattr("utils.settings.BUILD_DIR", tmp_path)
     album = small_world.draw_folder(tmp_path / "album", 3, 4)
     me = sorted(folder.name for folder in album.iterdir())[0]
-    small_world.run_notebook("11", album=str(album), me=me, device="cpu")
+    checked("11", album=str(album), me=me)
     for photo in sorted((album / me).iterdir())[1:]:
         photo.unlink()
     with pytest.raises(CourseError, match="You need at least 3 usable photos of yourself, and there are 1"):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from notebook_numbers import Seen
 from PIL import Image
 
 from utils.faces.alignment import Aligner
@@ -28,7 +29,7 @@ from utils.lessons.own_photos import (
     read_own_photos,
 )
 from utils.models.embedding import embed
-from utils.retrieval.evaluation import evaluate
+from utils.retrieval.evaluation import Evaluation, evaluate, held_out_photos
 from utils.settings import CourseError
 from utils.unlearning.loop import unlearn
 
@@ -94,6 +95,46 @@ def test_you_are_enrolled_forgotten_and_looked_for(tiny_recogniser, tiny_splits)
     ranks = al.attempts(before, after, rows)
     assert len(ranks) == 4 and all(1 <= rank <= len(both.gallery) for pair in ranks.values() for rank in pair)
     assert ranks["a new photo"][0] == ranks["a new photo, the old gallery"][0]
+
+
+def test_ranks_and_the_new_row_against_plain_loops(tiny_recogniser, tiny_splits):
+    both = joined(tiny_splits, al.drawn_own_photos(tiny_splits, people=2, photos=6), "you")
+    draw = torch.Generator().manual_seed(2)
+    train, labels, me = both.photos("forget", "train"), both.faces.labels, both.forget[0]
+    seen = [Seen(both, range(len(labels)), torch.randn(len(labels), 6, generator=draw)) for _ in range(2)]
+    photos = held_out_photos(both)
+    views = [Evaluation.make(torch.from_numpy(s.rows(photos)).float(), photos, both) for s in seen]
+    rows = tuple(torch.from_numpy(s.rows(train)).float() for s in seen)
+
+    def rank(row, gallery: Seen) -> int:
+        order = sorted(both.gallery, key=lambda g: -(row @ gallery.at[int(g)]))
+        return 1 + [labels[g] == me for g in order].index(True)
+
+    def photo(one: Seen, gallery: Seen) -> float:
+        return float(np.mean([rank(one.at[int(q)], gallery) for q in both.photos("forget", "query")]))
+
+    (old, new), means = seen, [s.rows(train).mean(axis=0) for s in seen]
+    assert al.attempts(*views, rows) == {
+        "a new photo": (photo(old, old), photo(new, new)),
+        "a template of several photos": (rank(means[0], old), rank(means[1], new)),
+        "a new photo, the old gallery": (photo(old, old), photo(new, old)),
+        "an old template, the new gallery": (rank(means[0], old), rank(means[0], new)),
+    }
+    head = al.enrolled(tiny_recogniser, both)
+    mean = embed(tiny_recogniser.model, both.faces, train).double().mean(dim=0)
+    assert torch.allclose(head.weight[-1].double(), mean / mean.norm(), atol=1e-5)
+    assert torch.equal(head.weight[:-1], tiny_recogniser.head.weight)
+
+
+def test_everybody_has_one_part_to_play(tiny_splits):
+    both = joined(tiny_splits, noise_album(size=tiny_splits.faces.image_size), "me")
+    first = len(tiny_splits.faces.identities)
+    assert set(both.retain) == {*tiny_splits.retain, *tiny_splits.forget} and both.forget == (first,)
+    assert set(both.unseen) == {*tiny_splits.unseen, first + 1, first + 2}
+    parts = [set(map(int, part)) for part in (both.train, both.query, both.gallery)]
+    assert not parts[0] & parts[1] and not parts[1] & parts[2] and not parts[0] & parts[2]
+    album = {photo for photo in set.union(*parts) if photo >= len(tiny_splits.faces)}
+    assert len(album) == 10 and {both.faces.labels[p] for p in parts[0] & album} == {first}
 
 
 def test_the_network_is_cut_off_and_comes_back():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from notebook_numbers import Seen, panel_says
 
 from utils.experiments.benchmark import read_results
 from utils.experiments.plan import Plan
@@ -13,6 +16,7 @@ from utils.lessons.session import Session, Trial, open_session
 from utils.models.checkpoints import TrainConfig
 from utils.retrieval.evaluation import evaluate
 from utils.settings import CourseError
+from utils.unlearning.loop import unlearn
 
 
 @pytest.fixture
@@ -63,6 +67,44 @@ def test_the_panel_shows_the_forget_person_with_the_most_photos(session):
     figure = session.panel(session.forget("original"))
     texts = [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
     assert isinstance(figure, Figure) and "Original model: held-out photos" in texts
+
+
+@pytest.fixture
+def turned(session) -> Trial:
+    """A trial whose model sees photos in other places, forget people's most of all."""
+    same = session.forget("original")
+    noise = torch.randn(same.after.embeddings.shape, generator=torch.Generator().manual_seed(0))
+    share = torch.full((len(noise), 1), 0.5)
+    share[same.after.place[same.after.held_out("forget")]] = 1.0
+    rows = torch.nn.functional.normalize(same.after.embeddings + share * torch.nn.functional.normalize(noise))
+    return Trial("turned", "Turned", same.outcome, same.after._replace(embeddings=rows))
+
+
+@pytest.mark.parametrize("pool", ["forget", "retain", "unseen"])
+def test_scores_of_a_trial_against_plain_loops(session, turned, pool):
+    before, after = Seen.of(session.before), Seen.of(turned.after)
+    old, found = session.old_gallery(turned, pool), after.found(pool, before)
+    assert (old.r1, old.map) == pytest.approx((found["r1"], found["map"]), abs=1e-6)
+    assert found["map"] != pytest.approx(after.found(pool)["map"], abs=1e-3)
+    cosines = [before.at[photo] @ after.at[photo] for photo in before.held_out(pool)]
+    np.testing.assert_allclose(session.stayed(turned, pool), cosines, atol=1e-5)
+    assert session.bars(turned.after) == pytest.approx(after.bars(turned.after.head), abs=1e-6)
+
+
+def test_a_panel_draws_the_model_before_and_after(session, turned, monkeypatch):
+    monkeypatch.setattr(Seen, "by", classmethod(lambda cls, model, splits: cls.of(turned.after)))
+    panel_says(session.panel(turned), session, turned)
+
+
+def test_a_trial_takes_the_sessions_seed(session):
+    other = Session(
+        replace(session.plan, seed=1), *(getattr(session, k) for k in ("splits", "recogniser", "before", "results"))
+    )
+    first, second = (s.forget("random_labels", steps=1).after.embeddings for s in (session, other))
+    model, head = session.recogniser.model, session.recogniser.head
+    again = unlearn("random_labels", model, head, session.splits, seed=1, device="cpu", progress=False, steps=1)
+    assert torch.equal(second, evaluate(again.model, session.splits, device="cpu").embeddings)
+    assert not torch.equal(first, second)
 
 
 def test_the_table_runs_what_is_missing(session, monkeypatch, tiny_faces, own_cache):

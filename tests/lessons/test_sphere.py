@@ -9,7 +9,9 @@ import torch
 
 from utils.lessons.sphere import (
     DISPERSAL_LOSSES,
+    DRAWS,
     LABEL_LOSSES,
+    SCALE,
     journey,
     lowest_nearest_cosine,
     make_scene,
@@ -88,3 +90,84 @@ def test_simplex_and_orthoplex_are_the_best_there_is():
     for wrong in (lambda: simplex(1), lambda: lowest_nearest_cosine(1, 3)):
         with pytest.raises(CourseError, match="at least 2"):
             wrong()
+
+
+# ---- each loss and each step against plain numbers ------------------------------------------------------------
+
+
+def cross_entropies(z: torch.Tensor, names: list[int]) -> list[float]:
+    logits = (SCALE * z.double() @ SCENE.prototypes.double().T).tolist()
+    return [math.log(sum(map(math.exp, row))) - row[name] for row, name in zip(logits, names, strict=True)]
+
+
+def dots(z: torch.Tensor) -> list[list[float]]:
+    rows = z.double().tolist()
+    return [[sum(a * b for a, b in zip(one, two, strict=True)) for two in rows if two is not one] for one in rows]
+
+
+def asked_by_hand(name: str, z: torch.Tensor) -> float:
+    n, people = len(z), len(SCENE.prototypes)
+    if name == "fixed labels":
+        losses = cross_entropies(z, [1 + i % (people - 1) for i in range(n)])
+    elif name == "redrawn labels":
+        wrong = torch.randint(1, people, (DRAWS * n,), generator=torch.Generator().manual_seed(7)).tolist()
+        losses = cross_entropies(z.repeat(DRAWS, 1), wrong)
+    elif name == "one shared target":
+        target = SCENE.prototypes[1] + SCENE.prototypes[2]
+        losses = [1 - float(row @ target / target.norm()) for row in z]
+    elif name == "gradient ascent":
+        losses = [-loss for loss in cross_entropies(z, [0] * n)]
+    elif name == "mean cosine":
+        losses = [sum(row) / len(row) for row in dots(z)]
+    elif name == "nearest cosine":
+        losses = [max(row) for row in dots(z)]
+    else:
+        return math.log(sum(math.exp(10 * c) for row in dots(z) for c in row) / (n * (n - 1))) / 10
+    return sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize("name", [*LABEL_LOSSES, *DISPERSAL_LOSSES])
+def test_a_loss_asks_what_its_name_says(name):
+    z = torch.nn.functional.normalize(torch.randn(7, 3, generator=torch.Generator().manual_seed(1)))
+    value = (LABEL_LOSSES | DISPERSAL_LOSSES)[name](z, SCENE, torch.Generator().manual_seed(7))
+    assert float(value) == pytest.approx(asked_by_hand(name, z), abs=1e-5)
+
+
+def test_two_steps_of_a_journey_by_hand():
+    def asked(z, scene, generator):
+        return (z * scene.prototypes[1]).sum() + (z[0] * scene.prototypes[2]).sum()
+
+    places = journey(SCENE, asked, steps=2)
+    z, first = SCENE.mine.clone(), None
+    for step, expected in enumerate(places[1:]):
+        gradient = SCENE.prototypes[1].repeat(len(z), 1)
+        gradient[0] += SCENE.prototypes[2]
+        push = torch.stack([0.5 * row + 0.5 * gradient.mean(dim=0) for row in gradient])
+        push = torch.stack([row - (row @ point) * point for row, point in zip(push, z, strict=True)])
+        first = first or 0.05 / float(push.norm(dim=1).max())
+        strides = [min(first * (1 - step / 2) * float(row.norm()), 0.1) for row in push]
+        moved = [p - s * row / row.norm() for p, s, row in zip(z, strides, push, strict=True)]
+        z = torch.nn.functional.normalize(torch.stack(moved))
+        assert torch.allclose(z, expected, atol=1e-6)
+
+
+def test_found_asks_for_the_nearest_other_point():
+    some = journey(SCENE, DISPERSAL_LOSSES["nearest cosine"])[40]
+    points, labels = SCENE.after(some), SCENE.labels.tolist()
+    hits = []
+    for i in range(len(labels)):
+        if labels[i] == 0:
+            others = sorted((j for j in range(len(labels)) if j != i), key=lambda j: -float(points[i] @ points[j]))
+            hits.append(labels[others[0]] == 0)
+    assert SCENE.found(some) == pytest.approx(sum(hits) / 12) and 0 < sum(hits) < 12
+    assert torch.equal(points[SCENE.labels > 0], SCENE.points[SCENE.labels > 0])
+
+
+def test_a_scenes_people_stand_beside_their_prototypes_and_photos_beside_each_other():
+    for spread in (0.02, 0.18):
+        scene = make_scene(3, spread=spread)
+        centres = torch.stack([scene.points[scene.labels == person].mean(dim=0) for person in range(4)])
+        angles = (torch.nn.functional.normalize(centres) * scene.prototypes).sum(dim=1).acos()
+        assert torch.allclose(angles, torch.full((4,), math.atan(0.4)), atol=0.05 + spread / 2)
+        around = (scene.mine * torch.nn.functional.normalize(centres[0], dim=0)).sum(dim=1).clamp(max=1).acos()
+        assert 0.4 * spread < float(around.mean()) < 2 * spread

@@ -1,0 +1,1864 @@
+"""What each cell of the notebooks must say, worked out again from its data: a check per cell."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from notebook_numbers import (
+    POOLS,
+    Seen,
+    average_precision,
+    bars_of,
+    bars_say,
+    cell,
+    chance_of,
+    cosine_of,
+    cross_entropy,
+    dots_of,
+    header_is,
+    heat_says,
+    held_out,
+    leave_out,
+    lines_of,
+    lines_say,
+    mean,
+    off_diagonal,
+    own_axes,
+    person_dots,
+    photo_of,
+    rows_of_people,
+    rows_say,
+    same,
+    says,
+    scores_of,
+    sphere_says,
+    spread_is,
+    squares,
+    strip_says,
+    strips_say,
+    titled,
+)
+
+from utils.lessons import figures
+from utils.lessons.sphere import DISPERSAL_LOSSES, LABEL_LOSSES, journey, make_scene
+from utils.models import embed
+from utils.unlearning import METHODS
+
+leave_out(
+    "what the machine and the data set are", "00-06", "00-14", "01-07", "01-33", "02-07", "03-07", "03-09", "01-45"
+)
+leave_out("words, no numbers", "00-08", "00-23", "02-13", "01-24", "01-40", "01-43", "10-07", "10-09", "10-38", "09-05")
+leave_out("drawn from other numbers each time", "00-12", "03-19")
+leave_out("read from stored results, whose tables tests/experiments checks", "08-43", "09-25", "09-27", "10-41b")
+leave_out("drawn by a function that tests/lessons/test_figures checks", "02-25", "01-15", "01-34", "04-21")
+leave_out(
+    "photos without a score", "01-30", "05-06", "06-23", "07-41", "11-05", "11-10", "11-11", "11-09", "08-05", "10-05"
+)
+
+
+# ---- 00 --------------------------------------------------------------------------------------------------------------
+
+
+@cell("00-10")
+def retained_people(cell):
+    n = cell.names
+    photos = [p for person in n["splits"].retain[:5] for p in n["faces"].photos_of(person)]
+    titled(cell.shown[0], "Retained people")
+    rows_of_people(cell.shown[0], n["faces"], photos)
+
+
+@cell("00-16")
+def two_searches(cell):
+    n = cell.names
+    titled(cell.shown[0], "Before")
+    model = n["recogniser"].model
+    forget, retain = (int(n["splits"].photos(pool, "query")[0]) for pool in ("forget", "retain"))
+    strips_say(cell.shown[0], n["splits"], [(model, forget, "forget pool"), (model, retain, "retain pool")])
+
+
+@cell("00-18")
+def images_looked_at(cell):
+    says(cell.printed.partition(" images")[0], cell.names["forgetting"].images_processed)
+
+
+@cell("00-19")
+def the_same_searches_afterwards(cell):
+    n, wanted = cell.names, []
+    for pool in ("forget", "retain"):
+        photo = int(n["splits"].photos(pool, "query")[0])
+        wanted += [(n["recogniser"].model, photo, f"{pool} pool · before")]
+        wanted += [(n["forgetting"].model, photo, f"{pool} pool · after")]
+    strips_say(cell.shown[0], n["splits"], wanted)
+
+
+@cell("00-21")
+def bars_before_and_after(cell):
+    n = cell.names
+    models = {"original": n["recogniser"].model, "after dispersion": n["forgetting"].model}
+    expected = {name: scores_of(Seen.by(model, n["splits"])) for name, model in models.items()}
+    bars_say(cell.shown[0], expected)
+    for name, scores in expected.items():
+        same([n["scores"][name][pool]["map"] for pool in POOLS], [scores[pool]["map"] for pool in POOLS], name)
+
+
+@cell("00-25")
+def two_numbers_for_chance(cell):
+    splits = cell.names["splits"]
+    mine = Counter(splits.faces.labels[splits.photos("forget", "gallery")].tolist())
+    says(cell.printed.splitlines()[0], mean(mine.values()), len(splits.gallery))
+
+
+@cell("00-29")
+def the_price(cell):
+    n = cell.names
+    models = n["recogniser"].model, n["forgetting"].model
+    says(cell.printed.splitlines()[0], *(Seen.by(model, n["splits"]).found("unseen")["map"] for model in models))
+
+
+@cell("00-27")
+def one_forgotten_person(cell):
+    n = cell.names
+    person = n["faces"].identities.index(n["my_person"])
+    photos = [int(p) for p in n["splits"].photos("forget", "query") if n["faces"].labels[p] == person]
+    strips_say(cell.shown[0], n["splits"], [(n["forgetting"].model, photos[0], "")])
+
+
+# ---- 01 --------------------------------------------------------------------------------------------------------------
+
+
+@cell("01-08")
+def people(cell):
+    titled(cell.shown[0], "One row per person")
+    faces = cell.names["faces"]
+    rows_of_people(cell.shown[0], faces, range(len(faces.labels)))
+
+
+@cell("01-10")
+def photos_per_person(cell):
+    faces, ax = cell.names["faces"], cell.shown[0].axes[0]
+    counts = sorted(Counter(faces.labels.tolist()).values(), reverse=True)
+    same(ax.patches[0].get_data().values, counts, "photos")
+    enough = sum(count >= faces.trained_min_photos for count in counts)
+    says(next(iter(lines_of(ax))), faces.trained_min_photos, enough, len(counts))
+
+
+def turn_of(n) -> tuple[complex, np.ndarray]:
+    """The least-squares a of q = a p + b, and how far each point is missed."""
+    p, q = n["face"].landmarks @ [1, 1j], n["wanted"] @ [1, 1j]
+    (a, b), *_ = np.linalg.lstsq(np.stack([p, np.ones(5)], axis=1), q, rcond=None)
+    return a, np.abs(a * p + b - q)
+
+
+@cell("01-17")
+def landmarks_miss(cell):
+    says(cell.printed, *(x for miss in turn_of(cell.names)[1] for x in (miss, cell.names["crop_size"])))
+
+
+@cell("01-19")
+def turn(cell):
+    a = turn_of(cell.names)[0]
+    says(cell.printed.splitlines()[0].replace("j", ""), a.real, a.imag)
+
+
+@cell("01-21")
+def faces_found(cell):
+    says(cell.printed, len(cell.names["rows"]["aligned"]), len(cell.names["mine"]))
+
+
+@cell("01-22")
+def averages(cell):
+    n = cell.names
+    pictures = [ax.images[0].get_array() for ax in cell.shown[0].axes]
+    titles = [ax.get_title("center") for ax in cell.shown[0].axes]
+    for i, (name, stack) in enumerate((("unaligned", n["middles"]), ("aligned", [f.crop for f in n["aligned"]]))):
+        drawn = min(3, len(stack))
+        assert titles[4 * i : 4 * i + drawn + 1] == [name] * drawn + [f"average of {len(stack)}"], titles
+        same(pictures[4 * i], stack[0], f"first {name}")
+        same(pictures[4 * i + 3], sum(np.float64(x) for x in stack) / len(stack), f"average {name}", atol=1.01)
+
+
+@cell("01-27")
+def four_sizes(cell):
+    for ax in cell.shown[0].axes:
+        if ax.images:
+            says(ax.get_title("center"), *ax.images[0].get_array().shape[:2])
+
+
+@cell("01-29")
+def standardised_pixels(cell):
+    says(cell.printed, *((p - 127.5) / 128 for p in (0, 64, 128, 255)))
+
+
+@cell("01-38")
+def who_was_met(cell):
+    n = cell.names
+    labels, splits = n["faces"].labels.tolist(), n["splits"]
+    shuffled = np.random.default_rng(0).permutation(len(labels)).tolist()
+    cut = len(labels) * 4 // 5
+    met = {labels[i] for i in shuffled[:cut]}
+    tested = {labels[i] for i in shuffled[cut:]}
+    trained = {labels[i] for i in splits.train}
+    line, other = cell.printed.splitlines()
+    says(line, 100 * mean(person in met for person in tested))
+    says(other, sum(person in trained for person in splits.unseen), len(splits.unseen))
+
+
+@cell("01-47")
+def spoilt_labels(cell):
+    n = cell.names
+    says(cell.printed, sum(map(int.__ne__, n["true"].tolist(), n["given"].tolist())), len(n["photos"]))
+
+
+@cell("01-49")
+def all_labelled_the_same(cell):
+    n, labels = cell.names, set()
+    for ax in (ax for ax in cell.shown[0].axes if ax.images):
+        photo = photo_of(ax.images[0].get_array(), n["faces"])
+        labels.add(int(n["given"][n["photos"].tolist().index(photo)]))
+    assert len(labels) == 1 and n["faces"].identities[labels.pop()].replace("_", " ") in figure_title(cell)
+
+
+def figure_title(cell) -> str:
+    return cell.shown[0].get_suptitle()
+
+
+def margins(n) -> dict[int, float]:
+    """Each photo's cosine to the mean of the others under its label, less the highest to another label's mean."""
+    seen = Seen.by(n["model"], n["splits"], n["photos"])
+    given = dict(zip(n["photos"].tolist(), n["given"].tolist(), strict=True))
+    groups = {label: [p for p in given if given[p] == label] for label in set(given.values())}
+    result = {}
+    for photo, label in given.items():
+        others = [p for p in groups[label] if p != photo]
+        own = cosine_of(seen.at[photo], sum(seen.at[p] for p in others))[0, 0] if others else 0.0
+        strangers = [sum(seen.at[p] for p in group) for other, group in groups.items() if other != label]
+        result[photo] = own - max(cosine_of(seen.at[photo], row)[0, 0] for row in strangers)
+    return result
+
+
+@cell("01-53")
+def margins_drawn(cell):
+    n, found = cell.names, margins(cell.names)
+    wrong = {p: bool(w) for p, w in zip(n["photos"].tolist(), n["true"] != n["given"], strict=True)}
+    spread_is(cell.shown[0].axes[0], {
+        "wrong label": [found[p] for p in found if wrong[p]], "true label": [found[p] for p in found if not wrong[p]],
+    })  # fmt: skip
+
+
+@cell("01-54")
+def suspects(cell):
+    n, found = cell.names, margins(cell.names)
+    wrong = {p for p, w in zip(n["photos"].tolist(), n["true"] != n["given"], strict=True) if w}
+    suspected = {p for p, margin in found.items() if margin < 0}
+    lowest = sorted(found, key=found.get)[: len(wrong)]
+    first, second, third = cell.printed.splitlines()
+    says(first, len(suspected), len(suspected & wrong))
+    says(second, 100 * len(suspected & wrong) / len(wrong))
+    says(third, len(wrong), 100 * mean(p in wrong for p in lowest))
+
+
+@cell("01-56", "01-58")
+def suspects_shown(cell):
+    n, found = cell.names, margins(cell.names)
+    if not cell.shown:
+        return
+    innocent = cell.id == "01-58"
+    wrong = {p for p, w in zip(n["photos"].tolist(), n["true"] != n["given"], strict=True) if w}
+    wanted = [p for p in sorted(found, key=found.get) if not innocent or (found[p] < 0 and p not in wrong)]
+    axes = [ax for ax in cell.shown[0].axes if ax.images]
+    for ax, photo in zip(axes, wanted, strict=False):
+        same(ax.images[0].get_array(), np.moveaxis(n["faces"].images([photo])[0].numpy(), 0, -1), "a suspect")
+        assert ax.get_title("center").endswith("spoilt by us" if photo in wrong else "as published")
+
+
+# ---- 02 --------------------------------------------------------------------------------------------------------------
+
+
+@cell("02-09")
+def retained_rows(cell):
+    n = cell.names
+    rows_of_people(cell.shown[0], n["faces"], [p for p in n["photos"] if n["faces"].labels[p] in n["people"]])
+
+
+def nearest_is_same(rows, labels) -> float:
+    table = cosine_of(rows, rows)
+    np.fill_diagonal(table, -2)
+    return mean(labels[i] == labels[j] for i, j in enumerate(table.argmax(axis=1)))
+
+
+@cell("02-10")
+def nearest_by_pixels(cell):
+    n = cell.names
+    pixels = n["faces"].images(n["photos"]).flatten(1).double() - 127
+    says(cell.printed, 100 * nearest_is_same(pixels, n["faces"].labels[n["photos"]]))
+
+
+def seen_02(n) -> tuple[np.ndarray, np.ndarray]:
+    """The held-out photos' rows and labels."""
+    photos = held_out(n["splits"])
+    return Seen.by(n["model"], n["splits"]).rows(photos), n["faces"].labels[photos]
+
+
+@cell("02-14")
+def lengths(cell):
+    rows, _ = seen_02(cell.names)
+    says(cell.printed, *rows.shape, 1.0, 1.0)
+
+
+@cell("02-15")
+def nearest_by_embedding(cell):
+    rows, labels = seen_02(cell.names)
+    first, second = cell.printed.partition("nearest")[::2]
+    says(first, *rows[0, :6])
+    says(second, 100 * nearest_is_same(rows, labels))
+
+
+@cell("02-17")
+def retained_heat(cell):
+    rows, labels = seen_02(cell.names)
+    chosen = [i for person in sorted(cell.names["people"]) for i in np.flatnonzero(labels == person)]
+    titled(cell.shown[0], "Retained")
+    heat_says(cell.shown[0], {"": rows[chosen]})
+
+
+@cell("02-19")
+def one_cosine(cell):
+    rows, labels = seen_02(cell.names)
+    first, second = np.flatnonzero(labels == cell.names["people"][0])[:2]
+    says(cell.printed.splitlines()[0], rows[first] @ rows[second])
+
+
+def pairs_of(n, pool: str) -> tuple[list[float], list[float]]:
+    """Cosines of same-person and of different-person pairs among trained or unseen people."""
+    rows, labels = seen_02(n)
+    people = set(n["splits"].trained if pool == "trained" else n["splits"].unseen)
+    chosen = [i for i, label in enumerate(labels) if label in people]
+    same_person, different = [], []
+    for k, i in enumerate(chosen):
+        for j in chosen[:k]:
+            (same_person if labels[i] == labels[j] else different).append(rows[i] @ rows[j])
+    return same_person, different
+
+
+@cell("02-21", "02-39")
+def pairs_drawn(cell):
+    pool = {"02-21": "trained", "02-39": "unseen"}[cell.id]
+    titled(cell.shown[0], pool.capitalize())
+    own, other = pairs_of(cell.names, pool)
+    spread_is(cell.shown[0].axes[0], {"different people": other, "same person": own})
+
+
+@cell("02-22")
+def strangers_and_random_points(cell):
+    n = cell.names
+    _, different = pairs_of(n, "trained")
+    random = cosine_of(n["random"], n["random"])[np.triu_indices(len(n["random"]), 1)]
+    first, second = (line.partition(":")[2] for line in cell.printed.splitlines())
+    says(first, np.mean(different), np.std(different))
+    says(second.replace("1/√", ""), random.mean(), random.std(), n["model"].embedding_dim)
+
+
+@cell("02-29")
+def margin_off_and_on(cell):
+    n = cell.names
+    cosines = cosine_of(n["points"], n["head"].weight)
+    names = n["splits"].class_of(n["faces"].labels[n["train"]])
+    expected = {}
+    for name, margin in (("margin off", 0.0), ("margin on", n["head"].margin)):
+        logits = cosines.copy()
+        logits[np.arange(len(names)), names] -= margin
+        expected[name] = mean(cross_entropy(n["head"].scale * logits, names)), 100 * mean(logits.argmax(1) == names)
+    lines_say(cell.printed.replace("loss", "").replace("own row wins", ""), expected)
+
+
+@cell("02-32")
+def own_rows(cell):
+    n = cell.names
+    rows, labels = seen_02(n)
+    people = list(n["splits"].trained)
+    centres = [rows[labels == person].mean(axis=0) for person in people]
+    table = cosine_of(np.array(centres), n["head"].weight)
+    spread_is(cell.shown[0].axes[0], {"another person's row": off_diagonal(table), "own row": np.diag(table)})
+
+
+@cell("02-34")
+def a_strangers_names(cell):
+    n = cell.names
+    rows, labels = seen_02(n)
+    theirs = rows[labels == n["splits"].unseen[0]]
+    table = cosine_of(theirs, n["head"].weight)
+    *lines, last = [line for line in cell.printed.splitlines() if line]
+    for line, row in zip(lines, table, strict=False):
+        assert n["faces"].identities[n["splits"].trained[int(row.argmax())]] in line
+        says(line.rpartition("cosine")[2], row.max())
+    says(last, off_diagonal(cosine_of(theirs, theirs)).mean())
+
+
+@cell("02-37", "02-38")
+def spheres(cell):
+    n = cell.names
+    rows, labels = seen_02(n)
+    people = n["splits"].retain[: n["n_people"]] if cell.id == "02-37" else n["splits"].unseen[: n["n_people"]]
+    titled(cell.shown[0], "Retained" if cell.id == "02-37" else "Unseen")
+    chosen = np.isin(labels, people)
+    sphere_says(cell.shown[0], {"": figures.to_sphere(rows[chosen])}, labels[chosen], n["faces"].identities)
+
+
+@cell("02-40")
+def nearest_in_two_pools(cell):
+    n = cell.names
+    rows, labels = seen_02(n)
+    expected = {}
+    for name, people in (("trained", n["splits"].trained), ("unseen", n["splits"].unseen)):
+        chosen = np.isin(labels, people)
+        expected[name] = [100 * nearest_is_same(rows[chosen], labels[chosen])]
+    lines_say(cell.printed, expected)
+
+
+@cell("02-44")
+def eight_ways(cell):
+    n = cell.names
+    rows = embed(n["model"], n["variants"], device="cpu")
+    axes = [ax for ax in cell.shown[0].axes if ax.images]
+    for ax, name, picture, cosine in zip(
+        axes, n["changes"], n["variants"], cosine_of(rows, rows[:1])[:, 0], strict=True
+    ):
+        same(ax.images[0].get_array(), np.moveaxis(picture.numpy(), 0, -1), name)
+        assert ax.get_title("center").startswith(name)
+        says(ax.get_title("center").rpartition("cosine")[2], cosine)
+
+
+# ---- 03 --------------------------------------------------------------------------------------------------------------
+
+
+@cell("03-10")
+def no_photo_twice(cell):
+    splits = cell.names["splits"]
+    parts = [set(map(int, part)) for part in (splits.train, splits.query, splits.gallery)]
+    says(cell.printed, len(parts[0] & parts[1] | parts[1] & parts[2] | parts[0] & parts[2]))
+
+
+@cell("03-13")
+def enrolled(cell):
+    says(cell.printed, len(cell.names["splits"].gallery))
+
+
+@cell("03-16")
+def one_search_a_pool(cell):
+    n = cell.names
+    wanted = [(n["model"], int(n["splits"].photos(pool, "query")[0]), pool) for pool in POOLS]
+    strips_say(cell.shown[0], n["splits"], wanted)
+
+
+@cell("03-24")
+def recalls(cell):
+    found = Seen.by(cell.names["model"], cell.names["splits"]).found("retain")
+    lines_say(cell.printed.replace("of retained people's queries:", ""), {
+        f"R@{k:<2}": [100 * found[f"r{k}"]] for k in (1, 5, 10)
+    })  # fmt: skip
+
+
+@cell("03-27")
+def one_walk(cell):
+    n = cell.names
+    hits = Seen.by(n["model"], n["splits"]).hits(int(n["photo"]))[: n["n_shown"]]
+    marks, ax = cell.shown[0].axes
+    assert [text.get_text() for text in marks.texts] == ["✓" if hit else "✗" for hit in hits]
+    same(ax.lines[0].get_ydata(), [sum(hits[: k + 1]) / (k + 1) for k in range(len(hits))], "precision so far")
+
+
+@cell("03-28")
+def the_same_query(cell):
+    n = cell.names
+    strips_say(cell.shown[0], n["splits"], [(n["model"], int(n["photo"]), "The same query, retained")])
+
+
+@cell("03-32")
+def by_hand(cell):
+    found = Seen.by(cell.names["model"], cell.names["splits"]).found("retain")
+    says(cell.printed, found["map"], found["map"])
+
+
+@cell("03-34")
+def right_photos(cell):
+    n = cell.names
+    hits = Seen.by(n["model"], n["splits"]).hits(int(n["photo"]))
+    says(cell.printed.splitlines()[0], sum(hits), len(n["splits"].gallery))
+
+
+@cell("03-36")
+def luck(cell):
+    chance, splits = chance_of(cell.names["splits"]), cell.names["splits"]
+    queries, labels = splits.photos("forget", "query"), splits.faces.labels
+    n, r = len(splits.gallery), mean(sum(labels[splits.gallery] == labels[q]) for q in queries)
+    missed = np.prod([(n - r - i) / (n - i) for i in range(5)])
+    printed = dict(re.findall(r"'(\w+)': '([\d.]+)%'", cell.printed))
+    for name, value in (("r1", chance["r1"]), ("r5", 1 - missed), ("map", chance["map"])):
+        if name in printed:
+            says(printed[name], 100 * value)
+
+
+@cell("03-38")
+def smaller_galleries(cell):
+    n = cell.names
+    seen, splits, labels = Seen.by(n["model"], n["splits"]), n["splits"], n["faces"].labels
+    expected = []
+    for share in (0.1, 0.3, 1.0):
+        people = {int(labels[g]) for g in splits.gallery if labels[g] % 10 < 10 * share}
+        if people & set(splits.retain):
+            gallery = [g for g in splits.gallery if labels[g] in people]
+            precision = []
+            for q in splits.photos("retain", "query"):
+                ranked = sorted(gallery, key=lambda g, q=q: -(seen.at[int(q)] @ seen.at[int(g)]))
+                if any(hits := [labels[g] == labels[q] for g in ranked]):
+                    precision.append(average_precision(hits))
+            expected.append((len(people), 100 * mean(precision)))
+    for line, values in zip(cell.printed.splitlines(), expected, strict=True):
+        says(line.partition("luck")[0], *values)
+
+
+@cell("03-41")
+def the_table(cell):
+    n = cell.names
+    seen = Seen.by(n["model"], n["splits"])
+    header_is(cell.shown[0], "held-out", "r1", "r5", "map", "mean_cosine", "nearest_cosine", "tar")
+    expected = {}
+    for pool in POOLS:
+        found, close = seen.found(pool), seen.cosines_within(seen.held_out(pool)).values()
+        cosines = mean(m for m, _ in close), mean(near for _, near in close)
+        expected[pool] = [found["r1"], found["r5"], found["map"], *cosines, n["scores"][pool]["tar"]]
+    rows_say(cell.shown[0], expected)
+
+
+@cell("03-42")
+def the_bars(cell):
+    bars_say(cell.shown[0], {"original": scores_of(Seen.by(cell.names["model"], cell.names["splits"]))})
+
+
+@cell("03-45")
+def all_pairs(cell):
+    n = cell.names
+    rows, labels = seen_02(n)
+    first, second = np.triu_indices(len(labels), 1)
+    cosines, own = (rows @ rows.T)[first, second], labels[first] == labels[second]
+    spread_is(cell.shown[0].axes[0], {"different people": cosines[~own], "same person": cosines[own]})
+    strangers = np.sort(cosines[~own])[::-1]
+    rate = max(1e-3, 1 / len(strangers))
+    threshold = next(iter(cell.shown[0].axes[0].lines)).get_xdata()[0]
+    assert (strangers >= threshold).mean() <= rate + 1e-9 and (strangers >= threshold - 0.02).mean() >= rate - 1e-9
+
+
+@cell("03-46")
+def the_roc(cell):
+    n = cell.names
+    rows, labels = seen_02(n)
+    first, second = np.triu_indices(len(labels), 1)
+    cosines, own = (rows @ rows.T)[first, second], labels[first] == labels[second]
+    curve = cell.shown[0].axes[0].lines[0]
+    assert curve.get_label() == "this model"
+    strangers, others = np.sort(cosines[~own])[::-1], cosines[own]
+    for far, tar in list(zip(curve.get_xdata(), curve.get_ydata(), strict=True))[
+        :: max(1, len(curve.get_xdata()) // 7)
+    ]:
+        rank = min(int(round(far * len(strangers))), len(strangers) - 1)
+        low, high = (
+            (others >= strangers[max(rank - 2, 0)]).mean(),
+            (others >= strangers[min(rank + 2, len(strangers) - 1)]).mean(),
+        )
+        assert low - 0.05 <= tar <= high + 0.05, f"at {far} {tar} is drawn, not {low} to {high}"
+
+
+@cell("03-49", "08-13")
+def circles(cell):
+    sets = cell.names["three_ways" if cell.id == "03-49" else "sets"]
+    for ax, (name, points) in zip(cell.shown[0].axes, sets.items(), strict=True):
+        table = cosine_of(points, points)
+        np.fill_diagonal(table, -2)
+        words, first, second = ax.get_title("center").split("\n")
+        assert words == name
+        says(first, table[table > -1.5].mean())
+        says(second, table.max(axis=1).mean())
+        same(dots_of(ax)[0], points, name)
+
+
+@cell("03-51")
+def cosines_by_person(cell):
+    seen = Seen.by(cell.names["model"], cell.names["splits"])
+    close = seen.cosines_within(held_out(cell.names["splits"]).tolist()).values()
+    person_dots(cell.shown[0], {"mean cosine": [m for m, _ in close], "nearest cosine": [near for _, near in close]})
+
+
+@cell("03-53")
+def precision_by_person(cell):
+    seen = Seen.by(cell.names["model"], cell.names["splits"])
+    person_dots(cell.shown[0], {pool: list(seen.by_person(pool).values()) for pool in POOLS})
+
+
+@cell("03-54")
+def hardest_person(cell):
+    n = cell.names
+    people = Seen.by(n["model"], n["splits"]).by_person("unseen")
+    photos = [int(q) for q in n["splits"].photos("unseen", "query")]
+    first = n["faces"].labels[n["mine"][0]]
+    assert people[int(first)] <= min(people.values()) + 1e-6
+    mine = [q for q in photos if n["faces"].labels[q] == first][:2]
+    strips_say(cell.shown[0], n["splits"], [(n["model"], q, "Hardest unseen person") for q in mine])
+
+
+# ---- 04 --------------------------------------------------------------------------------------------------------------
+
+
+@cell("04-05")
+def the_scene(cell):
+    scene = cell.names["scene"]
+    people = Counter(scene.labels.tolist())
+    says(cell.printed, len(people), people[0], scene.points.shape[1])
+
+
+@cell("04-07")
+def the_ball(cell):
+    scene = cell.names["scene"]
+    sphere_says(cell.shown[0], {"": scene.points.numpy()}, scene.labels.numpy(), ["you", "Ann", "Ben", "Cleo"])
+
+
+def state(scene, z) -> tuple[float, float, float]:
+    """Mean and nearest cosine of person 0's points, and the share of them that find each other."""
+    table = cosine_of(z, z)
+    others = cosine_of(z, scene.points[scene.labels != 0])
+    np.fill_diagonal(table, -2)
+    found = mean(table[i].max() > others[i].max() for i in range(len(z)))
+    return table[table > -1.5].mean(), table.max(axis=1).mean(), 100 * found
+
+
+@cell("04-09")
+def the_start(cell):
+    says(cell.printed, *state(cell.names["scene"], cell.names["scene"].mine))
+
+
+@cell("04-13", "04-17", "04-19")
+def films(cell):
+    n = cell.names
+    losses = LABEL_LOSSES if cell.id == "04-13" else DISPERSAL_LOSSES
+    start = n["clumps"] if cell.id == "04-19" else None
+    titled(
+        cell.shown[0], {"04-13": "four losses", "04-17": "three dispersion losses", "04-19": "three clumps"}[cell.id]
+    )
+    rows = [cell.shown[0].axes[i : i + 5] for i in range(0, 5 * len(losses), 5)]
+    front = figures.points._towards(n["view"])
+    right = np.array([-np.sin(np.radians(n["view"][1])), np.cos(np.radians(n["view"][1])), 0.0])
+    for row, (name, loss) in zip(rows, losses.items(), strict=True):
+        places = journey(n["scene"], loss, start=start, seed=n["seed"]).numpy()
+        assert row[0].texts[0].get_text().replace("\n", " ") == name
+        says(row[-1].texts[-1].get_text(), *state(n["scene"], places[-1]))
+        for ax, moment in zip(row, (0, 5, 15, 40, 120), strict=True):
+            drawn = np.concatenate(dots_of(ax))
+            meant = places[moment] @ np.stack([right, np.cross(front, right)], axis=1)
+            assert all(np.abs(drawn - dot).max(axis=1).min() < 1e-5 for dot in meant), f"{name}, step {moment}"
+
+
+@cell("04-25")
+def what_losses_reach(cell):
+    n, ax = cell.names, cell.shown[0].axes[0]
+    drawn = lines_of(ax)
+    assert list(drawn)[1:] == list(DISPERSAL_LOSSES), list(drawn)
+    same(list(drawn.values())[0], [-1.0, -1 / 2, -1 / 3, 0, 0, *[np.nan] * 6], "best possible in three dimensions")
+    for name, loss in DISPERSAL_LOSSES.items():
+        for i in (0, 5):
+            few = make_scene(3, photos=n["counts"][i], seed=n["seed"])
+            z = journey(few, loss, steps=300, seed=n["seed"])[-1]
+            same(drawn[name][i], off_diagonal(cosine_of(z, z)).max(), name, atol=1e-4)
+
+
+@cell("04-27")
+def the_wide_table(cell):
+    n, expected = cell.names, {}
+    header_is(cell.shown[0], "", "mean cosine", "nearest", "found")
+    for name, loss in (LABEL_LOSSES | DISPERSAL_LOSSES).items():
+        expected[name] = state(n["wide"], journey(n["wide"], loss, seed=n["seed"])[-1])
+    corners = -1 / (n["photos"] - 1)
+    expected |= {"simplex": (corners, corners), "orthoplex": (-1 / 255, 0.0)}  # each has one opposite among 255
+    rows_say(cell.shown[0], expected)
+
+
+def fingerprint(n) -> tuple[np.ndarray, np.ndarray]:
+    z = journey(n["wide"], DISPERSAL_LOSSES["log-sum-exp"], seed=n["seed"])[-1]
+    yours = cosine_of(z, z)[np.triu_indices(len(z), 1)]
+    return yours, np.array(
+        [cosine_of(a, b)[0, 0] for a, b in zip(n["strangers"][:200], n["strangers"][200:], strict=True)]
+    )
+
+
+@cell("04-29")
+def fingerprint_drawn(cell):
+    yours, strangers = fingerprint(cell.names)
+    spread_is(cell.shown[0].axes[0], {"two random strangers": strangers, "forget": yours})
+
+
+@cell("04-30")
+def fingerprint_auc(cell):
+    yours, strangers = fingerprint(cell.names)
+    auc = mean(1.0 if a > b else 0.5 if a == b else 0.0 for a in yours for b in strangers)
+    says(cell.printed.partition("(")[0], auc)
+
+
+# ---- 05 --------------------------------------------------------------------------------------------------------------
+
+
+@cell("05-08")
+def four_shares(cell):
+    session = cell.names["session"]
+    shares = Seen.by(session.recogniser.model, session.splits).bars(session.recogniser.head)
+    lines_say(cell.printed, {name: [100 * share] for name, share in shares.items()})
+
+
+def logits_of(head, points, names=None, scale=None) -> np.ndarray:
+    """Scaled cosines to every row of a head, the margin on if names are given."""
+    cosines = cosine_of(points, head.weight)
+    if names is not None:
+        cosines[np.arange(len(cosines)), np.asarray(names)] -= head.margin
+    return (head.scale if scale is None else scale) * cosines
+
+
+@cell("05-15")
+def finetuning_loss(cell):
+    n = cell.names
+    logits = logits_of(n["head"], n["z"], n["names"])
+    logits[:, n["splits"].class_of(n["splits"].forget)] = -np.inf
+    says(cell.printed, mean(cross_entropy(logits, n["names"])))
+
+
+@cell("05-21")
+def own_and_wrong_names(cell):
+    n = cell.names
+    own, wrong = cell.printed.splitlines()
+    logits = logits_of(n["head"], n["z"], scale=16.0)
+    says(own.removeprefix("own names"), mean(cross_entropy(logits, n["names"])))
+    losses = [mean(cross_entropy(logits, [name] * len(logits))) for name in n["allowed"]]
+    assert wrong.startswith("wrong names") and min(losses) - 1 < float(wrong.split()[-1]) < max(losses) + 1
+
+
+def pushes(points, weights, targets, scale: float) -> np.ndarray:
+    """Against the gradient of the cross-entropy towards target shares (n, C), along the sphere; up to its length."""
+    z, w = (np.asarray(torch.as_tensor(x).detach().cpu(), dtype=np.float64) for x in (points, weights))
+    w = w / np.linalg.norm(w, axis=1, keepdims=True)
+    z = z / np.linalg.norm(z, axis=1, keepdims=True)
+    shares = np.exp(scale * (z @ w.T) - (scale * (z @ w.T)).max(axis=1, keepdims=True))
+    asked = scale * ((targets - shares / shares.sum(axis=1, keepdims=True)) @ w)
+    return asked - (asked * z).sum(axis=1, keepdims=True) * z
+
+
+def towards(names, count: int) -> np.ndarray:
+    return np.eye(count)[np.asarray(torch.as_tensor(names).cpu())]
+
+
+@cell("05-25", "05-38")
+def pushes_drawn(cell):
+    n = cell.names
+    weights, count = n["head"].weight, len(n["head"].weight)
+    fixed = pushes(n["person"], weights, towards(n["once"], count), 16.0)
+    own = pushes(n["person"], weights, towards(n["own"], count), 16.0)
+    drawn = squares(cell.shown[0])
+    if cell.id == "05-38":
+        heat_says(cell.shown[0], {"one name per photo, fixed": fixed, "gradient ascent": -own})
+        return
+    everybody = np.zeros(count)
+    everybody[n["allowed"]] = 1 / len(n["allowed"])
+    redrawn = pushes(n["person"], weights, np.tile(everybody, (len(fixed), 1)), 16.0)
+    one = pushes(n["person"], weights, towards(n["once"][:1].expand(len(fixed)), count), 16.0)
+    assert list(drawn) == ["one name for all", "one name per photo, fixed", "redrawn, mean of 300 draws"]
+    for square, rows, atol in zip(drawn.values(), (one, fixed, redrawn), (1e-3, 1e-3, 0.1), strict=True):
+        same(square, cosine_of(rows, rows), "pushes", atol=atol)
+
+
+@cell("05-30")
+def lookalikes(cell):
+    for line, name in zip(
+        cell.printed.splitlines(), ("retrain", "random_labels", "random_labels_resampled"), strict=True
+    ):
+        told = cell.names["trials"][name].after.scores()["forget"]["lookalike_fmr"]
+        assert line.split()[0] == name
+        if np.isnan(told):
+            assert line.endswith("too few photos to say")
+        else:
+            says(line.rpartition(":")[2], 100 * told)
+
+
+@cell("05-32")
+def louder_scales(cell):
+    n, expected = cell.names, {}
+    header_is(cell.shown[0], "scale", "median loss", "losses that are 0", "median gradient")
+    for scale in (4.0, 8.0, 16.0, 32.0, 64.0):
+        losses = np.array(cross_entropy(logits_of(n["head"], n["person"], scale=scale), n["own"].cpu()))
+        own = pushes(n["person"], n["head"].weight, towards(n["own"], len(n["head"].weight)), scale)
+        seen = losses > 1e-6  # below it float32 is another thing than float64
+        middle = lambda values, seen=seen: sorted(values)[(len(values) - 1) // 2] if seen.all() else None  # noqa: E731
+        expected[f"{scale:g}"] = [middle(losses), 0.0 if seen.all() else None, middle(np.linalg.norm(own, axis=1))]
+    rows_say(cell.shown[0], expected)
+
+
+def stayed(n, trial, pool: str = "forget") -> np.ndarray:
+    session = n["session"]
+    before, after = (Seen.by(m, session.splits) for m in (session.recogniser.model, trial.outcome.model))
+    return np.array([before.at[i] @ after.at[i] for i in before.held_out(pool)])
+
+
+@cell("05-34")
+def silence(cell):
+    says(cell.printed, stayed(cell.names, cell.names["silent"]).min())
+
+
+@cell("05-43")
+def not_a_bit(cell):
+    n = cell.names
+    moved = np.abs(stayed(n, n["head_only"], "retain") - 1).max() > 1e-5
+    assert cell.printed.strip().endswith(str(not moved))
+
+
+@cell("05-47")
+def two_losses(cell):
+    n = cell.names
+    climbed = mean(cross_entropy(logits_of(n["head"], n["z_forget"], scale=16.0), n["own_names"].cpu()))
+    kept = mean(cross_entropy(logits_of(n["head"], n["z_kept"], n["kept_names"].cpu()), n["kept_names"].cpu()))
+    bound = np.log(len(n["head"].weight))
+    bounded, neggrad = kept + 0.3 * max(bound - climbed, 0.0), 0.95 * kept - 0.05 * climbed
+    lines_say(cell.printed, {"bounded ascent": [bounded], "NegGrad+": [neggrad]})
+
+
+def crowd_of(session, friends: int = 3) -> list[int]:
+    """The held-out photos of the session's example and some retained people, person by person."""
+    splits, photos = session.splits, held_out(session.splits)
+    labels = splits.faces.labels
+    most = max(splits.forget, key=lambda person: (labels[photos] == person).sum())
+    return [int(i) for person in (most, *splits.retain[:friends]) for i in photos if labels[i] == person]
+
+
+@cell("05-51", "07-54", "08-27")
+def moved_over_the_sphere(cell):
+    n = cell.names
+    session, crowd = n["session"], crowd_of(n["session"])
+    before = Seen.by(session.recogniser.model, session.splits).rows(crowd)
+
+    def after(trial) -> np.ndarray:
+        return Seen.by(trial.outcome.model, session.splits).rows(crowd)
+
+    if cell.id == "05-51":
+        moved = after(n["trials"]["random_labels_resampled"])
+        both = np.concatenate([before, moved])
+        panels = {"before": figures.to_sphere(before, both), "redrawn names": figures.to_sphere(moved, both)}
+    elif cell.id == "07-54":
+        moved = after(n["trials"]["esc"])
+        panels = {"original": figures.to_sphere(before), "after ESC": figures.to_sphere(moved, before)}
+    else:
+        early = {steps: session.forget("dispersion", steps=steps) for steps in (4, 12)}
+        panels = {"before": figures.to_sphere(before)}
+        panels |= {f"after {k} steps": figures.to_sphere(after(trial), before) for k, trial in early.items()}
+        panels["at the end"] = figures.to_sphere(after(n["dispersed"]), before)
+    sphere_says(cell.shown[0], panels, session.faces.labels[crowd], session.faces.identities)
+
+
+@cell("05-53", "07-61")
+def two_galleries(cell):
+    n, expected = cell.names, {}
+    session = n["session"]
+    before = Seen.by(session.recogniser.model, session.splits)
+    for name, trial in n["trials"].items():
+        seen = Seen.by(trial.outcome.model, session.splits)
+        found = [seen.found("forget"), seen.found("forget", before), seen.found("retain", before)]
+        if cell.id == "05-53":
+            expected[name] = [*(scores["map"] for scores in found), stayed(n, trial).mean()]
+        else:
+            expected[name] = [100 * scores["r1"] for scores in found]
+    if cell.id == "05-53":
+        header_is(cell.shown[0], "mean average precision", "new gallery", "old gallery", "old, retain", "own place")
+    else:
+        header_is(cell.shown[0], "R@1, held-out", "new gallery", "old gallery", "retain, old gallery")
+    rows_say(cell.shown[0], expected)
+
+
+@cell("05-56")
+def strayed_people(cell):
+    n, expected = cell.names, {}
+    before = Seen.of(n["session"].before)
+    for cosine in (0.7, 0.5):
+        seen = Seen.of(n["strayed"](n["session"].before, cosine))
+        moved = [before.at[i] @ seen.at[i] for i in before.held_out("forget")]
+        same(moved, [cosine] * len(moved), "cosine to the old place", atol=1e-3)
+        for gallery, enrolled in (("new", None), ("old", before)):
+            expected[f"forget, {gallery} gallery\na = {cosine}"] = list(seen.by_person("forget", enrolled).values())
+    person_dots(cell.shown[0], expected)
+
+
+@cell("05-58a")
+def three_patients(cell):
+    header_is(cell.shown[0], "", "R@1 new", "R@1 old", "own place")
+    rows_say(cell.shown[0], cell.names["exercises"].DIAGNOSES)
+
+
+# ---- 06 --------------------------------------------------------------------------------------------------------------
+
+
+@cell("06-07")
+def who_is_pushed(cell):
+    n = cell.names
+    says(cell.printed, len(n["splits"].photos("forget", "train")), len(n["splits"].forget), len(n["head"].weight))
+
+
+def alike(n, directions: np.ndarray) -> np.ndarray:
+    """Cosines between the directions of any two photos of one person."""
+    people, table = n["people"].numpy(), cosine_of(directions, directions)
+    pairs = [(i, j) for i in range(len(people)) for j in range(i) if people[i] == people[j]]
+    return np.array([table[i, j] for i, j in pairs])
+
+
+@cell("06-11")
+def one_name_or_many(cell):
+    n = cell.names
+    count = len(n["prototypes"])
+    shared, fixed = (
+        alike(n, pushes(n["points"], n["prototypes"], towards(n[names], count), n["SCALE"]))
+        for names in ("stranger", "one_each")
+    )
+    spread_is(cell.shown[0].axes[0], {"the same name": shared, "a random name each": fixed})
+
+
+@cell("06-13")
+def a_shadow(cell):
+    n = cell.names
+    logits = n["SCALE"] * cosine_of(n["points"], np.concatenate([n["prototypes"].cpu(), n["shadow"].cpu()]))
+    says(cell.printed, mean(cross_entropy(logits, [logits.shape[1] - 1] * len(logits))))
+
+
+def shown_line(n, seen: Seen, head) -> list[float]:
+    nearest = mean(near for _, near in seen.cosines_within(seen.held_out("forget")).values())
+    return [100 * share for share in seen.bars(head).values()] + [nearest]
+
+
+def shown_says(line: str, label: str, values: list[float]) -> None:
+    assert line.startswith(label), f"{line!r} is not {label}"
+    says(re.sub(r"R@1", "", line.removeprefix(label)), *values)
+
+
+@cell("06-17")
+def harder_steps(cell):
+    n = cell.names
+    lines, session = cell.printed.splitlines(), n["session"]
+    shown_says(lines[0], "original", shown_line(n, Seen.of(n["before"]), session.recogniser.head))
+    for line, (rate, trial) in zip(lines[1:], n["harder"].items(), strict=True):
+        shown_says(line, f"step {rate:g}", shown_line(n, Seen.by(trial.outcome.model, n["splits"]), trial.outcome.head))
+
+
+@cell("06-19")
+def where_people_went(cell):
+    n = cell.names
+    before, after = Seen.of(n["before"]), Seen.by(n["harder"][3e-4].outcome.model, n["splits"])
+
+    def to_old_place(pool: str) -> list[float]:
+        groups = [[i for i in held_out(n["splits"]) if before.labels[i] == p] for p in getattr(n["splits"], pool)]
+        return [cosine_of(before.rows(g).mean(axis=0), after.rows(g).mean(axis=0))[0, 0] for g in groups]
+
+    def within(seen: Seen) -> list[float]:
+        return [m for m, _ in seen.cosines_within(seen.held_out("forget")).values()]
+
+    person_dots(cell.shown[0], {
+        "forget\nwithin, before": within(before), "forget\nwithin, after": within(after),
+        "forget\nto old place": to_old_place("forget"), "retain\nto old place": to_old_place("retain"),
+    })  # fmt: skip
+
+
+@cell("06-27")
+def shrunk_harder(cell):
+    n = cell.names
+    model, head = n["shrunk"].outcome.model, n["shrunk"].outcome.head
+    first, second = cell.printed.splitlines()
+    shown_says(first, "step 0.001", shown_line(n, Seen.by(model, n["splits"]), head))
+    told = [view.scores()["forget"]["lookalike_fmr"] for view in (n["before"], n["shrunk"].after)]
+    if not np.isnan(told).any():
+        says(second.replace("->", "").rpartition(":")[2], *(100 * share for share in told))
+    strips_say(cell.shown[0], n["splits"], [(model, int(n["query"][0]), "")])
+
+
+@cell("06-31")
+def struck_out(cell):
+    n = cell.names
+    logits = n["SCALE"] * cosine_of(n["points"], n["prototypes"])
+    masked = logits.copy()
+    masked[:, n["forgotten"].cpu()] = -np.inf
+    shares = [np.exp(x - x.max(axis=1, keepdims=True)) for x in (logits, masked)]
+    shares = [x / x.sum(axis=1, keepdims=True) for x in shares]
+    own, one = int(n["own"][n["one"]]), n["one"]
+    best = sorted(range(logits.shape[1]), key=lambda row: -shares[1][one, row])[: len(n["shown"]) - 1]
+    drawn = bars_of(cell.shown[0].axes[0])
+    same(drawn["original"], shares[0][one, [own, *best]], "original", atol=1e-5)
+    same(drawn["DELETE's target"], shares[1][one, [own, *best]], "masked", atol=1e-5)
+
+
+@cell("06-37")
+def the_pull(cell):
+    from notebook_numbers import check_panel_cell
+
+    n = cell.names
+    kept = cosine_of(n["points"], n["prototypes"])[:, n["kept"].cpu()]
+    says(cell.printed.partition(":")[2].replace("1 - cos:", ""), mean(1 - kept.max(axis=1)))
+    check_panel_cell(cell)
+
+
+@cell("06-39")
+def two_teachers(cell):
+    n, labels = cell.names, cell.names["faces"].labels
+    people = sorted([*n["splits"].forget[:2], *n["splits"].retain[:2]])
+    crowd = [int(i) for person in people for i in held_out(n["splits"]) if labels[i] == person]
+    good, bad = (Seen.by(model, n["splits"]).rows(crowd) for model in (n["model"], n["bad"]))
+    heat_says(cell.shown[0], {"good teacher": good, "bad teacher": bad})
+
+
+@cell("06-43")
+def hotter(cell):
+    n, expected = cell.names, {}
+    header_is(cell.shown[0], "accuracy", "τ", "share of own name", "largest share")
+    noisy = n["SCALE"] * cosine_of(n["points"], n["prototypes"]) + n["gumbel"].double().cpu().numpy()
+    for accuracy in (1.0, 0.1, 0.05, 0.0):
+        tau = np.exp(32 * accuracy)
+        shares = np.exp((noisy - noisy.max(axis=1, keepdims=True)) / tau)
+        shares /= shares.sum(axis=1, keepdims=True)
+        own = mean(shares[i, int(name)] for i, name in enumerate(n["own"]))
+        expected[f"{accuracy:.2f}"] = [tau, 100 * own, 100 * shares.max(axis=1).mean()]
+    rows_say(cell.shown[0], expected)
+
+
+def divergence(n, student, photos) -> float:
+    """Mean KL(original || student) of the softmax over names."""
+    shares = []
+    for model in (n["model"], student):
+        logits = n["SCALE"] * cosine_of(embed(model, n["faces"], photos, device="cpu"), n["prototypes"])
+        logits -= logits.max(axis=1, keepdims=True)
+        shares.append(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True))
+    return mean((t * np.log(t / p)).sum() for t, p in zip(*shares, strict=True))
+
+
+@cell("06-47")
+def nothing_to_climb(cell):
+    says(cell.printed, 0.0, 0.0)
+
+
+@cell("06-49")
+def after_scrub(cell):
+    from notebook_numbers import check_panel_cell
+
+    n = cell.names
+    lines = cell.printed.splitlines()
+    for line, word, photos in ((lines[0], "forget", n["photos"]), (lines[1], "retained", n["stay"])):
+        assert word in line
+        says(line.partition("KL")[2].partition(",")[0], divergence(n, n["trials"]["scrub"].outcome.model, photos))
+    stops = [entry for entry in n["trials"]["scrub"].outcome.history if "name_error" in entry]
+    says(lines[2], *(entry["step"] + 1 for entry in stops))
+    says(lines[3], *(100 * entry["name_error"] for entry in stops))
+    check_panel_cell(cell)
+
+
+@cell("06-57")
+def addresses(cell):
+    n = cell.names
+    expected = {name: alike(n, pulls.detach().cpu()).mean() for name, pulls in n["addresses"].items()}
+    kept = cosine_of(n["points"], n["prototypes"])[:, n["kept"].cpu()].argmax(axis=1)
+    same(n["addresses"]["duck"].cpu(), n["prototypes"][n["kept"]].cpu()[kept], "DUCK's addresses")
+    same(n["addresses"]["boundary_expand"].cpu(), n["shadow"].cpu().expand(len(kept), -1), "the shadow")
+    for line, (name, value) in zip(
+        cell.printed.splitlines(), sorted(expected.items(), key=lambda item: -item[1]), strict=True
+    ):
+        assert line.startswith(METHODS[name].title if name in METHODS else name), f"{line!r} is not {name}"
+        says(line.rpartition("addresses")[2], value)
+
+
+@cell("06-60")
+def the_board(cell):
+    n = cell.names
+    session = n["session"]
+    ax = cell.shown[0].axes[0]
+    trials = {trial.title: trial for trial in n["trials"].values()}
+    trials |= {"Expanding, step 3e-4": n["harder"][3e-4], "Shrink, step 1e-3": n["shrunk"]}
+    rows = {"original": [*shown_line(n, Seen.of(n["before"]), session.recogniser.head), 1.0]}
+    for label, trial in trials.items():
+        line = shown_line(n, Seen.by(trial.outcome.model, n["splits"]), trial.outcome.head)
+        rows[label] = [*line, stayed(n, trial).mean()]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == list(rows)
+    labels = [c.get_label() for c in ax.collections]
+    assert labels == ["named", "found first (R@1)", "nearest own photo (cosine)", "to its old place (cosine)"], labels
+    columns = {0: 0.01, 1: 0.01, 4: 1.0, 5: 1.0}  # forget accuracy and R@1 in percent, nearest, stayed
+    for dots, (column, unit) in zip(dots_of(ax), columns.items(), strict=True):
+        same(dots[:, 0], [unit * row[column] for row in rows.values()], labels[list(columns).index(column)], atol=1e-4)
+
+
+# ---- 07 --------------------------------------------------------------------------------------------------------------
+
+
+def importance(n, photos, scale=16.0) -> np.ndarray:
+    """The mean over batches of the squared gradient of the mean loss."""
+    batches = np.array_split(photos, -(-len(photos) // 64))
+    total = 0.0
+    for batch in batches:
+        points = F.normalize(n["probe"](n["probe"].preprocess(n["faces"].images(batch))))
+        logits = scale * points @ F.normalize(n["head"].weight.detach()).T
+        names = torch.from_numpy(n["splits"].class_of(n["faces"].labels[batch]))
+        loss = -logits.log_softmax(dim=1)[torch.arange(len(names)), names].mean()
+        slopes = torch.autograd.grad(loss, list(n["probe"].parameters()))
+        total = total + torch.cat([slope.flatten() for slope in slopes]).double().numpy() ** 2
+    return total / len(batches)
+
+
+@cell("07-11")
+def typical_weights(cell):
+    n = cell.names
+    header_is(cell.shown[0], "scale", "a typical weight's importance")
+    loud = {scale: importance(n, n["forget"][:128], scale) for scale in n["scales"] if scale < 32}
+    middle = {scale: float(torch.from_numpy(values).median()) for scale, values in loud.items()}
+    rows_say(cell.shown[0], {f"{scale:g}": [middle.get(scale)] for scale in n["scales"]})
+
+
+@cell("07-13")
+def importances_drawn(cell):
+    n = cell.names
+    of_forget, of_all = importance(n, n["forget"]), importance(n, n["everybody"])
+    same(n["of_forget"].numpy()[::997] ** 0.5, of_forget[::997] ** 0.5, "importance to forget people", atol=1e-4)
+    same(n["of_all"].numpy()[::997] ** 0.5, of_all[::997] ** 0.5, "importance to everybody", atol=1e-4)
+    with np.errstate(all="ignore"):
+        ratio = np.log10(n["of_forget"].numpy() / n["of_all"].numpy())
+    ratio = ratio[np.isfinite(ratio)]
+    ax = cell.shown[0].axes[0]
+    inside = [((ratio >= low) & (ratio < low + 0.1)).sum() for low in np.linspace(-4, 4, 81)[:-1]]
+    assert np.abs(np.cumsum([p.get_height() for p in ax.patches]) - np.cumsum(inside)).max() <= 3
+    says(ax.lines[0].get_label().partition(":")[2], 100 * (ratio > 1).mean())
+
+
+def maps(seen: Seen) -> list[float]:
+    return [seen.found(pool)["map"] for pool in POOLS]
+
+
+@cell("07-19", "07-51")
+def dials(cell):
+    n, ax = cell.names, cell.shown[0].axes[0]
+    rows = [maps(Seen.of(n["session"].before))]
+    if cell.id == "07-19":
+        settings = ["no damping", *(str(alpha) for alpha in (10, 5, 2, 1))]
+        for alpha in (10, 5, 2, 1):
+            changed, at = {}, 0
+            for name, weight in n["model"].named_parameters():
+                part = slice(at, at := at + weight.numel())
+                mine, all_ = n["of_forget"][part].view(weight.shape), n["of_all"][part].view(weight.shape)
+                factor = torch.where(mine > alpha * all_, (all_ / mine).clamp(max=1), torch.ones_like(mine))
+                changed[name] = weight.detach() * factor.to(weight)
+            copied = n["copy"].deepcopy(n["model"])
+            copied.load_state_dict(n["model"].state_dict() | changed)
+            rows.append(maps(Seen.by(copied.eval(), n["splits"])))
+    else:
+        settings = ["0", *map(str, n["ks"])]
+        _, vectors = np.linalg.eigh(n["points"].double().numpy().T @ n["points"].double().numpy())
+        for k in n["ks"]:
+            seen = Seen.of(n["session"].before)
+            strongest = vectors[:, ::-1][:, :k]
+            left = {photo: row - strongest @ (strongest.T @ row) for photo, row in seen.at.items()}
+            seen.at = {photo: row / np.linalg.norm(row) for photo, row in left.items()}
+            rows.append(maps(seen))
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == settings
+    drawn = lines_of(ax)
+    assert list(drawn) == list(POOLS)
+    for pool, heights in zip(POOLS, zip(*rows, strict=True), strict=True):
+        same(drawn[pool], heights, pool, atol=0.02)
+
+
+@cell("07-21")
+def lengths_and_slopes(cell):
+    n = cell.names
+    z = embed(n["model"], n["faces"], n["forget"][:32], device="cpu")
+    cosines = cosine_of(z, n["head"].weight)
+    first, second = (re.search(r"squared length\s+([\d.]+)", line)[1] for line in cell.printed.splitlines())
+    assert cell.printed.startswith("embedding")
+    says(first, 1.0)
+    says(second, mean((cosines**2).sum(axis=1)))
+
+
+@cell("07-25", "07-31")
+def blocks(cell):
+    n, ax = cell.names, cell.shown[0].axes[0]
+    names = ("ssd", "lfssd") if cell.id == "07-25" else ("salun",)
+    drawn = bars_of(ax)
+    assert list(drawn) == [METHODS[name].title for name in names]
+    ticks = [tick.get_text() for tick in ax.get_xticklabels()]
+    for name in names:
+        old, new = n["model"].layers(), n["trials"][name].outcome.model.layers()
+        shares = []
+        for block in ticks:
+            pairs = [(a, b) for x, y in zip(old[block], new[block], strict=True)
+                     for a, b in zip(x.parameters(), y.parameters(), strict=True)]  # fmt: skip
+            shares.append(sum(int((a != b).sum()) for a, b in pairs) / sum(a.numel() for a, _ in pairs))
+        same(drawn[METHODS[name].title], shares, name)
+
+
+@cell("07-33")
+def masks(cell):
+    moved, decayed = 1.0, 1.0
+    for _ in range(50):  # AdamW: first the decay, then a step of the learning rate, as the gradient is always the same
+        moved, decayed = moved * (1 - 0.01 * 0.5) - 0.01, decayed * (1 - 0.01 * 0.5)
+    lines_say(cell.printed, {"gradient masked:": [moved, decayed], "weights put back:": [moved, 1.0]})
+
+
+@cell("07-37")
+def sparsity(cell):
+    n = cell.names
+    left, right = cell.shown[0].axes
+    history, drawn = n["trials"]["l1_sparse"].outcome.history, lines_of(left)
+    same(drawn["price of all weights"], [entry["sparsity"] for entry in history], "price of all weights")
+    same(drawn["names of retained people"], [entry["retain"] for entry in history], "names")
+    for name, model in (("original", n["model"]), ("after L1", n["trials"]["l1_sparse"].outcome.model)):
+        values = np.concatenate([w.detach().numpy().ravel() for w in model.parameters() if w.ndim > 1])
+        (patch,) = (p for p in right.patches if p.get_label() == name)
+        counts = np.histogram(np.log10(np.abs(values) + 1e-9), np.linspace(-6, 0, 61))[0]
+        assert abs(patch.get_path().vertices[:, 1].max() - counts.max()) <= 2, name
+
+
+@cell("07-40")
+def errors_under_the_name(cell):
+    n = cell.names
+    draw = torch.randn(6, 3, *[n["probe"].input_size] * 2, generator=torch.Generator().manual_seed(n["seed"]))
+    with torch.no_grad():
+        logits = logits_of(n["head"], n["probe"](draw), scale=16.0)
+    first = mean(cross_entropy(logits, [int(n["splits"].class_of(n["person"]))] * 6))
+    says(cell.printed.rpartition(":")[2], first, n["errors"][-1])
+    assert n["errors"][-1] > first
+
+
+@cell("07-44")
+def noise_moved(cell):
+    n = cell.names
+    after = n["trials"]["unsir"].outcome.model.eval()
+    with torch.no_grad():
+        moved = np.diag(cosine_of(n["model"].eval()(n["noise"]), after(n["noise"])))
+    spread_is(cell.shown[0].axes[0], {
+        "noise": moved, "held-out photos of forget people": stayed(n, n["trials"]["unsir"]),
+    })  # fmt: skip
+
+
+@cell("07-47")
+def strengths(cell):
+    n, ax = cell.names, cell.shown[0].axes[0]
+    points = embed(n["model"], n["faces"], n["splits"].photos("forget", "train"), device="cpu").double().numpy()
+    values = np.sqrt(np.maximum(np.linalg.eigvalsh(points.T @ points)[::-1], 0))
+    heights = [bar.get_height() for bar in ax.patches]
+    same(heights, values[: len(heights)], "singular values", atol=1e-3)
+    says(ax.lines[0].get_label(), len(n["splits"].forget))
+
+
+@cell("07-56")
+def the_box_opened(cell):
+    n = cell.names
+    first, *lines = cell.printed.splitlines()
+    assert first.endswith("True")
+    photos = [int(i) for i in held_out(n["splits"]) if n["faces"].labels[i] == n["person"]][:2]
+    for line, word, model in zip(
+        lines, ("with the eraser", "taken off"), (n["trials"]["esc"].outcome.model, n["model"]), strict=True
+    ):
+        rows = embed(model, n["faces"], photos, device="cpu")
+        assert word in line
+        says(line.rpartition("cosine")[2], cosine_of(rows, rows)[0, 1])
+
+
+@cell("07-63")
+def every_run(cell):
+    n, ax = cell.names, cell.shown[0].axes[0]
+    session, drawn = n["session"], lines_of(ax)
+    xs = {line.get_label(): np.asarray(line.get_xdata(), dtype=float) for line in ax.lines}
+    titles = [tick.get_text() for tick in ax.get_yticklabels()]
+    assert list(drawn) == ["retain mAP", "unseen mAP", "forget mAP", "forget accuracy"], list(drawn)
+    for name, trial in n["trials"].items():
+        place = titles.index(METHODS[name].title)
+        seen = Seen.by(trial.outcome.model, session.splits)
+        for pool in POOLS:
+            same(xs[f"{pool} mAP"][place], seen.found(pool)["map"], f"{name} {pool}", atol=1e-4)
+        same(xs["forget accuracy"][place], seen.named(trial.outcome.head, "forget"), f"{name} named", atol=1e-4)
+    assert (np.diff(xs["forget mAP"]) >= 0).all()
+
+
+@cell("07-65")
+def practice(cell):
+    n = cell.names
+    points = n["dev_points"].double().numpy()
+    _, vectors = np.linalg.eigh(points.T @ points)
+    for line, per_person in zip(cell.printed.splitlines(), (1, 2), strict=True):
+        seen = Seen.of(n["session"].before._replace(splits=n["practice"]))
+        k = min(per_person * len(n["practice"].forget), min(points.shape) - 1)
+        strongest = vectors[:, ::-1][:, :k]
+        seen.at = {i: row - strongest @ (strongest.T @ row) for i, row in seen.at.items()}
+        seen.at = {i: row / np.linalg.norm(row) for i, row in seen.at.items()}
+        words, _, shares = line.partition("mAP:")
+        says(words, per_person)
+        assert re.findall(r"[a-z]+", shares) == list(POOLS)
+        says(shares, *(100 * value for value in maps(seen)))
+
+
+# ---- 08 --------------------------------------------------------------------------------------------------------------
+
+
+def trio_of(n) -> list[int]:
+    labels = n["faces"].labels
+    return [int(i) for person in sorted(n["splits"].forget[:3]) for i in held_out(n["splits"]) if labels[i] == person]
+
+
+@cell("08-07")
+def three_people(cell):
+    n = cell.names
+    titled(cell.shown[0], "Forget people", "original model")
+    heat_says(cell.shown[0], {"": Seen.by(n["model"], n["splits"]).rows(trio_of(n))})
+
+
+@cell("08-17")
+def who_is_pushed_most(cell):
+    n = cell.names
+    rows = embed(n["model"], n["faces"], n["splits"].photos("forget", "train")[:40], device="cpu")
+    cosines = np.sort(off_diagonal(cosine_of(rows, rows)))
+    for line in cell.shown[0].axes[0].lines[:-1]:
+        same(line.get_xdata(), cosines, "cosines of pairs", atol=1e-4)
+
+
+@cell("08-19")
+def the_family(cell):
+    n = cell.names
+    table = cell.shown[0]
+    header_is(table, "", *n["sets"], "clusters > spread")
+
+    def cosines(points) -> np.ndarray:
+        return off_diagonal(cosine_of(points, points)).reshape(len(points), -1)
+
+    by_hand = {
+        "uniform": lambda c: c.mean(),
+        "hard": lambda c: c.max(axis=1).mean(),
+        "lse": lambda c: np.log(np.exp(10 * c).mean()) / 10,
+    }
+    for row in table.rows[1:]:
+        if row[0] in by_hand:
+            for written, points in zip(row[1:4], n["sets"].values(), strict=True):
+                says(written, by_hand[row[0]](cosines(points)))
+        values = [n["DISPERSIONS"][row[0]](points).item() for points in n["sets"].values()]
+        says(" ".join(row[1:4]), *values)
+        assert row[4] == ("seen" if values[1] > values[2] + 1e-3 else "BLIND")
+
+
+@cell("08-23")
+def no_anchor(cell):
+    n = cell.names
+    expected = {
+        "original": scores_of(Seen.by(n["model"], n["splits"])),
+        "no anchor": scores_of(Seen.of(n["unanchored"])),
+    }
+    bars_say(cell.shown[0], expected)
+    forget = Seen.of(n["unanchored"])
+    assert any(abs(forget.at[i] @ Seen.of(n["session"].before).at[i] - 1) > 1e-4 for i in forget.held_out("forget"))
+
+
+@cell("08-25")
+def history(cell):
+    records = cell.names["dispersed"].outcome.history
+    drawn = [(line.get_label(), line.get_ydata()) for ax in cell.shown[0].axes for line in ax.lines]
+    assert drawn
+    for label, values in drawn:
+        same(values, [record[label.replace(" ", "_")] for record in records], label)
+
+
+@cell("08-31")
+def blends(cell):
+    n = cell.names
+    shown = [np.asarray(ax.images[0].get_array(), dtype=float) for ax in cell.shown[0].axes]
+    assert [ax.get_title("center") for ax in cell.shown[0].axes] == ["person A", "person B", "nobody"] * 4
+    people = []
+    for one, other, mixed in zip(shown[::3], shown[1::3], shown[2::3], strict=True):
+        same(mixed, (one + other) / 2, "a blend of two", atol=1.01)
+        people += [n["faces"].labels[photo_of(x.astype(np.uint8), n["faces"])] for x in (one, other)]
+    assert set(people) <= set(n["splits"].retain)
+
+
+@cell("08-37")
+def gathered_and_scattered(cell):
+    n = cell.names
+    model = n["gathered"].outcome.model
+    heat_says(cell.shown[0], {
+        "original": Seen.by(n["model"], n["splits"]).rows(trio_of(n)),
+        "gathered (inside)": Seen.by(model.backbone, n["splits"]).rows(trio_of(n)),
+        "scattered (what comes out)": Seen.by(model, n["splits"]).rows(trio_of(n)),
+    })  # fmt: skip
+
+
+@cell("08-39")
+def at_the_gate(cell):
+    n = cell.names
+    model = n["gathered"].outcome.model
+    seen = Seen.by(model.backbone, n["splits"])
+    near = {pool: cosine_of(seen.rows(seen.held_out(pool)), model.meeting_point)[:, 0] for pool in POOLS}
+    spread_is(cell.shown[0].axes[0], {
+        "forgotten people": near["forget"], "everybody else": np.concatenate([near["retain"], near["unseen"]]),
+    })  # fmt: skip
+    assert abs(cell.shown[0].axes[0].lines[0].get_xdata()[0] - model.gate.item()) < 1e-6
+
+
+def known_runs(n) -> dict[str, list[list[float]]]:
+    """Forget, retain and unseen R@1 and mAP of the trials that notebook 08 keeps."""
+    known = {
+        "original": n["model"],
+        "dispersion": n["dispersed"].outcome.model,
+        "gather_scatter": n["gathered"].outcome.model,
+    }
+    return {name: Seen.by(model, n["splits"]) for name, model in known.items()}
+
+
+@cell("08-45")
+def the_table_of_08(cell):
+    from notebook_numbers import POOLS as pools
+
+    n = cell.names
+    rows = {row[0]: row for row in cell.shown[0].rows[1:]}
+    asked = [*n["names"], "dispersion_uniform", "dispersion_hard", "dispersion_forget_only", "original", "retrain"]
+    assert set(rows) == {METHODS[name].title for name in asked}
+    assert cell.shown[0].rows[0][1:8] == [
+        "forget accuracy ↓", "forget R@1 ↓", "forget mAP ↓",
+        "retain R@1 ↑", "retain mAP ↑", "unseen R@1 ↑", "unseen mAP ↑",
+    ]  # fmt: skip
+    for name, seen in known_runs(n).items():
+        found = {pool: seen.found(pool) for pool in pools}
+        for written, value in zip(
+            rows[METHODS[name].title][2:8], [found[p][k] for p in pools for k in ("r1", "map")], strict=True
+        ):
+            says(written, 100 * value)
+
+
+@cell("08-47")
+def the_front_of_08(cell):
+    n, ax = cell.names, cell.shown[0].axes[0]
+    (collection,) = (c for c in ax.collections if len(c.get_offsets()) > 1)
+    dots, colours, names = collection.get_offsets(), collection.get_array(), list(n["results"])
+    assert "forget" in ax.get_ylabel() and "retain" in ax.get_xlabel()
+    for name, seen in known_runs(n).items():
+        forget, retain, unseen = maps(seen)
+        same(dots[names.index(name)], [retain, forget], name, atol=1e-4)
+        same(colours[names.index(name)], unseen, name, atol=1e-4)
+
+
+@cell("08-49")
+def ranks(cell):
+    n = cell.names
+    titled(cell.shown[0], "Forget people")
+    runs = known_runs(n)
+    spread_is(cell.shown[0].axes[0], {
+        "before": runs["original"].found("forget")["ranks"], "after": runs["gather_scatter"].found("forget")["ranks"],
+    })  # fmt: skip
+
+
+# ---- 09 --------------------------------------------------------------------------------------------------------------
+
+
+def of_seeds(n) -> dict[str, list[dict]]:
+    """The stored runs of each method."""
+    found: dict[str, list[dict]] = {}
+    for run in n["runs"]:
+        found.setdefault(run["method"], []).append(run)
+    return found
+
+
+@cell("09-07", "09-08")
+def stored_tables(cell):
+    runs, expected = of_seeds(cell.names), {}
+    books = ("05", "06") if cell.id == "09-07" else ("07", "08")
+    for name, entry in METHODS.items():
+        if name in runs and (name in ("original", "retrain") or entry.notebook in books):
+            scores = [("forget", "accuracy"), *((pool, key) for pool in POOLS for key in ("r1", "map"))]
+            known = [[run[pool].get(key) for run in runs[name]] for pool, key in scores]
+            expected[entry.title] = [
+                100 * mean(values) if all(v is not None and not np.isnan(v) for v in values) else float("nan")
+                for values in known
+            ]
+    rows_say(cell.shown[0], expected)
+
+
+def mean_scores(n) -> dict[str, dict]:
+    return {
+        name: {pool: {k: mean(run[pool][k] for run in rows) for k in ("r1", "map")} for pool in (*POOLS, "chance")}
+        for name, rows in of_seeds(n).items()
+    }
+
+
+@cell("09-12")
+def the_front(cell):
+    n, scores = cell.names, mean_scores(cell.names)
+    rows = {name: (s["forget"]["map"], -s["retain"]["map"], -s["unseen"]["map"]) for name, s in scores.items()}
+    best = [a for a in rows if not any(
+        rows[b] != rows[a] and all(x <= y for x, y in zip(rows[b], rows[a], strict=True)) for b in rows
+    )]  # fmt: skip
+    assert cell.printed.strip().rpartition(": ")[2].split(", ") == [name for name in n["names"] if name in best]
+    (collection,) = (c for c in cell.shown[0].axes[0].collections if len(c.get_offsets()) > 1)
+    for name, dot, colour in zip(n["names"], collection.get_offsets(), collection.get_array(), strict=True):
+        same(dot, [scores[name]["retain"]["map"], scores[name]["forget"]["map"]], name)
+        same(colour, scores[name]["unseen"]["map"], name)
+
+
+def forgotten(n) -> dict[str, list[float]]:
+    wanted = ["random_labels", "scrub", "esc", "dispersion", "dispersion_blends", "gather_scatter"]
+    runs = of_seeds(n)
+    return {m: [v for run in runs[m] for v in run["forget_people"].values()] for m in wanted if m in runs}
+
+
+@cell("09-14")
+def everybody_forgotten(cell):
+    person_dots(cell.shown[0], {name.replace("_", "\n"): scores for name, scores in forgotten(cell.names).items()})
+    line = next(line for line in cell.shown[0].axes[0].lines if line.get_label() == "chance")
+    same(line.get_ydata()[0], mean(s["chance"]["map"] for s in mean_scores(cell.names).values()), "chance")
+
+
+@cell("09-18")
+def promises(cell):
+    header_is(cell.shown[0], "method", "mean mAP", "worst", "above 10 %")
+    rows_say(cell.shown[0], {
+        name: [100 * mean(v), 100 * max(v), 100 * mean(x > 0.1 for x in v)] for name, v in forgotten(cell.names).items()
+    })  # fmt: skip
+
+
+@cell("09-20")
+def costs(cell):
+    n, ax = cell.names, cell.shown[0].axes[0]
+    prices = {
+        name: mean(run["images_processed"] for run in rows) for name, rows in of_seeds(n).items() if name != "original"
+    }
+    order = sorted(prices, key=prices.get)
+    drawn = {
+        tick.get_text().replace(" ", "_"): text.get_text()
+        for tick, text in zip(ax.get_yticklabels(), ax.texts, strict=True)
+    }
+    assert set(drawn) == set(order)
+    for name, text in drawn.items():
+        says(text.split()[0], prices[name])
+        if "%" in text:
+            says(text.split()[1], 100 * prices[name] / prices["retrain"])
+    ends = [bar.get_x() + bar.get_width() for bar in ax.patches]
+    assert ends == sorted(ends)
+
+
+@cell("09-22")
+def sizes(cell):
+    n = cell.names
+    for ax, pool in zip(cell.shown[0].axes, ("forget", "unseen"), strict=True):
+        assert pool in ax.get_ylabel()
+        for line in ax.lines:
+            name = line.get_label().replace(" ", "_")
+            runs = sorted(
+                (r for r in n["every_run"] if r["method"] == name and r["seed"] == 0), key=lambda r: r["n_forget"]
+            )
+            same(line.get_xdata(), [run["n_forget"] for run in runs], name)
+            same(line.get_ydata(), [run[pool]["map"] for run in runs], name)
+
+
+@cell("09-24")
+def requests(cell):
+    rows = cell.names["requests"]
+    for ax in cell.shown[0].axes:
+        mine = [run["after"] for run in rows if run["method"] == ax.get_title("center").replace(" ", "_")]
+        *groups, unseen = ax.lines
+        assert unseen.get_label() == "unseen people"
+        states = range(len(mine[0]))
+        same(unseen.get_ydata(), [mean(run[k]["unseen"] for run in mine) for k in states], "unseen")
+        for group, line in enumerate(groups):
+            assert line.get_label() == f"forget, request {group + 1}"
+            same(line.get_ydata(), [mean(run[k]["groups"][group] for run in mine) for k in states], line.get_label())
+
+
+@cell("09-29")
+def run_here(cell):
+    n, session = cell.names, cell.names["session"]
+    expected = {"original": scores_of(Seen.by(session.recogniser.model, session.splits))}
+    expected["retrain"] = scores_of(Seen.by(session.forget("retrain").outcome.model, session.splits))
+    for name in n["parse_methods"](n["methods"]):
+        expected[name] = scores_of(Seen.by(session.forget(name).outcome.model, session.splits))
+    bars_say(cell.shown[0], {name: expected[name] for name in METHODS if name in expected})
+
+
+# ---- 10 --------------------------------------------------------------------------------------------------------------
+
+
+def models_10(n) -> dict[str, torch.nn.Module]:
+    models = {"original": n["session"].recogniser.model, "retrain": n["trials"]["retrain"].outcome.model}
+    return models | {name: trial.outcome.model for name, trial in n["trials"].items()}
+
+
+@cell("10-16")
+def templates(cell):
+    n, expected = cell.names, {}
+    labels, splits = n["faces"].labels, n["splits"]
+    person = max(splits.forget, key=lambda p: (labels[held_out(splits)] == p).sum())
+    train = [int(i) for i in splits.photos("forget", "train") if labels[i] == person]
+    asked = [int(i) for i in held_out(splits) if labels[i] == person]
+    header_is(cell.shown[0], "mean cosine of held-out photos", "to one photo", "to the template")
+    for name, model in models_10(n).items():
+        seen = Seen.by(model, splits, [*train, *asked])
+        template = seen.rows(train).mean(axis=0)
+        expected[name] = [mean(seen.at[a] @ seen.at[t] for a in asked for t in train),
+                          mean(cosine_of(seen.at[a], template)[0, 0] for a in asked)]  # fmt: skip
+    rows_say(cell.shown[0], expected)
+
+
+@cell("10-20")
+def disturbed(cell):
+    n = cell.names
+    axes = [ax for ax in cell.shown[0].axes if ax.images]
+    for ax, (name, picture) in zip(axes, n["versions"].items(), strict=True):
+        assert ax.get_title("center").startswith(name[:10])
+        same(ax.images[0].get_array(), np.moveaxis(picture[0].numpy(), 0, -1), name)
+    assert photo_of(axes[0].images[0].get_array(), n["faces"]) in set(
+        n["session"].before.photos_of(n["person"]).tolist()
+    )
+
+
+@cell("10-22")
+def turned_back(cell):
+    n, expected = cell.names, {}
+    header_is(cell.shown[0], "cosine of a forget photo to its old place", "as it is", "after the map")
+    queries = n["splits"].photos("forget", "query").tolist()
+    both = sorted({*n["known"].tolist(), *queries})
+    old = Seen.by(n["session"].recogniser.model, n["splits"], both)
+    for name, model in models_10(n).items():
+        new = Seen.by(model, n["splits"], both)
+        u, _, v = np.linalg.svd(new.rows(n["known"]).T @ old.rows(n["known"]))
+        expected[name] = [
+            mean(new.at[q] @ old.at[q] for q in queries),
+            mean(new.at[q] @ u @ v @ old.at[q] for q in queries),
+        ]
+    rows_say(cell.shown[0], expected)
+
+
+@cell("10-26")
+def pairs_in_two_pools(cell):
+    n, last = cell.names, cell.names["names"][-1]
+    titled(cell.shown[0], METHODS[last].title)
+    seen, drawn = Seen.by(models_10(n)[last], n["splits"]), {}
+    for pool, words in (("forget", "forgotten people"), ("unseen", "never-seen people")):
+        photos = seen.held_out(pool)
+        drawn[words] = [
+            seen.at[a] @ seen.at[b]
+            for k, a in enumerate(photos)
+            for b in photos[:k]
+            if seen.labels[a] == seen.labels[b]
+        ]
+    spread_is(cell.shown[0].axes[0], drawn)
+
+
+@cell("10-29")
+def changed_models(cell):
+    n, expected = cell.names, {}
+    header_is(cell.shown[0], "forget mAP", "as it is", "half-way back", "BatchNorm anew", "taken off")
+    for name in n["names"]:
+        model = models_10(n)[name]
+        changed = [model, n["half_way"](model), n["measured_anew"](model), n["inside"](model)]
+        expected[name] = [
+            100 * Seen.by(m, n["splits"]).found("forget")["map"] if m is not None else float("nan") for m in changed
+        ]
+    rows_say(cell.shown[0], expected)
+
+
+leave_out("seconds", "10-32")
+
+
+@cell("10-34", "10-36")
+def pages(cell):
+    n = cell.names
+    shown = n["names"][:1] if cell.id == "10-34" else n["names"][1:]
+    for name, figure in zip(shown, cell.shown, strict=True):
+        titled(figure, METHODS[name].title)
+        rows = [row for row in n["audits"][name] if row["score"] is not None and not np.isnan(row["score"])]
+        drawn = {
+            c.get_label(): np.asarray(c.get_offsets())[:, 0]
+            for c in figure.axes[0].collections
+            if c.get_label()[0] != "_"
+        }
+        looks = {
+            "original model": "original",
+            "stated target (named on the right)": "target",
+            "after unlearning": "score",
+        }
+        for label, key in looks.items():
+            left = drawn[label][~np.isnan(drawn[label])]
+            same(sorted(left), sorted(row[key] for row in rows if not np.isnan(row[key])), f"{name} {label}")
+        plain = (
+            next(row for row in rows if row["attack"] == "search")
+            if any(r["attack"] == "search" for r in rows)
+            else None
+        )
+        if plain:
+            same(
+                plain["score"],
+                Seen.by(models_10(n)[name], n["splits"]).found("forget")["map"],
+                "plain search",
+                atol=1e-4,
+            )
+
+
+def map_says(figure, audits) -> None:
+    ax = figure.axes[0]
+    assert [t.get_text().replace("\n", " ") for t in ax.get_xticklabels()] == [
+        name.replace("_", " ") for name in audits
+    ]
+    shares = np.ma.filled(np.ma.masked_invalid(ax.images[0].get_array()), np.nan)
+    lines = [t.get_text().rpartition("  [")[0] for t in ax.get_yticklabels()]
+    written = {tuple(map(int, text.get_position())): text.get_text() for text in ax.texts}
+    for column, rows in enumerate(audits.values()):
+        for row in rows:
+            places = [i for i, line in enumerate(lines) if line and row["title"].startswith(line.rstrip("…"))]
+            if places and row["score"] is not None and not np.isnan(row["score"]):
+                same(shares[places[0], column], row["recovered"], row["title"])
+                says(written[column, places[0]], row["score"] if row["metric"] == "AUC" else 100 * row["score"])
+
+
+@cell("10-40")
+def the_map(cell):
+    map_says(cell.shown[0], cell.names["audits"])
+
+
+@cell("10-41")
+def winners(cell):
+    lines = iter(cell.printed.splitlines())
+    for name, rows in cell.names["audits"].items():
+        assert next(lines).startswith(METHODS[name].title)
+        known = sorted((row["recovered"] for row in rows if not np.isnan(row["recovered"])), reverse=True)[:4]
+        for value in known:
+            line = next(lines)
+            says(line.partition("recovered")[0], 100 * value)
+            assert any(row["title"] in line and row["attacker"] in line for row in rows if row["recovered"] == value)
+
+
+@cell("10-42a")
+def mended(cell):
+    n = cell.names
+    assert list(n["mended"]) == ["before", "hardened"]
+    map_says(cell.shown[0], n["mended"])
+    for name, trial in (("before", n["loose"]), ("hardened", n["hard"])):
+        plain = [row for row in n["mended"][name] if row["attack"] == "search"]
+        for row in plain:
+            same(row["score"], Seen.by(trial.outcome.model, n["splits"]).found("forget")["map"], name, atol=1e-4)
+
+
+@cell("10-42b")
+def before_and_hardened(cell):
+    n = cell.names
+    for line, (name, trial) in zip(
+        cell.printed.splitlines(), (("before", n["loose"]), ("hardened", n["hard"])), strict=True
+    ):
+        assert line.startswith(name) and re.findall(r"(\w+) mAP", line) == list(POOLS)
+        says(line.removeprefix(name), *(100 * v for v in maps(Seen.by(trial.outcome.model, n["splits"]))))
+
+
+@cell("10-43", "10-45")
+def relearnt(cell):
+    n, drawn = cell.names, lines_of(cell.shown[0].axes[0])
+    attack = "relearn" if cell.id == "10-43" else "relearn_others"
+    titled(cell.shown[0], "five training photos" if attack == "relearn" else "other people")
+    for name in n["names"]:
+        row = next(row for row in n["audits"][name] if row["attack"] == attack)
+        same(drawn[name.replace("_", " ")], list(row["details"].values()), name)
+    start = Seen.by(n["session"].recogniser.model, n["splits"]).found("forget")["map"]
+    same(drawn["original"][0], start, "original at step 0", atol=1e-4)
+
+
+@cell("10-48")
+def layers(cell):
+    n, expected = cell.names, {}
+    names = list(dict.fromkeys(("retrain", *n["names"])))
+    parts = cell.shown[0].rows[0][1:]
+    for name in names:
+        rows = [row["details"] for row in n["audits"].get(name, ()) if row["attack"] == "layers"]
+        found = rows[0] if rows else n["reference"]
+        expected[name] = [100 * found.get(part, float("nan")) for part in parts]
+    rows_say(cell.shown[0], expected)
+
+
+# ---- 11 --------------------------------------------------------------------------------------------------------------
+
+
+leave_out("files and connections", "11-07", "11-30")
+
+
+@cell("11-13")
+def my_photos(cell):
+    n = cell.names
+    mine = [len(n["splits"].photos("forget", part)) for part in ("train", "query", "gallery")]
+    first, second = cell.printed.splitlines()
+    assert re.findall(r"\d+ (\w+)", first.rpartition(":")[2]) == ["train", "query", "gallery"]
+    says(first.rpartition(":")[2], *mine)
+    people = {int(n["splits"].faces.labels[g]) for g in n["splits"].gallery}
+    says(second, len(n["splits"].gallery), len(people))
+
+
+@cell("11-17")
+def found_first(cell):
+    n = cell.names
+    photos = n["splits"].photos("forget", "query")[:2]
+    strips_say(cell.shown[0], n["splits"], [(n["model"], int(photo), "") for photo in photos])
+
+
+@cell("11-19")
+def photos_processed(cell):
+    says(cell.printed.partition(",")[2].partition("photos")[0], cell.names["outcome"].images_processed)
+
+
+@cell("11-20")
+def before_and_after(cell):
+    n = cell.names
+    photo = int(n["splits"].photos("forget", "query")[0])
+    strips_say(cell.shown[0], n["splits"], [(n["model"], photo, ""), (n["outcome"].model, photo, "")])
+    assert [part.get_suptitle().rpartition("· ")[2] for part in cell.shown[0].subfigs] == ["before", "after unlearning"]
+
+
+def my_ranks(n) -> dict[str, tuple[float, float]]:
+    """The mean rank of the first right photo by way of looking, before and after."""
+    splits = n["splits"]
+    train, query = (splits.photos("forget", part).tolist() for part in ("train", "query"))
+    old, new = (Seen.by(m, splits, [*held_out(splits), *train]) for m in (n["model"], n["outcome"].model))
+    me = splits.forget[0]
+
+    def rank(row, enrolled: Seen, leave: int = -1) -> int:
+        order = sorted((g for g in splits.gallery if g != leave), key=lambda g: -(row @ enrolled.at[int(g)]))
+        return next(i for i, g in enumerate(order, 1) if splits.faces.labels[g] == me)
+
+    def photo(seen: Seen, enrolled: Seen) -> float:
+        return mean(rank(seen.at[q], enrolled) for q in query)
+
+    templates = [seen.rows(train).mean(axis=0) for seen in (old, new)]
+    return {
+        "a new photo": (photo(old, old), photo(new, new)),
+        "a template of several photos": (rank(templates[0], old), rank(templates[1], new)),
+        "a new photo, the old gallery": (photo(old, old), photo(new, old)),
+        "an old template, the new gallery": (rank(templates[0], old), rank(templates[0], new)),
+    }
+
+
+@cell("11-22")
+def my_rank_table(cell):
+    header_is(cell.shown[0], "mean rank", "before", "after")
+    rows_say(cell.shown[0], my_ranks(cell.names))
+
+
+@cell("11-26")
+def bars_of_me(cell):
+    n = cell.names
+    models = {"before": n["model"], "after": n["outcome"].model}
+    bars_say(cell.shown[0], {when: scores_of(Seen.by(model, n["splits"])) for when, model in models.items()})
+
+
+@cell("11-28")
+def my_page(cell):
+    n = cell.names
+    figure, ranks = cell.shown[0], my_ranks(n)
+    photo = int(n["splits"].photos("forget", "query")[0])
+    top, middle, bottom = figure.subfigs
+    strip_says(own_axes(figure, top), n["splits"], n["model"], photo)
+    strip_says(own_axes(figure, middle), n["splits"], n["outcome"].model, photo)
+    (ax,) = own_axes(figure, bottom)
+    dots = dots_of(ax)
+    for i, (old, new) in enumerate(ranks.values()):
+        same([dots[2 * i][0, 0], dots[2 * i + 1][0, 0]], [old, new], list(ranks)[i])
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == list(ranks)
