@@ -312,10 +312,13 @@ def in_a_hurry(small_folders, monkeypatch) -> Path:
     return small_folders
 
 
-def checked(number: str, **parameters: object) -> dict:
+READ = ("00", "02", "03", "04", "07", "09")  # notebooks whose every cell is compared with its data
+
+
+def checked(number: str, read: bool = True, **parameters: object) -> dict:
     """Run a notebook, and compare what its cells print and draw with what their data say."""
     reader = notebook_numbers.Reader()
-    names = small_world.run_notebook(number, reader, device="cpu", **parameters)
+    names = small_world.run_notebook(number, reader if read else None, device="cpu", **parameters)
     assert reader.faults == []
     return names
 
@@ -324,7 +327,7 @@ def checked(number: str, **parameters: object) -> dict:
 @pytest.mark.parametrize("size", SIZES)
 def test_a_notebook_runs_on_a_folder_of_few_people_and_says_what_is_so(size: str, number: str, in_a_hurry, capsys):
     fewer = {"methods": "retrain,gather_scatter"} if (size, number) == ("12x12", "10") else {}
-    checked(number, dataset="folder", root=str(in_a_hurry / size), **fewer)
+    checked(number, size == "6x8" and number in READ, dataset="folder", root=str(in_a_hurry / size), **fewer)
     assert "✗" not in capsys.readouterr().out  # no right answer is called wrong
 
 
@@ -369,7 +372,7 @@ def test_notebook_11_wants_three_photos_of_yourself(tmp_path, monkeypatch):
     monkeypatch.setattr("utils.settings.BUILD_DIR", tmp_path)
     album = small_world.draw_folder(tmp_path / "album", 3, 4)
     me = sorted(folder.name for folder in album.iterdir())[0]
-    checked("11", album=str(album), me=me)
+    checked("11", read=False, album=str(album), me=me)
     for photo in sorted((album / me).iterdir())[1:]:
         photo.unlink()
     with pytest.raises(CourseError, match="You need at least 3 usable photos of yourself, and there are 1"):

@@ -74,8 +74,8 @@ def turned(session) -> Trial:
     """A trial whose model sees photos in other places, forget people's most of all."""
     same = session.forget("original")
     noise = torch.randn(same.after.embeddings.shape, generator=torch.Generator().manual_seed(0))
-    share = torch.full((len(noise), 1), 0.5)
-    share[same.after.place[same.after.held_out("forget")]] = 1.0
+    share = torch.full((len(noise), 1), 1.5)
+    share[same.after.place[same.after.held_out("forget")]] = 2.5
     rows = torch.nn.functional.normalize(same.after.embeddings + share * torch.nn.functional.normalize(noise))
     return Trial("turned", "Turned", same.outcome, same.after._replace(embeddings=rows))
 
