@@ -20,7 +20,8 @@ from utils.experiments.results import ResultStore, full_config
 from utils.experiments.tables import by_setting, grouped
 from utils.faces.datasets import FaceDataset
 from utils.faces.splits import make_splits
-from utils.models.checkpoints import TrainConfig
+from utils.models import checkpoints
+from utils.models.checkpoints import TrainConfig, training_of
 from utils.unlearning import registry
 from utils.unlearning.registry import METHODS
 
@@ -144,7 +145,7 @@ def test_the_identity_of_a_run_says_what_was_asked_for(world):
         "asked": False,
         "backbone": "facenet",
         "pretrained": "none",
-        "train": asdict(TrainConfig()) | {"epochs": 3},
+        "train": training_of(TrainConfig(epochs=3)),
         "method": "dispersion",
         "seed": 5,
         "profile": "full",
@@ -154,7 +155,7 @@ def test_the_identity_of_a_run_says_what_was_asked_for(world):
     named = replace(PLAN, forget=None, forget_ids="P03", profile="quick")
     found = run_identity(named, open_splits(named, 0, {}, False), "retrain", 0)
     assert (found["asked"], found["forget_ids"], found["dev"]) == (True, ["P03"], False)
-    assert found["config"] == found["train"] == asdict(TrainConfig())
+    assert found["config"] == asdict(TrainConfig()) and found["train"] == training_of(TrainConfig())
 
 
 def other(value: object) -> object:
@@ -403,18 +404,30 @@ def test_another_default_of_the_method_is_another_trial(name, trials, tmp_path, 
     assert len(trials) == before + sum(row["method"] == method for row in json.loads(out.read_text())[part][:count])
 
 
+@pytest.mark.parametrize(
+    "other", [{"fingerprint": "renderer 99, seed 0"}, {"train": training_of(TrainConfig(epochs=31))}], ids=str
+)
 @pytest.mark.parametrize("name", COMMANDS)
-def test_faces_of_another_renderer_are_other_trials(name, trials, tmp_path, monkeypatch):
+def test_other_faces_and_a_model_trained_otherwise_are_other_trials(name, other, trials, tmp_path, monkeypatch):
     part, count, run = COMMANDS[name]
     run(tmp_path / "r.json")
     for room in (sweep, ablation, sequence):
-        monkeypatch.setattr(room, "FACES", {"fingerprint": "renderer 99, seed 0"})
+        monkeypatch.setattr(room, "START", room.START | other)
     run(tmp_path / "r.json")
     assert len(trials) == 2 * count
 
 
-def test_the_drawn_faces_of_the_trials_are_told_by_their_own_fingerprint(default_splits):
-    assert sweep.FACES == ablation.FACES == sequence.FACES == {"fingerprint": default_splits.faces.fingerprint}
+def test_trials_tell_their_drawn_faces_and_how_their_model_was_trained(default_splits):
+    wanted = {"fingerprint": default_splits.faces.fingerprint, "train": training_of(TrainConfig())}
+    assert sweep.START == ablation.START == sequence.START == wanted
+
+
+def test_a_model_trained_by_other_code_gives_other_runs(tiny_splits, monkeypatch):
+    before = run_identity(Plan(), tiny_splits, "esc", 0)
+    assert before["train"] == {"version": checkpoints.RECIPE_VERSION} | asdict(TrainConfig())
+    monkeypatch.setattr(checkpoints, "RECIPE_VERSION", checkpoints.RECIPE_VERSION + 1)
+    after = run_identity(Plan(), tiny_splits, "esc", 0)
+    assert {key for key in before if before[key] != after[key]} == {"train"}
 
 
 def test_every_variant_and_seed_of_the_ablation_is_asked_for_once(trials, tmp_path):

@@ -12,7 +12,7 @@ from ..unlearning.dispersion import DISPERSIONS
 from .plan import RUNNING, STORED, file_of, how_to_run, plan_parser
 from .results import ResultStore, full_config
 from .runner import refuse, run_missing
-from .sweep import FACES, about_trial, choose, run_trial
+from .sweep import START, about_trial, choose, run_trial
 from .tables import grouped, remark, score_cells, table_with_people, with_remarks
 
 ABLATION_FILE = STORED / "ablation.json"
@@ -60,7 +60,7 @@ def run_variant(variant: Variant, seed: int) -> dict:
 
 def key_of(variant: Variant, seed: int) -> dict:
     """Return the fields by which a stored trial is known to be this variant's."""
-    return variant._asdict() | {"seed": seed} | FACES | full_config(variant.method, variant.options)
+    return variant._asdict() | {"seed": seed} | START | full_config(variant.method, variant.options)
 
 
 def run_ablation(

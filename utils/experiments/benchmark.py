@@ -14,7 +14,7 @@ import torch
 
 from ..faces.splits import Splits
 from ..models.backbones import card_of
-from ..models.checkpoints import Recogniser
+from ..models.checkpoints import Recogniser, training_of
 from ..retrieval.evaluation import Evaluation, evaluate
 from ..settings import BUILD_DIR, command, resolve_device
 from ..unlearning.loop import Unlearned, unlearn
@@ -125,7 +125,7 @@ def run_identity(plan: Plan, splits: Splits, name: str, seed: int) -> dict:
         "asked": plan.forget_ids is not None,
         "backbone": card_of(plan.backbone).label,
         "pretrained": plan.pretrained,
-        "train": asdict(train_config(plan)),
+        "train": training_of(train_config(plan)),
         "method": name,
         "seed": seed,
         "profile": plan.profile,

@@ -29,7 +29,7 @@ from .plan import (
 )
 from .results import ResultStore, about, full_config
 from .runner import refuse, run_missing
-from .sweep import FACES
+from .sweep import START
 from .tables import grouped, percent, remark, table_with_people, with_remarks
 
 SEQUENCE_FILE = STORED / "sequence.json"
@@ -91,7 +91,7 @@ def about_requests(name: str, sizes: tuple[int, ...], seed: int) -> dict:
 
 def key_of(name: str, sizes: Sequence[int], seed: int) -> dict:
     """Return the fields by which a stored run is known to be this one."""
-    return {"method": name, "sizes": list(sizes), "seed": seed} | FACES | full_config(name)
+    return {"method": name, "sizes": list(sizes), "seed": seed} | START | full_config(name)
 
 
 def run_sequence(

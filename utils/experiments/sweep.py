@@ -12,7 +12,7 @@ import torch
 
 from ..faces.splits import Splits
 from ..faces.synthetic.dataset import VERSION
-from ..models.checkpoints import Recogniser
+from ..models.checkpoints import Recogniser, TrainConfig, training_of
 from ..retrieval.evaluation import evaluate
 from ..settings import CourseError, command, one_of
 from ..unlearning.loop import unlearn
@@ -26,7 +26,7 @@ TRIALS = 8  # the tuning budget, the same for every method
 SWEEP_FILE = STORED / "sweep.json"
 sweep_store = functools.partial(ResultStore, part="trials", name="sweep")
 MAX_LOSS = {"retain": 0.05, "unseen": 0.10}  # how much mAP a chosen setting may cost the people who stay
-FACES = {"fingerprint": f"renderer {VERSION}, seed 0"}  # the drawn faces of today, in the key of every trial
+START = {"fingerprint": f"renderer {VERSION}, seed 0", "train": training_of(TrainConfig())}  # in the key of every trial
 RULE = (
     "of the trials in which retained people lose at most 5 points of mAP and unseen people at most 10, the one with "
     "the lowest forget mAP; if every trial costs more, the one that costs least"
@@ -89,7 +89,7 @@ def run_sweep(names: Sequence[str], out: Path, **how: object) -> dict:
     for name in names:
         one_of(name, tuned_methods(), "method with a grid")
     tasks = [("original", {}), *((name, options) for name in names for options in trials_of(name))]
-    wanted = [(task, {"method": task[0], "options": task[1]} | FACES | full_config(*task)) for task in tasks]
+    wanted = [(task, {"method": task[0], "options": task[1]} | START | full_config(*task)) for task in tasks]
     store, steps = sweep_store(out).checked(), {"describe": about_trial, "finish": sweep_object, "desc": "trials"}
     refuse(run_missing(run_trial, wanted, store, **steps, **how)[1])
     return read_sweep(store.path)

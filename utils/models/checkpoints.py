@@ -65,6 +65,11 @@ class Recogniser:
 # --------------------------------------------------------------------------------------------------- checkpoints
 
 
+def training_of(config: TrainConfig) -> dict:
+    """Return what decides how a model is trained, as plain values: the settings, and the code's own version."""
+    return {"version": RECIPE_VERSION} | asdict(config)
+
+
 def recipe_of(splits: Splits, identities: tuple[int, ...], backbone: str, pretrained: str, config: TrainConfig) -> dict:
     """Return everything that decides a trained model, as plain values: data, people, photos, architecture, schedule."""
     faces = splits.faces
