@@ -29,6 +29,11 @@ def test_a_verdict_is_the_most_that_came_back_and_pairs_stand_alone():
     assert verdict([row("search", "photos", 0.0)])["winner"] == "none"
 
 
+def test_the_pairs_of_old_photos_are_never_told_as_those_of_new_ones():
+    old = row("pairs_train", "photos", 0.9, 0.95, "AUC")
+    assert verdict([old])["pairs"] is None and verdict([old, *ROWS])["pairs"] == 0.05
+
+
 def test_the_table_has_a_line_per_method_and_names_the_winner_in_markdown():
     runs = [{"method": name, "seed": 0, "audit": ROWS} for name in ("esc", "original")]
     lines = audit_summary(runs).splitlines()

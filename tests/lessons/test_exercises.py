@@ -598,6 +598,32 @@ def test_an_answer_gets_the_verdict_and_the_hint_that_it_deserves(name, case, ca
     assert status in (EXACT, BLANK) or said, "an answer that is not right gets a word on it"
 
 
+def asked_of(check, given: tuple) -> list[tuple]:
+    """Return the arguments of every call that a checker makes to a function that gives the right answers."""
+    calls: list[tuple] = []
+
+    def student(*arguments):
+        calls.append(arguments)
+        return check.reference(*arguments)
+
+    assert check(student, *given) == EXACT
+    return calls
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if hasattr(getattr(ex, f"check_{name}"), "reference")])
+def test_a_function_that_always_takes_one_argument_for_the_same_is_not_exact(name):
+    check = getattr(ex, f"check_{name}")
+    calls = asked_of(check, GIVEN[name])
+    for place in range(len(calls[0])):
+        for call in (calls[0], calls[-1]):
+
+            def blind(*arguments, place=place, fixed=call[place]):
+                return check.reference(*arguments[:place], fixed, *arguments[place + 1 :])
+
+            with np.errstate(all="ignore"):
+                assert check(blind, *GIVEN[name]) != EXACT, f"argument {place} may be ignored"
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_missing_answer_is_no_mistake(name):
     check, given = getattr(ex, f"check_{name}"), GIVEN[name]

@@ -308,6 +308,8 @@ def test_costs_and_their_shares():
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["original", "esc", "retrain"]
     assert [text.get_text() for text in ax.texts] == ["0  0.0% of retrain", "10  1.0% of retrain", "1,000"]
     same([bar.get_x() + bar.get_width() for bar in ax.patches], [10 / 3, 10, 1000], "ends of bars")
+    dearer = fg.cost_bars({"esc": 2500, "retrain": 1000}, "photos").axes[0]  # the yardstick need not be the longest bar
+    assert [text.get_text() for text in dearer.texts] == ["2,500  250.0% of retrain", "1,000"]
 
 
 def test_lines_by_size_and_by_request():

@@ -89,7 +89,7 @@ COSINES = np.array([0.9, 0.35, 0.2, -0.1, 0.31])
 
 @same_as(
     "masked target",
-    [(COSINES, [0], 16.0), (COSINES, [0, 4], 16.0), (COSINES, [1, 3], 4.0)],
+    [(COSINES, [0], 16.0), (COSINES, [0, 4], 16.0), (-COSINES, [1, 3], 4.0)],
     "rule the struck names out before the softmax, so that what is left sums to 1.",
 )
 def check_06_masked_target(cosines: np.ndarray, struck: Sequence[int], scale: float) -> np.ndarray:
@@ -140,7 +140,7 @@ LAYERS = [np.array([5.0, 4.0, 0.1]), np.array([3.0, 2.0, 1.0, 0.5, 0.2])]
 
 @same_as(
     "salient counts",
-    [(LAYERS, share) for share in (0.5, 0.25, 0.75, 1.0)],
+    [*((LAYERS, share) for share in (0.5, 0.25, 0.75, 1.0)), (LAYERS[::-1], 0.25)],
     "rank the scores of all layers in one list, find the lowest that still gets in, then count layer by layer.",
 )
 def check_07_salient_counts(scores: Sequence[np.ndarray], share: float) -> list[int]:
@@ -155,7 +155,7 @@ STRETCHED = drawn((40, 5))[0] * torch.tensor([5.0, 3.0, 2.0, 1.0, 0.5]) + torch.
 
 @same_as(
     "eraser",
-    [(STRETCHED, k) for k in (1, 2, 4)],
+    [*((STRETCHED, k) for k in (1, 2, 4)), (STRETCHED.flip(1), 2)],
     "singular vectors come strongest first: keep everything but what lies along the first k, without centring.",
     1e-3,
 )
