@@ -369,23 +369,24 @@ def ax_rows(figure: Figure) -> list[list[Axes]]:
     return [figure.axes[i * n_columns : (i + 1) * n_columns] for i in range(n_rows)]
 
 
-def strips_say(figure: Figure, splits: Splits, searches: Sequence[tuple[torch.nn.Module, int, str]]) -> None:
+def strips_say(figure: Figure, splits: Splits, searches: Sequence[tuple[torch.nn.Module | Seen, int, str]]) -> None:
     """Assert that each row is the search of a photo with a model, under a title that begins with these words."""
     parts = list(figure.subfigs)
     assert len(parts) == len(searches), f"{len(parts)} searches are drawn, expected {len(searches)}"
     for part, (model, photo, words) in zip(parts, searches, strict=True):
         assert part.get_suptitle().startswith(words), f"{part.get_suptitle()!r}, expected {words!r}"
-        strip_says(part.axes_of if hasattr(part, "axes_of") else own_axes(figure, part), splits, model, int(photo))
+        strip_says(own_axes(figure, part), splits, model, int(photo))
 
 
 def own_axes(figure: Figure, part) -> list[Axes]:
     return [ax for ax in figure.axes if ax.figure is part or ax.get_figure(False) is part]
 
 
-def strip_says(axes: Sequence[Axes], splits: Splits, model: torch.nn.Module, photo: int) -> None:
+def strip_says(axes: Sequence[Axes], splits: Splits, model: torch.nn.Module | Seen, photo: int) -> None:
     faces, query, *answers = splits.faces, *axes
     same(query.images[0].get_array(), np.moveaxis(faces.images([photo])[0].numpy(), 0, -1), "the query")
-    seen = Seen.by(model, splits, [photo, *(g for g in splits.gallery if g != photo)])
+    asked = [photo, *(g for g in splits.gallery if g != photo)]
+    seen = model if isinstance(model, Seen) else Seen.by(model, splits, asked)
     ranked = sorted((g for g in splits.gallery if g != photo), key=lambda g: -(seen.at[photo] @ seen.at[int(g)]))
     for place, (ax, g) in enumerate(zip(answers, ranked, strict=False)):
         if not ax.images:
