@@ -388,6 +388,15 @@ def test_a_stored_trial_with_one_other_field_is_not_reused(name, field, trials, 
 
 
 @pytest.mark.parametrize("name", COMMANDS)
+def test_a_stored_trial_says_the_settings_that_its_method_ran_with(name, trials, tmp_path):
+    part, _, run = COMMANDS[name]
+    run(tmp_path / "r.json")
+    for row in json.loads((tmp_path / "r.json").read_text())[part]:
+        defaults = asdict(METHODS[row["method"]].config())
+        assert row["config"] == defaults | row.get("options", {}), "its own options over the method's defaults"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_another_default_of_the_method_is_another_trial(name, trials, tmp_path, monkeypatch):
     part, count, run = COMMANDS[name]
     out = tmp_path / f"{name}.json"

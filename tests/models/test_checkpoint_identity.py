@@ -129,6 +129,20 @@ def test_photos_people_and_pixels_count_even_where_a_source_is_known_by_its_name
     assert recipe_key(recipe_of(again, again.trained, "mini", "none", TrainConfig())) == keys[0]
 
 
+def test_every_single_name_of_a_person_or_a_trained_photo_is_in_the_key(splits):
+    """As many people and photos, and all names but one: a hash of some of them would not tell."""
+    faces = splits.faces
+
+    def key(part: str, changed: int) -> str:
+        names = tuple(name + "x" * (place == changed) for place, name in enumerate(getattr(faces, part)))
+        one = replace(splits, faces=replace(faces, **{part: names}).known_as("renderer 4, seed 0"))
+        return recipe_key(recipe_of(one, one.trained, "mini", "none", TrainConfig()))
+
+    for part, counted in (("identities", splits.trained), ("photo_names", splits.train.tolist())):
+        keys = [key(part, place) for place in (-1, *counted)]
+        assert len(set(keys)) == len(keys), part
+
+
 def test_backbone_start_and_version_of_the_recipe_are_in_its_key(splits, monkeypatch):
     def key(backbone: str = "mini", pretrained: str = "none") -> str:
         return recipe_key(recipe_of(splits, splits.trained, backbone, pretrained, TrainConfig()))
