@@ -183,18 +183,16 @@ def test_what_comes_half_way_is_mixed_by_its_closeness():
 @pytest.mark.filterwarnings("ignore:The head names")
 def test_a_gate_that_stands_open_is_never_closed_by_a_later_request(toy_world):
     """A wide gate stays as it is, a narrow one is opened: the lower of both."""
-    gates = {}
     model, head, splits = toy_world
     few = {"steps": 4, "photos_per_identity": 4, "retain_per_step": 6, "blends_per_step": 6, "learning_rate": 1e-2}
-    for first, second in ((9.0, 0.0), (0.0, 9.0)):
-        margins, network = {}, model
-        for margin in (first, second):
-            options = few | {"gate_margin": margin, "device": "cpu", "progress": False}
-            network = unlearn("gather_scatter", network, head, splits, **options).model
-            margins[margin] = float(network.gate)
-        gates[first] = margins
-    assert gates[9.0][0.0] == gates[9.0][9.0], "the second request found it open"
-    assert gates[0.0][9.0] <= gates[0.0][0.0]
+    few |= {"device": "cpu", "progress": False}
+    first = unlearn("gather_scatter", model, head, splits, **few).model
+    gates = {}
+    for found in (0.98, 0.97, -0.5):  # the gate plays no part in training: what the second request needs is the same
+        first.gate.fill_(found)
+        gates[found] = float(unlearn("gather_scatter", first, head, splits, **few).model.gate)
+    assert gates[0.98] == gates[0.97] < 0.97, "too narrow: opened as far as the second request needs"
+    assert gates[-0.5] == -0.5, "the second request found it open"
 
 
 def test_forget_photos_are_scattered_and_others_stay(tiny_recogniser, tiny_splits):
