@@ -135,6 +135,18 @@ def test_strangers_blend_two_different_people(task, monkeypatch):
     assert (first != second).all() and set(first) | set(second) <= set(task.splits.retain_train)
 
 
+def test_blends_are_of_two_people_even_where_nearly_all_photos_show_one(task, monkeypatch):
+    """A second face drawn anew is the first person's again, most of the time."""
+    pairs, faces = [], task.splits.faces
+    images = type(faces).images
+    monkeypatch.setattr(type(faces), "images", lambda self, photos: pairs.append(photos) or images(self, photos))
+    photos, people = task.forget_photos, task.splits.faces.labels[task.forget_photos]
+    one, other = photos[people == people[0]], photos[people != people[0]][:1]
+    blends_of(task, np.concatenate([np.repeat(one, 4), other]), 40)
+    first, second = (faces.labels[photos] for photos in pairs)
+    assert len(first) == 40 and (first != second).all()
+
+
 def test_one_person_alone_has_nobody_to_blend_with(task):
     labels = task.splits.faces.labels[task.forget_photos]
     alone = task.forget_photos[labels == labels[0]]
