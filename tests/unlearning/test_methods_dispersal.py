@@ -18,8 +18,9 @@ from one_step import (
     watch_batches,
 )
 
+from utils.settings import CourseError
 from utils.unlearning.loop import unlearn
-from utils.unlearning.registry import METHODS, make_config
+from utils.unlearning.registry import METHODS, check_data, make_config
 
 KINDS = {"dispersion_uniform": "uniform", "dispersion_hard": "hard", "dispersion": "lse"}
 RATE = 2e-3
@@ -78,3 +79,26 @@ def test_the_seed_draws_the_photos(name, tiny_recogniser, tiny_splits, monkeypat
         )  # fmt: skip
     first, again, other = ([photos.tolist() for photos in step] for step in seen)
     assert first == again and first[0] != other[0] and first[1] != other[1]
+
+
+ALONE = {"dispersion_uniform_alone": "uniform", "dispersion_hard_alone": "hard"}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_the_papers_setting_sees_forget_photos_and_nothing_else(name, task, monkeypatch):
+    photos, reference, before = watch_batches(monkeypatch), twin(task), vector(task.model.parameters())
+    METHODS[name].run(task, make_config(name, {"steps": 2, "photos_per_identity": 3, "learning_rate": RATE}))
+
+    def loss_of(forget):
+        def loss(task):
+            points = [point_of(task.model, input_of(task, i)) for i in forget.tolist()]
+            return slow_dispersion(ALONE[name], points, task.splits.faces.labels[forget].tolist())
+
+        return loss
+
+    expected = after_steps(reference, [loss_of(forget) for forget, _ in photos], cosine_rates(RATE, 2))
+    assert_same_step(expected, task.model.parameters(), before, RATE, share=0.9)
+    assert all(len(retained) == 0 for _, retained in photos) and task.images_processed == sum(len(f) for f, _ in photos)
+    assert METHODS[name].needs == ("forget",) and METHODS[name].optional == () and METHODS[name].kind == "weights"
+    with pytest.raises(CourseError, match="leave retain_per_step at 0"):
+        check_data(METHODS[name], make_config(name, {"retain_per_step": 4}), task.splits)

@@ -14,7 +14,7 @@ from utils.models.embedding import embed
 from utils.retrieval.evaluation import evaluate
 from utils.settings import CourseError
 from utils.unlearning.loop import unlearn
-from utils.unlearning.methods.projection import ProjectedBackbone, erasing_projection
+from utils.unlearning.methods.projection import ProjectedBackbone, erasing_projection, fold_projection
 from utils.unlearning.registry import METHODS, make_config
 
 
@@ -192,3 +192,70 @@ def test_a_model_that_normalises_its_own_output_is_projected_too():
     p = erasing_projection(embed(inner, faces), 1)
     found = embed(ProjectedBackbone(inner, p), faces)
     torch.testing.assert_close(found, nn.functional.normalize(embed(inner, faces) @ p), atol=1e-6, rtol=0)
+
+
+# ------------------------------------------------------------------------------------------------ folded into weights
+
+
+def folded(recogniser, splits, **config):
+    return unlearn("esc_folded", recogniser.model, recogniser.head, splits, device="cpu", progress=False, **config)
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_folded_weights_give_the_layers_embeddings_in_the_same_network(centred, tiny_recogniser, tiny_splits):
+    layer, weights = (f(tiny_recogniser, tiny_splits, centred=centred) for f in (run, folded))
+    found, expected = (embed(outcome.model, tiny_splits.faces) for outcome in (weights, layer))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    assert type(weights.model) is type(tiny_recogniser.model) and METHODS["esc_folded"].kind == "weights"
+    changed = {
+        k for k, v in weights.model.state_dict().items() if not torch.equal(v, tiny_recogniser.model.state_dict()[k])
+    }
+    assert changed and all(name.startswith("embedding.") for name in changed)
+    assert weights.history == layer.history
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("normed", [False, True])
+def test_a_fold_is_exact_for_every_kind_of_last_map(bias, normed):
+    class Last(FaceBackbone):
+        name, embedding_dim, input_size = "last", 5, 2
+
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(nn.Flatten(), nn.Linear(12, 7))
+            self.end = nn.Sequential(nn.Linear(7, 5, bias=bias), *([nn.BatchNorm1d(5)] if normed else []))
+
+        def layers(self):
+            return {"body": [self.body], "end": [self.end]}
+
+        def forward(self, x):
+            return self.end(self.body(x))
+
+    torch.manual_seed(0)
+    model, x = Last(), torch.randn(40, 3, 2, 2)
+    for _ in range(30 if normed else 0):
+        model.train()(3 * x + 1)  # running statistics that are not the ones of the start
+    if normed:
+        nn.init.normal_(model.end[1].weight)
+        nn.init.normal_(model.end[1].bias)
+    before, p = model.eval()(x).detach(), erasing_projection(torch.randn(9, 5), 2)
+    fold_projection(model, p)
+    torch.testing.assert_close(model(x).detach(), before @ p.T, atol=1e-5, rtol=1e-5)
+
+
+def test_what_cannot_be_folded_is_one_sentence(tiny_recogniser, tiny_splits):
+    wrapped = run(tiny_recogniser, tiny_splits).model
+    with pytest.raises(CourseError, match="here it is ProjectedBackbone"):
+        unlearn("esc_folded", wrapped, tiny_recogniser.head, tiny_splits, device="cpu", progress=False)
+
+    class Bent(type(tiny_recogniser.model)):
+        def forward(self, x):
+            return super().forward(x).relu()
+
+    bent = Bent()
+    bent.load_state_dict(tiny_recogniser.model.state_dict())
+    with pytest.raises(CourseError, match="not linear"):
+        unlearn("esc_folded", bent, tiny_recogniser.head, tiny_splits, device="cpu", progress=False)
+    bent.embedding = nn.Sequential(bent.embedding[0], bent.embedding[1], nn.PReLU())
+    with pytest.raises(CourseError, match="last linear map.*PReLU"):
+        fold_projection(bent, torch.eye(128))

@@ -6,7 +6,7 @@ from .methods import (  # noqa: F401
     references, labels, ascent,
     boundary, teachers, centroids, adapters,
     pruning, noise, projection,
-    dispersal, blends, scatter,
+    dispersal, blends, scatter, block_list,
 )  # fmt: skip
 
 # isort: on

@@ -50,6 +50,13 @@ class LogSumExpConfig(DispersionConfig):
         one_of(self.kind, DISPERSIONS, "dispersion")
 
 
+@dataclass(frozen=True)
+class AloneConfig(StepConfig):
+    """Forget photos and nothing else: no retained photo, no teacher, no head."""
+
+    learning_rate: float = 1e-3
+
+
 def disperse(task: Task, config: DispersionConfig, kind: str, **options: float) -> None:
     """Minimise a dispersion loss on forget photos plus the distillation of retained ones; no head is used."""
     teacher = Teacher.of(task)
@@ -90,3 +97,39 @@ def dispersion_hard(task: Task, config: HardConfig) -> None:
 def dispersion(task: Task, config: LogSumExpConfig) -> None:
     """Minimise the log-sum-exp of same-identity cosines and distil the retained photos. Notebook 08."""
     disperse(task, config, config.kind, **({"beta": config.beta} if config.kind == "lse" else {}))
+
+
+# ------------------------------------------------------------------------------------------ the paper's own setting
+
+ALONE = ABOUT | {"optional": (), "grid": {"learning_rate": (1e-4, 3e-4, 1e-3, 3e-3), "steps": (25, 50)}}
+
+
+def disperse_alone(task: Task, config: AloneConfig, kind: str) -> None:
+    """Minimise a dispersion loss on forget photos, and nothing else."""
+    run_steps(task, config, lambda batch: {"dispersion": dispersion_loss(kind, batch.forget, batch.forget_labels)})
+
+
+@method(
+    "dispersion_uniform_alone",
+    AloneConfig,
+    title="Uniform dispersion alone (the paper's setting)",
+    source=PAPER,
+    caveat=CAVEAT,
+    **ALONE,
+)
+def dispersion_uniform_alone(task: Task, config: AloneConfig) -> None:
+    """Minimise the mean same-identity cosine of forget photos: mean c_ij, no retained term. Notebook 08."""
+    disperse_alone(task, config, "uniform")
+
+
+@method(
+    "dispersion_hard_alone",
+    AloneConfig,
+    title="Hard dispersion alone (the paper's setting)",
+    source=PAPER,
+    caveat=CAVEAT,
+    **ALONE,
+)
+def dispersion_hard_alone(task: Task, config: AloneConfig) -> None:
+    """Minimise each forget photo's cosine to its nearest other: mean max_j c_ij, no retained term. Notebook 08."""
+    disperse_alone(task, config, "hard")

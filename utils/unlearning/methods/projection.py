@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from ...models.backbones import AddOn, FaceBackbone
 from ...settings import CourseError
@@ -15,6 +16,7 @@ from ..loop import Task, forward
 from ..registry import method
 
 PHOTOS_AT_ONCE = 256
+PROBED = 8  # photos that tell whether a folded map does what was asked
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,48 @@ def features(task: Task, photos: np.ndarray) -> Tensor:
     return torch.cat([forward(task, batch).float().cpu() for batch in batches])
 
 
+def forget_projection(task: Task, config: EscConfig) -> Tensor:
+    """Return ESC's projection (d, d) for a task's forget photos, and note in the history how much it erases."""
+    points = features(task, task.forget_photos)
+    most = min(len(points) - config.centred, points.shape[1] - 1)  # of few photos, no more than they can tell
+    k = config.directions or min(config.per_person * len(task.splits.forget), most)
+    task.history.append({"step": 0, "erased": float(k)})
+    return erasing_projection(points, k, config.centred)
+
+
+def fold_projection(model: FaceBackbone, projection: Tensor) -> None:
+    """Change a network's last linear map in place so that its embeddings g become P g, P (d, d).
+
+    A BatchNorm behind it is affine at evaluation, a g + b: its scale moves into the map and its shift becomes P b.
+    Raises CourseError where something else comes last.
+    """
+    last = list(model.layers())[-1]
+    maps = [
+        m
+        for part in model.layers()[last]
+        for m in part.modules()
+        if next(m.parameters(recurse=False), None) is not None
+    ]
+    linear, norm = maps[0] if maps else None, maps[1] if len(maps) == 2 else None
+    plain = isinstance(linear, nn.Linear) and (len(maps) == 1 or isinstance(norm, nn.BatchNorm1d))
+    if isinstance(model, AddOn) or not plain:
+        found = type(model).__name__ if isinstance(model, AddOn) else ", ".join(type(m).__name__ for m in maps)
+        raise CourseError(f"A projection folds into a last linear map, with or without BatchNorm; here it is {found}.")
+    p = projection.to(linear.weight)
+    with torch.no_grad():
+        if norm is not None:
+            scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+            shift = norm.bias - scale * norm.running_mean
+            linear.weight.copy_(p @ (scale[:, None] * linear.weight))
+            norm.weight.copy_((norm.running_var + norm.eps).sqrt())
+            norm.running_mean.zero_()
+            norm.bias.copy_(p @ shift)
+        else:
+            linear.weight.copy_(p @ linear.weight)
+        if linear.bias is not None:
+            linear.bias.copy_(p @ linear.bias if norm is None else p @ (scale * linear.bias))
+
+
 @method(
     "esc",
     EscConfig,
@@ -85,8 +129,27 @@ def esc(task: Task, config: EscConfig) -> None:
     Nothing is trained. It erases what one person's photos share, their mean, and leaves what tells them apart; people
     who look alike lose the same directions. Introduced in notebook 07.
     """
-    points = features(task, task.forget_photos)
-    most = min(len(points) - config.centred, points.shape[1] - 1)  # of few photos, no more than they can tell
-    k = config.directions or min(config.per_person * len(task.splits.forget), most)
-    task.model = ProjectedBackbone(task.model, erasing_projection(points, k, config.centred)).eval()
-    task.history.append({"step": 0, "erased": float(k)})
+    task.model = ProjectedBackbone(task.model, forget_projection(task, config)).eval()
+
+
+@method(
+    "esc_folded",
+    EscConfig,
+    title="ESC, folded into the weights",
+    needs=("forget",),
+    source="Lee et al., CVPR 2025 (arXiv 2504.02199), folded by this course",
+    notebook="07",
+    grid={"per_person": (1, 2, 3, 4), "centred": (False, True)},
+    caveat="the same embeddings as ESC; only what a holder of the weights sees differs",
+)
+def esc_folded(task: Task, config: EscConfig) -> None:
+    """Write ESC's projection into the last linear map, W' = P W: the same network with other numbers. Notebook 07.
+
+    There is no layer to take off, but everything before the last map is as it was.
+    """
+    photos = task.forget_photos[:PROBED]
+    projection = forget_projection(task, config)
+    wanted = F.normalize(forward(task, photos).float().cpu() @ projection.T)
+    fold_projection(task.model, projection)
+    if not torch.allclose(F.normalize(forward(task, photos).float().cpu()), wanted, atol=1e-3):
+        raise CourseError("Something that is not linear follows this network's last map: use 'esc', a layer behind it.")

@@ -118,6 +118,19 @@ def look(task: Task, photos: np.ndarray) -> Tensor:
     return embed(task.model, task.splits.faces, photos)
 
 
+def some_of(task: Task, photos: np.ndarray) -> np.ndarray:
+    """Return at most SAMPLE of some photos, drawn at random."""
+    return photos[torch.randperm(len(photos), generator=task.generator)[:SAMPLE].numpy()]
+
+
+def gate_between(inside: Tensor, outside: Tensor, margin: float) -> float:
+    """Return the cosine from which a photo counts as one of those who asked.
+
+    It lies `margin` below nearly all cosines of those inside (n,), but never where others (m,) would be let in.
+    """
+    return float(max(inside.quantile(LOWEST) - margin, outside.quantile(1 - LOWEST)))
+
+
 @method(
     "gather_scatter",
     ScatterConfig,
@@ -137,9 +150,7 @@ def gather_scatter(task: Task, config: ScatterConfig) -> None:
     points are spread as retained people's are: aimed at the ordinary, not at the extreme. A model that has such a layer
     already keeps it, so that later requests join the earlier ones. This is the course's recommended method.
     """
-    sample = task.retain_train_photos[
-        torch.randperm(len(task.retain_train_photos), generator=task.generator)[:SAMPLE].numpy()
-    ]
+    sample = some_of(task, task.retain_train_photos)
     earlier = task.model if isinstance(task.model, ScatterBackbone) else None
     task.model = earlier.backbone if earlier else task.model
     meeting = earlier.meeting_point if earlier else smallest_principal_axis(look(task, sample)).to(task.device)
@@ -166,7 +177,7 @@ def gather_scatter(task: Task, config: ScatterConfig) -> None:
     blends = embed(task.model, blends_of(task, task.retain_train_photos, SAMPLE))
     task.images_processed += len(blends)
     inside, outside = look(task, task.forget_photos) @ meeting.cpu(), torch.cat([kept, blends]) @ meeting.cpu()
-    gate = float(max(inside.quantile(LOWEST) - config.gate_margin, outside.quantile(1 - LOWEST)))
+    gate = gate_between(inside, outside, config.gate_margin)
     gate = min(gate, float(earlier.gate)) if earlier else gate
     task.model = ScatterBackbone(task.model, meeting, gate, config.sharpness, layer)
     if config.clear_head:
