@@ -45,9 +45,9 @@ class BlockListBackbone(AddOn):
         self.register_buffer("gate", torch.tensor(gate, device=backbone.device))
         self.noise = noise.to(backbone.device)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map float faces (B, 3, S, S) to embeddings (B, d)."""
-        points = F.normalize(self.backbone(x))
+    def added(self, points: Tensor) -> Tensor:
+        """Return the embeddings (B, d) of the model inside, or noise where a photo matches the list."""
+        points = F.normalize(points)
         closeness, person = (points @ self.means.T).max(dim=1, keepdim=True)
         rest = F.normalize(points - closeness * self.means[person.squeeze(1)])
         return torch.where(closeness > self.gate, self.noise(rest), points)

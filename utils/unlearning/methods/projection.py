@@ -80,16 +80,12 @@ def forget_projection(task: Task, config: EscConfig) -> Tensor:
 def fold_projection(model: FaceBackbone, projection: Tensor) -> None:
     """Change a network's last linear map in place so that its embeddings g become P g, P (d, d).
 
-    A BatchNorm behind it is affine at evaluation, a g + b: its scale moves into the map and its shift becomes P b.
-    Raises CourseError where something else comes last.
+    A BatchNorm behind it is affine at evaluation, a g + b: its scale moves into the map and its shift becomes P b, and
+    so does the mean that a centred model takes off. Raises CourseError where something else comes last.
     """
     last = list(model.layers())[-1]
-    maps = [
-        m
-        for part in model.layers()[last]
-        for m in part.modules()
-        if next(m.parameters(recurse=False), None) is not None
-    ]
+    modules = [module for part in model.layers()[last] for module in part.modules()]
+    maps = [module for module in modules if any(True for _ in module.parameters(recurse=False))]
     linear, norm = maps[0] if maps else None, maps[1] if len(maps) == 2 else None
     plain = isinstance(linear, nn.Linear) and (len(maps) == 1 or isinstance(norm, nn.BatchNorm1d))
     if isinstance(model, AddOn) or not plain:
@@ -108,6 +104,8 @@ def fold_projection(model: FaceBackbone, projection: Tensor) -> None:
             linear.weight.copy_(p @ linear.weight)
         if linear.bias is not None:
             linear.bias.copy_(p @ linear.bias if norm is None else p @ (scale * linear.bias))
+        if hasattr(model, "centre"):
+            model.centre.copy_(p @ model.centre)
 
 
 @method(
