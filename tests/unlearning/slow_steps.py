@@ -370,6 +370,14 @@ def dispersion_hard(s: Scene) -> Terms:
     return weighed(s, mean_of_nearest(s.f, s.people))
 
 
+def dispersion_uniform_alone(s: Scene) -> Terms:
+    return {"dispersion": mean_of_pairs(s.f, s.people)}
+
+
+def dispersion_hard_alone(s: Scene) -> Terms:
+    return {"dispersion": mean_of_nearest(s.f, s.people)}
+
+
 def dispersion(s: Scene) -> Terms:
     return weighed(s, soft_maximum(s.f, s.people, s.config.beta))
 
@@ -412,5 +420,6 @@ SLOW: dict[str, Callable[[Scene], Terms]] = {
         finetune, l1_sparse, random_labels, random_labels_resampled, gradient_ascent, bounded_ascent, neggrad_plus,
         boundary_shrink, boundary_expand, bad_teacher, scrub, lotus, delete, duck, cure_like, gs_lora, unsir,
         dispersion_uniform, dispersion_hard, dispersion, dispersion_blends, gather_scatter,
+        dispersion_uniform_alone, dispersion_hard_alone,
     )
 } | {"dispersion_forget_only": dispersion_blends}  # fmt: skip

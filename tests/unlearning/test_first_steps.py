@@ -38,6 +38,7 @@ SPECIAL = {
     "dispersion_hard": KEEPING | {"dispersion_weight": 0.6, "retain_weight": 1.7},
     "dispersion": KEEPING | {"dispersion_weight": 0.6, "retain_weight": 1.7, "beta": 4.0},
 }
+SPECIAL |= {"dispersion_uniform_alone": {}, "dispersion_hard_alone": {}}
 BLENDS = {"blends_per_step": 4, "blend_weight": 1.3, "shifted": 0.3, "beta": 4.0}
 SPECIAL["dispersion_blends"] = KEEPING | BLENDS | {"retain_weight": 1.7, "last_layers": 0}
 SPECIAL["dispersion_forget_only"] = BLENDS | {"last_layers": 2}

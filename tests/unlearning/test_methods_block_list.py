@@ -43,6 +43,7 @@ def test_it_stores_means_and_opens_below_nearly_all_who_asked(tiny_recogniser, t
     outside = [max(z @ m for m in means) for z in (*points[kept], *blends)]
     expected = max(np.quantile(inside, 0.01) - 0.03, np.quantile(outside, 0.99))
     assert float(outcome.model.gate) == pytest.approx(expected, abs=1e-4) and len(blends) == 512
+    assert float(outcome.model.gate) < float(run(tiny_recogniser, tiny_splits, gate_margin=0.0).model.gate)
     assert outcome.images_processed == len(forget) + len(kept) + 512
     assert all(
         torch.equal(v, tiny_recogniser.model.state_dict()[k]) for k, v in outcome.model.backbone.state_dict().items()

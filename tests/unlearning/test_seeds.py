@@ -30,7 +30,7 @@ FEW = {  # small, and with something for chance to decide in every method
     "accuracy_every": 2,
     "check_every": 0,
 }
-CERTAIN = ("original", "esc")  # nothing is drawn
+CERTAIN = ("original", "esc", "esc_folded")  # nothing is drawn
 RUNNERS = [name for name in METHODS if name != "retrain"]
 
 

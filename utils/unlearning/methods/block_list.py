@@ -24,8 +24,8 @@ class BlockListConfig:
     `frequency` and `n_features` describe the noise, as in gather and scatter.
     """
 
-    gate_margin: float = 0.1
-    frequency: float = 40.0
+    gate_margin: float = 0.05
+    frequency: float = 60.0
     n_features: int = 512
 
     def __post_init__(self) -> None:
@@ -70,7 +70,7 @@ def mean_directions(points: Tensor, labels: Tensor, people: tuple[int, ...], nam
     labels=("forget",),
     source="this course, as the least that a service can do",
     notebook="08",
-    grid={"frequency": (40.0, 60.0), "gate_margin": (0.0, 0.05, 0.1, 0.2)},
+    grid={"frequency": (20.0, 40.0, 60.0, 80.0), "gate_margin": (0.05, 0.1)},
 )
 def block_list(task: Task, config: BlockListConfig) -> None:
     """Answer noise where max_p z . m_p > gate, m_p the mean direction of a person who asked, and z elsewhere.

@@ -54,7 +54,7 @@ class LogSumExpConfig(DispersionConfig):
 class AloneConfig(StepConfig):
     """Forget photos and nothing else: no retained photo, no teacher, no head."""
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-4
 
 
 def disperse(task: Task, config: DispersionConfig, kind: str, **options: float) -> None:

@@ -68,13 +68,13 @@ def features(task: Task, photos: np.ndarray) -> Tensor:
     return torch.cat([forward(task, batch).float().cpu() for batch in batches])
 
 
-def forget_projection(task: Task, config: EscConfig) -> Tensor:
-    """Return ESC's projection (d, d) for a task's forget photos, and note in the history how much it erases."""
+def forget_projection(task: Task, config: EscConfig) -> tuple[Tensor, Tensor]:
+    """Return the embeddings (n, d) of a task's forget photos and ESC's projection (d, d); the history tells its rank."""
     points = features(task, task.forget_photos)
     most = min(len(points) - config.centred, points.shape[1] - 1)  # of few photos, no more than they can tell
     k = config.directions or min(config.per_person * len(task.splits.forget), most)
     task.history.append({"step": 0, "erased": float(k)})
-    return erasing_projection(points, k, config.centred)
+    return points, erasing_projection(points, k, config.centred)
 
 
 def fold_projection(model: FaceBackbone, projection: Tensor) -> None:
@@ -127,7 +127,7 @@ def esc(task: Task, config: EscConfig) -> None:
     Nothing is trained. It erases what one person's photos share, their mean, and leaves what tells them apart; people
     who look alike lose the same directions. Introduced in notebook 07.
     """
-    task.model = ProjectedBackbone(task.model, forget_projection(task, config)).eval()
+    task.model = ProjectedBackbone(task.model, forget_projection(task, config)[1]).eval()
 
 
 @method(
@@ -145,9 +145,8 @@ def esc_folded(task: Task, config: EscConfig) -> None:
 
     There is no layer to take off, but everything before the last map is as it was.
     """
-    photos = task.forget_photos[:PROBED]
-    projection = forget_projection(task, config)
-    wanted = F.normalize(forward(task, photos).float().cpu() @ projection.T)
+    points, projection = forget_projection(task, config)
     fold_projection(task.model, projection)
-    if not torch.allclose(F.normalize(forward(task, photos).float().cpu()), wanted, atol=1e-3):
+    found = features(task, task.forget_photos[:PROBED])
+    if not torch.allclose(F.normalize(found), F.normalize(points[:PROBED] @ projection.T), atol=1e-3):
         raise CourseError("Something that is not linear follows this network's last map: use 'esc', a layer behind it.")
