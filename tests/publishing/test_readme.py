@@ -62,9 +62,9 @@ def test_every_results_file_has_its_table():
 
 
 def test_a_block_is_written_anew_and_the_rest_is_left():
-    text = "before\n<!-- results: python -m utils.overview --budgets -->\nold\n<!-- /results -->\nafter | table\n"
+    text = "before\n<!-- results: python -m utils.overview --budgets -->\nSTALE\n<!-- /results -->\nafter | table\n"
     new = overview.refreshed(text)
-    assert "old" not in new and new.startswith("before\n") and new.endswith("<!-- /results -->\nafter | table\n")
+    assert "STALE" not in new and new.startswith("before\n") and new.endswith("<!-- /results -->\nafter | table\n")
     assert overview.refreshed(new) == new
 
 

@@ -112,7 +112,7 @@ def disperse_alone(task: Task, config: AloneConfig, kind: str) -> None:
 @method(
     "dispersion_uniform_alone",
     AloneConfig,
-    title="Uniform dispersion alone (the paper's setting)",
+    title="Dispersion alone, uniform",
     source=PAPER,
     caveat=CAVEAT,
     **ALONE,
@@ -125,7 +125,7 @@ def dispersion_uniform_alone(task: Task, config: AloneConfig) -> None:
 @method(
     "dispersion_hard_alone",
     AloneConfig,
-    title="Hard dispersion alone (the paper's setting)",
+    title="Dispersion alone, hard",
     source=PAPER,
     caveat=CAVEAT,
     **ALONE,

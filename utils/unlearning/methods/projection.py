@@ -69,7 +69,7 @@ def features(task: Task, photos: np.ndarray) -> Tensor:
 
 
 def forget_projection(task: Task, config: EscConfig) -> tuple[Tensor, Tensor]:
-    """Return the embeddings (n, d) of a task's forget photos and ESC's projection (d, d); the history tells its rank."""
+    """Return the embeddings (n, d) of a task's forget photos and ESC's projection (d, d); the history notes k."""
     points = features(task, task.forget_photos)
     most = min(len(points) - config.centred, points.shape[1] - 1)  # of few photos, no more than they can tell
     k = config.directions or min(config.per_person * len(task.splits.forget), most)
