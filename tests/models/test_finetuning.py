@@ -100,3 +100,12 @@ def test_costs_grow_with_what_moves():
     assert [len(row["moving"]) for row in rows] == [0, 1, 2, 3, 4, 5]
     assert rows[0]["weights"] == 100 * 128 and rows[-1]["weights"] > 1_000_000
     assert "nothing" in cost_table(rows) and cost_table(rows).count("\n") == 6
+
+
+def test_a_centred_model_is_centred_on_the_training_photos_of_those_who_stay(own_cache, tiny_splits, monkeypatch):
+    seen = []
+    monkeypatch.setattr(MiniFaceNet, "card", replace(MiniFaceNet.card, centred=True))
+    monkeypatch.setattr(finetuning, "centre_on", lambda model, faces, photos, **_: seen.append(photos.tolist()))
+    finetune(tiny_splits, config=QUICK, device="cpu", progress=False)
+    stays = set(tiny_splits.trained) - set(tiny_splits.forget)
+    assert seen == [[i for i in tiny_splits.train.tolist() if tiny_splits.faces.labels[i] in stays]]
