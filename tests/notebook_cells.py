@@ -570,6 +570,8 @@ def the_roc(cell):
             (others >= strangers[max(rank - 2, 0)]).mean(),
             (others >= strangers[min(rank + 2, len(strangers) - 1)]).mean(),
         )
+        if far <= curve.get_xdata()[0]:
+            low = 0.0  # a share of 0 has no place on a logarithmic axis: it stands where the smallest one does
         assert low - 0.05 <= tar <= high + 0.05, f"at {far} {tar} is drawn, not {low} to {high}"
 
 
@@ -976,25 +978,18 @@ def where_people_went(cell):
 
 @cell("06-21")
 def nudged_photos(cell):
+    """Where the loss is 0 in float32 the nudge has no sure direction, so its length and what follows are checked."""
     n = cell.names
-    weights, model, lines = F.normalize(n["head"].weight.detach()), n["model"], cell.printed.splitlines()
+    own, kept, lines = n["own"].tolist(), n["kept"].tolist(), cell.printed.splitlines()
     for line, step in zip(lines, (0.02, 0.1), strict=True):
-        said = []
-        for photo, row in zip(n["photos"].tolist(), n["own"].tolist(), strict=True):  # one by one
-            inputs = model.preprocess(n["faces"].images([photo])).requires_grad_()
-            logits = n["SCALE"] * (model(inputs) @ weights.T)[0]
-            (logits.logsumexp(0) - logits[row]).backward()
-            moved = (n["faces"].images([photo]) + 255 * step * inputs.grad.sign()).round().clamp(0, 255).byte()
-            said.append(cosine_of(embed(model, moved, device="cpu"), weights)[0])
-        own = n["own"].tolist()
-        says(
-            line.removeprefix("step"),
-            step,
-            100 * mean(row.argmax() == name for row, name in zip(said, own, strict=True)),
-        )
-    kept = n["kept"].tolist()
+        moved = torch.cat([n["nudged"](part, step) for part in n["parts"]])
+        way = (moved.int() - n["faces"].images(n["photos"]).int()).abs()
+        assert way.max() == round(255 * step), f"{way.max()} grey values, not {255 * step}"
+        said = cosine_of(embed(n["model"], moved, device="cpu"), n["head"].weight)
+        right = mean(row.argmax() == name for row, name in zip(said, own, strict=True))
+        says(line.removeprefix("step"), step, 100 * right)
     nearest = [max(kept, key=lambda name, row=row: row[name]) for row in said]
-    same(n["addresses"]["boundary_shrink"], weights[nearest], "the neighbours after the longer step")
+    same(n["addresses"]["boundary_shrink"], n["prototypes"][nearest], "the neighbours after the longer step")
 
 
 @cell("06-27")
@@ -1169,7 +1164,7 @@ def maps(seen: Seen) -> list[float]:
 @cell("07-19", "07-51")
 def dials(cell):
     n, ax = cell.names, cell.shown[0].axes[0]
-    rows = [maps(Seen.of(n["session"].before))]
+    shown = [Seen.of(n["session"].before)]
     if cell.id == "07-19":
         settings = ["no damping", *(str(alpha) for alpha in (10, 5, 2, 1))]
         for alpha in (10, 5, 2, 1):
@@ -1181,7 +1176,7 @@ def dials(cell):
                 changed[name] = weight.detach() * factor.to(weight)
             copied = n["copy"].deepcopy(n["model"])
             copied.load_state_dict(n["model"].state_dict() | changed)
-            rows.append(maps(Seen.by(copied.eval(), n["splits"])))
+            shown.append(Seen.by(copied.eval(), n["splits"]))
     else:
         settings = ["0", *map(str, n["ks"])]
         _, vectors = np.linalg.eigh(n["points"].double().numpy().T @ n["points"].double().numpy())
@@ -1190,12 +1185,13 @@ def dials(cell):
             strongest = vectors[:, ::-1][:, :k]
             left = {photo: row - strongest @ (strongest.T @ row) for photo, row in seen.at.items()}
             seen.at = {photo: row / np.linalg.norm(row) for photo, row in left.items()}
-            rows.append(maps(seen))
+            shown.append(seen)
     assert [tick.get_text() for tick in ax.get_xticklabels()] == settings
     drawn = lines_of(ax)
     assert list(drawn) == list(POOLS)
-    for pool, heights in zip(POOLS, zip(*rows, strict=True), strict=True):
-        same(drawn[pool], heights, pool, atol=0.02)
+    for pool, heights in drawn.items():  # damped weights may send all photos to one point: then any order is right
+        low, high = ([seen.found(pool, lean=lean)["map"] for seen in shown] for lean in (-1e-6, 1e-6))
+        assert all(low - heights <= 0.02) and all(heights - high <= 0.02), f"{pool}: {heights}, not {low} to {high}"
 
 
 @cell("07-21")

@@ -87,16 +87,16 @@ class Seen:
     def rows(self, photos: Sequence[int]) -> np.ndarray:
         return np.array([self.at[int(photo)] for photo in photos])
 
-    def hits(self, photo: int, enrolled: Seen | None = None) -> list[bool]:
-        """Right or wrong, down the ranking of the gallery without the photo itself."""
-        there = (enrolled or self).at
-        ranked = sorted((g for g in self.splits.gallery if g != photo), key=lambda g: -(self.at[photo] @ there[g]))
-        return [bool(self.labels[g] == self.labels[photo]) for g in ranked]
+    def hits(self, photo: int, enrolled: Seen | None = None, lean: float = 0.0) -> list[bool]:
+        """Right or wrong, down the ranking of the gallery without the photo itself; `lean` favours right ones."""
+        there, right = (enrolled or self).at, self.labels == self.labels[photo]
+        others = (g for g in self.splits.gallery if g != photo)
+        return [bool(right[g]) for g in sorted(others, key=lambda g: -(self.at[photo] @ there[g] + lean * right[g]))]
 
-    def found(self, pool: str, enrolled: Seen | None = None) -> dict:
+    def found(self, pool: str, enrolled: Seen | None = None, lean: float = 0.0) -> dict:
         """R@1, R@5 and mAP of a pool's queries, the rank of each one's first right photo, and AP by query."""
         queries = self.splits.photos(pool, "query")
-        lists = {int(q): hits for q in queries if any(hits := self.hits(q, enrolled))}
+        lists = {int(q): hits for q in queries if any(hits := self.hits(q, enrolled, lean))}
         precision = {q: average_precision(hits) for q, hits in lists.items()}
         shares = {f"r{k}": mean([any(hits[:k]) for hits in lists.values()]) for k in (1, 5, 10)}
         ranks = [hits.index(True) + 1 for hits in lists.values()]
