@@ -28,7 +28,7 @@ def backbone_weights(model: FaceBackbone) -> list[torch.nn.Parameter]:
 
     Introduced in notebook 07.
     """
-    resting = {id(weight) for weight in model.at_rest()}
+    resting = {id(weight) for weight in model.at_rest()} if isinstance(model, FaceBackbone) else set()
     named = model.named_parameters()
     return [weight for name, weight in named if ".logits." not in name and id(weight) not in resting]
 
