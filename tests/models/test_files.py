@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from utils.experiments.plan import Plan, check_plan, face_size, references
-from utils.models.backbones import FaceBackbone, card_of, make_backbone
-from utils.models.checkpoints import EMBEDDED
+from utils.models.backbones import BACKBONES, FaceBackbone, card_of, make_backbone
+from utils.models.checkpoints import EMBEDDED, TrainConfig, room_for
 from utils.models.embedding import embed
+from utils.models.finetuning import FinetuneConfig, finetune
 from utils.models.training import load_or_train
 from utils.settings import MODEL_DIR, CourseError
 from utils.unlearning.loop import unlearn
@@ -83,6 +84,27 @@ def test_it_runs_where_a_backbone_runs_and_results_keep_no_path(tmp_path, tiny_s
     assert outcome.history and isinstance(outcome.model, FaceBackbone)
     scrambled = make_backbone(name, "none")
     assert not torch.allclose(*(next(m.parameters()) for m in (scrambled, found.model)))
+
+
+def test_it_can_be_trained_fine_tuned_and_found_again(tmp_path, tiny_splits, own_cache):
+    name, once = put(tmp_path, Inner()), {"epochs": 1}
+    for make in (
+        lambda: load_or_train(
+            tiny_splits, backbone=name, pretrained="none", config=TrainConfig(**once), progress=False
+        ),
+        lambda: finetune(tiny_splits, backbone=name, start="none", config=FinetuneConfig(**once), progress=False),
+    ):
+        first, found = make(), make()
+        assert "just now" in first.source and found.source.startswith("loaded from")
+        points = [embed(one.model, tiny_splits.faces, np.arange(3)) for one in (first, found)]
+        assert torch.allclose(*points, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_place_must_take_more_than_the_model_before_it_is_trained(name):
+    model = make_backbone(name)
+    size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    assert 1.2 * size < room_for(model) < 2 * size + (16 << 20)
 
 
 def test_another_file_or_description_is_another_model_to_results(tmp_path):

@@ -23,11 +23,11 @@ from ..settings import (
     one_of,
     sha256_of,
 )
-from .backbones import BACKBONES, FaceBackbone, make_backbone
+from .backbones import FaceBackbone, card_of, make_backbone
 from .heads import HEADS, CosineHead, make_head
 
 MANIFEST = "manifest.json"
-ROOM = {"mini": 16 << 20, "facenet": 160 << 20}  # bytes that a place must take before training: model and large head
+HEAD_ROOM = 8 << 20  # bytes that a large head may take beside its model
 RECIPE_VERSION = 1  # raise it when a change of code, not of settings, changes what training gives
 
 
@@ -107,6 +107,11 @@ def save_recogniser(path: Path, recogniser: Recogniser, recipe: dict) -> None:
         temporary.write_bytes(save(tensors, metadata))
 
 
+def room_for(model: FaceBackbone) -> int:
+    """Return the bytes that a place must take before a model is trained: half as much again, and a large head."""
+    return sum(value.nbytes for value in model.state_dict().values()) * 3 // 2 + HEAD_ROOM
+
+
 def keep_recogniser(path: Path, recogniser: Recogniser, recipe: dict) -> None:
     """Save a model that was just trained; where that fails, warn and leave it in use: minutes of work are in it."""
     try:
@@ -160,7 +165,7 @@ def recipe_in(text: str, path: Path) -> dict:
     """Return the recipe out of a checkpoint's metadata; raises CourseError for what is none."""
     try:
         recipe = json.loads(text)
-        one_of(recipe["backbone"], BACKBONES, "backbone")
+        card_of(recipe["backbone"])
         one_of(recipe["train"]["loss"], HEADS, "margin loss")
         head_options(recipe["train"])
         return recipe

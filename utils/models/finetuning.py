@@ -32,7 +32,6 @@ from .augmentation import augment
 from .backbones import BACKBONES, PRETRAINED, FaceBackbone, card_of, make_backbone
 from .checkpoints import (
     EMBEDDED,
-    ROOM,
     Recogniser,
     TrainConfig,
     content_digest,
@@ -42,6 +41,7 @@ from .checkpoints import (
     load_recogniser,
     recipe_key,
     recipe_of,
+    room_for,
     trained_photos,
 )
 from .embedding import centre_on, embed
@@ -76,10 +76,7 @@ def frozen_front(model: FaceBackbone, trainable: int) -> Iterator[list[str]]:
     if trainable > len(parts):
         raise CourseError(f"trainable is {trainable}, but the model has {len(parts)} parts: {', '.join(parts)}.")
     moving = list(parts)[len(parts) - trainable :]
-    model.requires_grad_(False)
-    for name in moving:
-        for module in parts[name]:
-            module.requires_grad_(True)
+    model.let_only_move(moving)
     try:
         yield moving
     finally:
@@ -135,7 +132,7 @@ def finetune(
         return recogniser
     if not train:
         raise CourseError(f"No fine-tuned model for this recipe (key {cached.stem}) is at hand; allow training.")
-    writable_folder(cached.parent, ROOM[backbone])
+    writable_folder(cached.parent, room_for(model))
     recogniser = _finetune_now(model, splits, identities, config, device, progress)
     keep_recogniser(cached, recogniser, recipe)
     return recogniser

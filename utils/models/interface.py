@@ -130,6 +130,13 @@ class FaceBackbone(nn.Module):
             weight.requires_grad_(False)
         return self
 
+    def let_only_move(self, names: Sequence[str]) -> None:
+        """Let the weights of some parts by name ask for gradients, and no others (weights: scripted modules refuse)."""
+        self.requires_grad_(False)
+        for name in names:
+            for weight in (weight for module in self.layers()[name] for weight in module.parameters()):
+                weight.requires_grad_(True)
+
     def train(self, mode: bool = True) -> FaceBackbone:
         """Switch training on or off; a wholly frozen part stays in evaluation, so its BatchNorm statistics rest."""
         super().train(mode)

@@ -25,7 +25,6 @@ from ..settings import (
 from .augmentation import augment
 from .backbones import PRETRAINED, FaceBackbone, card_of, make_backbone
 from .checkpoints import (
-    ROOM,
     Recogniser,
     TrainConfig,
     embedded_models,
@@ -34,6 +33,7 @@ from .checkpoints import (
     load_recogniser,
     recipe_key,
     recipe_of,
+    room_for,
     trained_photos,
 )
 from .embedding import centre_on, embed
@@ -131,7 +131,8 @@ def load_or_train(
     elif cached.is_file():
         recogniser, _ = load_recogniser(cached, wanted=recipe)
     elif train:
-        writable_folder(cached.parent, ROOM[backbone])  # minutes of training must not end in a place that keeps nothing
+        room = room_for(make_backbone(backbone, "none"))
+        writable_folder(cached.parent, room)  # minutes of training must not end in a place that keeps nothing
         recogniser = train_from_scratch(splits, identities, backbone, config, device, progress)
         keep_recogniser(cached, recogniser, recipe)
     else:

@@ -110,10 +110,10 @@ def some_shifted(
 
 def last_weights(model: FaceBackbone, count: int) -> list[torch.nn.Parameter]:
     """Return the weights of a network's last layers, 0 for all of them, and freeze the others."""
-    model.requires_grad_(False) if count else model.let_move()
-    for part in list(model.layers().values())[model.card.resting :][-count:] if count else ():
-        for module in part:
-            module.requires_grad_(True)
+    if count:
+        model.let_only_move(list(model.layers())[model.card.resting :][-count:])
+    else:
+        model.let_move()
     return [weight for weight in model.parameters() if weight.requires_grad]
 
 

@@ -101,7 +101,8 @@ def dispersion(task: Task, config: LogSumExpConfig) -> None:
 
 # ------------------------------------------------------------------------------------------ the paper's own setting
 
-ALONE = ABOUT | {"optional": (), "grid": {"learning_rate": (1e-4, 3e-4, 1e-3, 3e-3), "steps": (25, 50)}}
+ALONE_GRID = {"learning_rate": (1e-4, 3e-4, 1e-3, 3e-3), "steps": (25, 50)}
+ALONE = ABOUT | {"optional": (), "grid": ALONE_GRID, "source": PAPER, "caveat": CAVEAT}
 
 
 def disperse_alone(task: Task, config: AloneConfig, kind: str) -> None:
@@ -109,27 +110,13 @@ def disperse_alone(task: Task, config: AloneConfig, kind: str) -> None:
     run_steps(task, config, lambda batch: {"dispersion": dispersion_loss(kind, batch.forget, batch.forget_labels)})
 
 
-@method(
-    "dispersion_uniform_alone",
-    AloneConfig,
-    title="Dispersion alone, uniform",
-    source=PAPER,
-    caveat=CAVEAT,
-    **ALONE,
-)
+@method("dispersion_uniform_alone", AloneConfig, title="Dispersion alone, uniform", **ALONE)
 def dispersion_uniform_alone(task: Task, config: AloneConfig) -> None:
     """Minimise the mean same-identity cosine of forget photos: mean c_ij, no retained term. Notebook 08."""
     disperse_alone(task, config, "uniform")
 
 
-@method(
-    "dispersion_hard_alone",
-    AloneConfig,
-    title="Dispersion alone, hard",
-    source=PAPER,
-    caveat=CAVEAT,
-    **ALONE,
-)
+@method("dispersion_hard_alone", AloneConfig, title="Dispersion alone, hard", **ALONE)
 def dispersion_hard_alone(task: Task, config: AloneConfig) -> None:
     """Minimise each forget photo's cosine to its nearest other: mean max_j c_ij, no retained term. Notebook 08."""
     disperse_alone(task, config, "hard")
