@@ -503,6 +503,8 @@ CASES = {
         (RIGHT, EXACT, "weights only", "dispersion beside Blends"),
         (TYPICAL, CLOSE, "behind the network", "esc"),
         (TYPICAL, CLOSE, "behind the network", METHODS["gather_scatter"].title),
+        (TYPICAL, CLOSE, "behind the network", "block_list"),
+        (TYPICAL, CLOSE, "by weights alone", METHODS["esc_folded"].title),
         (TYPICAL, CLOSE, "unseen people keep", "Dispersion, hard"),
         (TYPICAL, WRONG, "hidden from a search", "retrain"),
         (ODD, WRONG, "hidden from a search", "Original model"),

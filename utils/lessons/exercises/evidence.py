@@ -61,9 +61,9 @@ def check_09_choice(answer: Any) -> tuple[str, str]:
         return WRONG, "wanted is one method's name in quotes, as the table writes it."
     if name == "dispersion_blends":
         return EXACT, "it changes weights only, and strangers are what it holds."
-    if name in ("gather_scatter", "esc"):
+    if METHODS[name].kind == "wrapper":
         return CLOSE, "it hides well, but puts a part behind the network. Hint: weights only."
-    if name.startswith("dispersion"):
+    if name.startswith("dispersion") or name == "esc_folded":
         return CLOSE, "it hides by weights alone. Hint: compare what unseen people keep."
     return WRONG, "Hint: first look for who is hidden from a search, then at the unseen people."
 
