@@ -86,6 +86,7 @@ CHANGES = {
     "dev": {"dev": True},
     "profile": {"profile": "full"},
     "image_size": {"image_size": 24},
+    "held_out": {"held_out": "half"},
     "max_identities": {"max_identities": 14},
     "options": {"options": (("dispersion", "steps", 7),)},
 }
@@ -125,7 +126,7 @@ def test_the_same_photos_in_another_folder_are_the_same_run(world, tmp_path):
 
 IDENTITY = {
     "dataset", "fingerprint", "image_size", "n_identities", "n_forget", "forget_ids", "asked", "backbone", "pretrained",
-    "train", "method", "seed", "profile", "dev", "config",
+    "train", "method", "seed", "profile", "dev", "config", "held_out",
 }  # fmt: skip
 
 
@@ -140,6 +141,7 @@ def test_the_identity_of_a_run_says_what_was_asked_for(world):
         "fingerprint": noise("folder", "here", 16, 14).fingerprint,
         "image_size": 16,
         "n_identities": 14,
+        "held_out": "fifth",
         "n_forget": len(names),
         "forget_ids": names,
         "asked": False,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from utils.experiments import plan as room
-from utils.experiments.plan import FLAGS, Plan, plan_parser, plans_of, prepared
+from utils.experiments.benchmark import run_identity
+from utils.experiments.plan import FLAGS, Plan, check_plan, open_splits, plan_parser, plans_of, prepared
+from utils.experiments.results import is_row
 from utils.settings import CourseError
 
 
@@ -44,3 +46,16 @@ def test_data_and_model_of_a_seed_are_opened_once(monkeypatch, tiny_faces):
     assert first[1] is again[1] and first[0].forget == again[0].forget and (len(loaded), len(trained)) == (1, 1)
     other = prepared(plan, 1, opened, False)
     assert other[0].forget != first[0].forget and (len(loaded), len(trained)) == (1, 2)
+
+
+def test_the_share_to_hold_out_reaches_the_splits_and_is_part_of_a_runs_key(monkeypatch, tiny_faces):
+    monkeypatch.setattr(room, "load_faces", lambda *_, **__: tiny_faces)
+    plans = [Plan(forget=2), Plan(forget=2, held_out="fifth"), Plan(forget=2, held_out="half")]
+    splits = [open_splits(plan, 0, {}, False) for plan in plans]
+    assert [one.held_out for one in splits] == ["fifth", "fifth", "half"]
+    keys = [run_identity(plan, one, "original", 0) for plan, one in zip(plans, splits, strict=True)]
+    assert keys[0] == keys[1] != keys[2]
+    stored = {field: value for field, value in keys[0].items() if field != "held_out"}  # as rows were before
+    assert is_row(stored, keys[0]) and not is_row(stored, keys[2])
+    with pytest.raises(CourseError, match="share to hold out 'third'"):
+        check_plan(Plan(held_out="third"))

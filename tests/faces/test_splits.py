@@ -24,6 +24,7 @@ class FakeFaces:
     photo_names: tuple[str, ...]
     trained_min_photos: int = 10
     name: str = "fake"
+    held_out: str = "fifth"
 
 
 def fake_faces(*counts: int, names: tuple[str, ...] | None = None) -> FakeFaces:
@@ -331,3 +332,39 @@ def test_named_people_are_forgotten_whatever_the_seed_and_take_nobody_elses_plac
     assert named[0].forget == named[1].forget == tuple(sorted(who))
     assert len(named[0].dev_forget) == 5 and set(drawn.dev_forget) - set(who) < set(named[0].dev_forget)
     assert named[0].trained == drawn.trained and named[0].unseen == drawn.unseen
+
+
+@pytest.mark.parametrize(("n_photos", "train"), [(10, 5), (11, 6), (4, 2), (5, 3)])
+def test_half_of_a_trained_persons_photos_are_held_out_and_all_of_an_unseen_ones(n_photos, train):
+    assert part_sizes(n_photos, True, "half") == (train, n_photos - train)
+    assert part_sizes(n_photos, False, "half") == (0, n_photos) and part_sizes(1, False, "half") == (0, 0)
+
+
+def test_held_out_halves_are_queries_and_gallery_alike():
+    faces = fake_faces(*[12] * 9, 11, 5, 3, 1)  # ten to train, two unseen, one who only distracts
+    splits = make_splits(replace(faces, held_out="half"), n_forget=2, n_dev=2, unseen_fraction=0)
+    assert splits.held_out == "half" and np.array_equal(
+        np.setdiff1d(splits.gallery, splits.query), [len(faces.labels) - 1]
+    )
+    assert not np.intersect1d(splits.train, splits.gallery).size
+    assert [[len(part) for part in person_parts(splits, label)] for label in (0, 9, 10, 12)] == [
+        [6, 6, 6], [6, 5, 5], [0, 5, 5], [0, 0, 1]
+    ]  # fmt: skip
+    as_usual = make_splits(replace(faces, held_out="half"), n_forget=2, n_dev=2, unseen_fraction=0, held_out="fifth")
+    assert np.array_equal(as_usual.query, make_splits(faces, n_forget=2, n_dev=2, unseen_fraction=0).query)
+    with pytest.raises(CourseError, match="photo parts are not disjoint: 'query' and 'gallery'"):
+        replace(splits, held_out="fifth")
+    with pytest.raises(CourseError, match="'train' and 'query'"):
+        replace(splits, query=splits.train)
+    with pytest.raises(CourseError, match="share to hold out 'third'"):
+        make_splits(faces, held_out="third")
+
+
+@pytest.mark.parametrize("held_out", ["fifth", "half"])
+def test_who_learns_from_gallery_photos_is_never_asked_about_them(held_out):
+    splits = make_splits(fake_faces(*[12] * 9, 9, 2, 3, 1), n_forget=2, n_dev=2, held_out=held_out)
+    for pool in ("forget", "retain", "unseen"):
+        taught, asked = splits.apart(pool)
+        held = np.union1d(splits.photos(pool, "query"), splits.photos(pool, "gallery"))
+        assert sorted([*taught, *asked]) == held.tolist()
+        assert set(splits.faces.labels[taught]) == set(splits.faces.labels[asked]) == set(getattr(splits, pool))

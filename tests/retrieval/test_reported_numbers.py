@@ -29,7 +29,7 @@ from unequal_world import (
     wrong_scores,
 )
 
-from utils.faces.splits import Splits
+from utils.faces.splits import Splits, make_splits
 from utils.retrieval.evaluation import Evaluation, evaluate, held_out_photos, per_identity
 from utils.retrieval.gallery import Gallery
 from utils.retrieval.scores import chance_level, retrieval_scores
@@ -404,3 +404,24 @@ def test_rows_of_any_precision_come_back_of_length_1_or_not_at_all(world):
     assert (unit_rows(halves).double().norm(dim=1) - 1).abs().max() < 1e-6
     with pytest.raises(CourseError, match="Row 0 .* length 1.0[12]"):
         unit_rows(torch.tensor([[1.015, 0.0]]).half())
+
+
+def test_photos_that_are_query_and_gallery_find_all_others_but_themselves(tiny_faces):
+    splits = make_splits(tiny_faces, n_forget=2, n_dev=1, held_out="half")
+    photos = held_out_photos(splits)
+    points = torch.nn.functional.normalize(torch.randn(len(photos), 5, generator=torch.Generator().manual_seed(3)))
+    world = Evaluation.make(points, photos, splits)
+    row, label = {photo: i for i, photo in enumerate(photos.tolist())}, tiny_faces.labels
+    for pool in ("forget", "unseen"):
+        hits, cosines = [], []
+        for photo in splits.photos(pool, "query").tolist():
+            others = [other for other in splits.gallery.tolist() if other != photo]
+            near = [float(points[row[photo]] @ points[row[other]]) for other in others]
+            hits.append(label[others[int(np.argmax(near))]] == label[photo])
+        for person in getattr(splits, pool):
+            mine = [photo for photo in splits.photos(pool, "query").tolist() if label[photo] == person]
+            pairs = [float(points[row[a]] @ points[row[b]]) for a, b in itertools.combinations(mine, 2)]
+            cosines.append(np.mean(pairs))
+        scores = world.scores()[pool]
+        assert len(hits) == {"forget": 12, "unseen": 24}[pool] and scores["r1"] == np.mean(hits)
+        assert scores["mean_cosine"] == pytest.approx(np.mean(cosines), abs=1e-6)

@@ -62,7 +62,7 @@ def named_photos(case: AuditCase, shots: int) -> tuple[np.ndarray, int]:
     groups: dict[str, list[np.ndarray]] = {"forget": [], "retain": [], "unseen": []}
     for pool, group in groups.items():
         train = sample(splits) if pool == "retain" else splits.photos(pool, "train")
-        photos = np.concatenate([splits.photos(pool, "gallery"), train])
+        photos = np.concatenate([splits.apart(pool)[0], train])
         labels = case.labels(photos)
         group += [photos[labels == person] for person in dict.fromkeys(labels.tolist())]
     fewest = [min(map(len, group)) for name, group in groups.items() if group and name != "retain"]
@@ -108,7 +108,7 @@ def probe(case: AuditCase, shots: int, namer: Callable) -> dict:
     known, given = named_photos(case, shots)
     right = {}
     for pool in ("forget", "unseen"):
-        photos = case.splits.photos(pool, "query")
+        photos = case.splits.apart(pool)[1]
         if len(photos):
             votes = namer(case.subject.rows(known), case.labels(known), case.subject.rows(photos))
             right[pool] = share_first(votes, np.unique(case.labels(known)), case.labels(photos))

@@ -119,7 +119,7 @@ def disturbed(case: AuditCase) -> dict:
 
 def pair_cosines(case: AuditCase, pool: str, parts: Sequence[str]) -> np.ndarray:
     """Return the cosines of all pairs of photos of one person, over the people of a pool, float64."""
-    photos = np.concatenate([case.splits.photos(pool, part) for part in parts])
+    photos = np.unique(np.concatenate([case.splits.photos(pool, part) for part in parts]))
     rows, labels = case.subject.rows(photos).double(), case.labels(photos)
     groups = [rows[torch.from_numpy(labels == person)] for person in np.unique(labels)]
     pairs = [(z @ z.T).clamp(max=SAME_POINT)[*torch.triu_indices(len(z), len(z), 1)] for z in groups]

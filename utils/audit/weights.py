@@ -267,7 +267,7 @@ def head_rows(case: AuditCase) -> dict:
     splits, head = case.splits, case.subject.head
     if head is None or len(head.weight) != len(splits.trained):
         return cannot("the head holds no rows for them")
-    photos = np.concatenate([case.queries, splits.photos("forget", "gallery")])
+    photos = np.union1d(case.queries, splits.photos("forget", "gallery"))
     rows = case.original.rows(photos).to(head.weight)
     if rows.shape[1] != head.weight.shape[1]:
         return cannot("the head is not as wide as the original's embeddings")

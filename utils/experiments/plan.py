@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from ..faces.datasets import DATASETS, load_faces
-from ..faces.splits import Splits, make_splits
+from ..faces.splits import HELD_OUT, Splits, make_splits
 from ..models.backbones import BACKBONES, PRETRAINED, card_of
 from ..models.checkpoints import Recogniser, TrainConfig
 from ..models.training import load_or_train
@@ -18,7 +18,15 @@ from ..unlearning.registry import METHODS, make_config, profile_options
 
 STORED = REPO_ROOT / "data" / "results"  # what the course's own runs gave
 REFERENCES = ("original", "retrain")
-DATA = ("dataset", "fingerprint", "image_size", "n_identities", "n_forget", "forget_ids")  # the faces, in a run's key
+DATA = (
+    "dataset",
+    "fingerprint",
+    "image_size",
+    "n_identities",
+    "n_forget",
+    "forget_ids",
+    "held_out",
+)  # the faces, in a run's key
 
 
 def flag(default: object, text: str, metavar: str = "NAME", **options: object) -> object:
@@ -48,6 +56,7 @@ class Plan:
     profile: str = flag("quick", f"one of: {', '.join(PROFILES)}")
     device: str = flag("auto", "auto, cpu, cuda or mps")
     image_size: int = flag(0, "side of the face crops (0: what the backbone wants)", "PX", type=int)
+    held_out: str = flag("auto", f"share of a trained person's photos to search with: auto, {', '.join(HELD_OUT)}")
     max_identities: int = flag(0, "open the photos of N people only (0: of all)", "N", type=int)
     options: tuple[tuple[str, str, object], ...] = ()
 
@@ -107,6 +116,7 @@ def check_plan(plan: Plan) -> None:
     one_of(plan.dataset, DATASETS, "data set")
     card_of(plan.backbone).chosen(one_of(plan.pretrained, PRETRAINED, "pretrained weights"))
     one_of(plan.profile, PROFILES, "profile")
+    one_of(plan.held_out, ("auto", *HELD_OUT), "share to hold out")
     for name in plan.methods:
         one_of(name, METHODS, "method")
     for name, key, value in plan.options:
@@ -126,7 +136,9 @@ def open_splits(plan: Plan, seed: int, opened: dict, progress: bool) -> Splits:
     if source not in opened:
         options = {"image_size": size, "device": plan.device, "progress": progress, "max_identities": people}
         opened[source] = load_faces(plan.dataset, plan.root or None, **options)
-    splits = make_splits(opened[source], n_forget=plan.forget, forget_ids=plan.forget_ids, seed=seed)
+    held_out = None if plan.held_out == "auto" else plan.held_out
+    who = {"n_forget": plan.forget, "forget_ids": plan.forget_ids, "seed": seed}
+    splits = make_splits(opened[source], **who, held_out=held_out)
     return splits.swap_dev() if plan.dev else splits
 
 

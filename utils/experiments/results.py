@@ -22,7 +22,7 @@ READABLE = (1, 2)
 
 # what trials of schema 1, which name no data, were measured on
 OLD = {"dataset": "synthetic", "fingerprint": "renderer 4, seed 0", "image_size": 64, "n_identities": 180}
-OLD |= {"asked": False}  # and nobody was asked for by name
+OLD |= {"asked": False, "held_out": "fifth"}  # nobody was asked for by name, and queries lay outside the gallery
 PATIENCE = 60  # seconds to wait for another process that is writing the same file: it holds the lock for milliseconds
 # by what fields the rows of each command are known, the most telling first
 FIELDS: dict[str, dict[str, type]] = {
@@ -171,6 +171,7 @@ def about(name: str, splits: Splits, root: str = "", asked: bool = False) -> dic
         "n_forget": len(splits.forget),
         "forget_ids": [faces.identities[label] for label in splits.forget],
         "asked": asked,
+        "held_out": splits.held_out,
         "git": git_state(),
     }
 

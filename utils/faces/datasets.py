@@ -27,7 +27,7 @@ TWO_PEOPLE = "the same photo lies under two people, used for both"
 class FaceDataset(Dataset):
     """Face crops of one size with an identity label each; pixels may stay on disk until asked for. `labels` is int64
     (N,), `photo_names` are unique, `skipped` lists what was left out, `noted` what was kept with a remark and the
-    copies of kept photos. Introduced in notebook 01."""
+    copies of kept photos, `held_out` the usual share of a trained person's photos to search with. Notebook 01."""
 
     name: str
     pixels: torch.Tensor | MappedPixels  # anything with a shape that indexing turns into uint8 (n, 3, S, S)
@@ -40,6 +40,7 @@ class FaceDataset(Dataset):
     trained_min_photos: int
     skipped: tuple[Skipped, ...] = ()
     noted: tuple[Skipped, ...] = ()
+    held_out: str = "fifth"
     _known: str = field(default="", init=False, repr=False)  # never copied by `replace`: its faces may be others
 
     def __post_init__(self) -> None:
@@ -283,6 +284,7 @@ def _crops_of(index: FaceIndex, options: LoadOptions) -> FaceDataset:
         trained_min_photos=10,
         skipped=(*skipped, *lost, *index.skipped),
         noted=(*remarks, *copies, *index.noted),
+        held_out="half" if index.name == "lfw" else "fifth",  # a fifth of its few photos would be few queries
     ).known_as(digest([alignment.RECIPE, store.align, [(owner[k], *made.results[k][:2]) for k in kept]]))
 
 

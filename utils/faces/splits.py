@@ -16,6 +16,7 @@ from .identities import resolve_identities
 
 POOLS = ("forget", "dev_forget", "retain", "retain_train", "unseen", "trained", "distractors")
 PARTS = ("train", "query", "gallery")
+HELD_OUT = ("fifth", "half")  # of a trained person's photos
 MIN_TRAINED_PHOTOS = 4  # 2 to train on, 1 to search with, 1 to be found
 MIN_RETAINED = 2  # with fewer there is nobody left to keep recognising
 USUAL_FORGET = 10  # where people are few: a third of the trained ones
@@ -26,7 +27,8 @@ UNSEEN_SEED, DEV_SEED, PHOTO_SEED = 1001, 1002, 1003
 @dataclass(frozen=True, eq=False)
 class Splits:
     """Disjoint identity pools (tuples of labels) and disjoint photo parts (int64 index arrays) of one data set;
-    a set of pools or parts that overlap raises CourseError. Introduced in notebook 03."""
+    a set of pools or parts that overlap raises CourseError. Where half of the photos are `held_out`, each of them is a
+    query and lies in the gallery of all others: there, a search must leave the query's own photo out. Notebook 03."""
 
     faces: FaceDataset
     seed: int
@@ -39,12 +41,15 @@ class Splits:
     query: np.ndarray
     gallery: np.ndarray
     notes: tuple[str, ...] = ()
+    held_out: str = "fifth"
 
     def __post_init__(self) -> None:
         pools = {name: getattr(self, name) for name in ("forget", "dev_forget", "retain", "unseen", "distractors")}
         parts = {name: getattr(self, name) for name in PARTS}
         _require_disjoint(pools, "identity pools")
-        _require_disjoint(parts, "photo parts")
+        for pair in combinations(PARTS, 2):
+            if pair != ("query", "gallery") or self.held_out != "half":
+                _require_disjoint({part: parts[part] for part in pair}, "photo parts")
         strangers = set(self._labels(self.train)) - set(self.trained)
         if strangers:
             raise CourseError(f"Training photos show people outside the trained pools: labels {sorted(strangers)}.")
@@ -58,6 +63,18 @@ class Splits:
     def retain_train(self) -> tuple[int, ...]:
         """Labels whose training photos a method may use to stay useful: retain and dev-forget, sorted."""
         return tuple(sorted(self.retain + self.dev_forget))
+
+    def apart(self, pool: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return gallery and query photos of one pool of which none is in both: for who learns from the first.
+
+        Where each held-out photo plays both parts, every second one of a person plays the first alone.
+        """
+        gallery, query = self.photos(pool, "gallery"), self.photos(pool, "query")
+        if self.held_out != "half":
+            return gallery, query
+        labels = self._labels(gallery)
+        first = np.concatenate([gallery[labels == person][::2] for person in np.unique(labels)] or [gallery])
+        return np.sort(first), np.setdiff1d(query, first)
 
     @property
     def n_identities(self) -> int:
@@ -112,14 +129,17 @@ def make_splits(
     seed: int = 0,
     unseen_fraction: float = 0.25,
     trained_min_photos: int | None = None,
+    held_out: str | None = None,
 ) -> Splits:
     """Deal the people of a data set into pools and their photos into train, query and gallery; `forget_ids` (names or
-    labels, see `resolve_identities`) replaces the random draw of `n_forget` (None: ten, or a third of few). Where too
-    few have the data set's usual number of photos to be trained on, fewer photos do, and a note says so; raises
-    CourseError when the people or photos do not suffice. Introduced in notebook 03."""
+    labels, see `resolve_identities`) replaces the random draw of `n_forget` (None: ten, or a third of few); `held_out`
+    is one of HELD_OUT (None: the data set's own choice), see `part_sizes`. Where too few have the data set's usual
+    number of photos to be trained on, fewer photos do, and a note says so; raises CourseError when the people or photos
+    do not suffice. Introduced in notebook 03."""
     minimum = faces.trained_min_photos if trained_min_photos is None else trained_min_photos
     n_forget = n_forget if n_forget is None else whole_number(n_forget, "n_forget", 1)
     n_dev, seed = whole_number(n_dev, "n_dev"), as_seed(seed)
+    held_out = one_of(held_out or faces.held_out, HELD_OUT, "share to hold out")
     minimum = whole_number(minimum, "trained_min_photos")
     _check_sizes(unseen_fraction, minimum)
     counts = np.bincount(np.asarray(faces.labels), minlength=len(faces.identities))
@@ -146,10 +166,10 @@ def make_splits(
     others = [label for label in trained if label not in dev]
     forget = named or _shuffled(others, seed)[:forget_size]
     retain = [label for label in others if label not in forget]
-    train, query, gallery = _deal_photos(faces, counts, trained)
+    train, query, gallery = _deal_photos(faces, counts, trained, held_out)
     distractors = np.flatnonzero(counts == 1)
     pools = (tuple(sorted(int(label) for label in pool)) for pool in (forget, dev, retain, unseen, distractors))
-    return Splits(faces, seed, *pools, train, query, gallery, tuple(notes))
+    return Splits(faces, seed, *pools, train, query, gallery, tuple(notes), held_out)
 
 
 def _check_sizes(unseen_fraction: float, minimum: int) -> None:
@@ -220,26 +240,33 @@ def _shuffled(labels: Sequence[int], seed: int) -> list[int]:
     return np.random.default_rng(seed).permutation(np.asarray(labels, dtype=np.int64)).tolist()
 
 
-def _deal_photos(faces: FaceDataset, counts: np.ndarray, trained: list[int]) -> tuple[np.ndarray, ...]:
+def _deal_photos(faces: FaceDataset, counts: np.ndarray, trained: list[int], held_out: str) -> tuple[np.ndarray, ...]:
     """Deal each person's photos, in an order that depends on that person's name alone, into three sorted parts."""
     by_person = np.split(np.argsort(np.asarray(faces.labels), kind="stable"), np.cumsum(counts)[:-1])
     trained_set, dealt = set(trained), ([], [], [])
     for label, photos in enumerate(by_person):
         rng = np.random.default_rng([PHOTO_SEED, zlib.crc32(faces.identities[label].encode())])
         photos = rng.permutation(photos)
-        n_train, n_query = part_sizes(len(photos), label in trained_set)
-        for part, chosen in zip(dealt, np.split(photos, [n_train, n_train + n_query]), strict=True):
-            part.append(chosen)
+        n_train, n_query = part_sizes(len(photos), label in trained_set, held_out)
+        chosen = np.split(photos, [n_train, n_train + n_query])
+        if held_out == "half" and len(photos) > 1:
+            chosen[1] = chosen[2] = photos[n_train:]
+        for part, some in zip(dealt, chosen, strict=True):
+            part.append(some)
     return tuple(np.sort(np.concatenate(part)).astype(np.int64) for part in dealt)
 
 
-def part_sizes(n_photos: int, is_trained: bool) -> tuple[int, int]:
+def part_sizes(n_photos: int, is_trained: bool, held_out: str = "fifth") -> tuple[int, int]:
     """Return how many of a person's n photos are train and query photos; the rest are gallery photos: a trained person
-    holds out a fifth, at least 4 where possible; an unseen person's photos are halved; a single photo is gallery."""
+    holds out a fifth, at least 4 where possible; an unseen person's photos are halved; a single photo is gallery.
+    With `held_out` half a trained person holds out half, an unseen one all, and the queries are in the gallery, too."""
+    if held_out == "half":
+        n_train = n_photos - n_photos // 2 if is_trained else 0
+        return n_train, n_photos - n_train if n_photos > 1 else 0
     if not is_trained:
         return 0, n_photos // 2
-    held_out = min(max(round(0.2 * n_photos), 4), n_photos - 2)
-    return n_photos - held_out, held_out // 2
+    kept_back = min(max(round(0.2 * n_photos), 4), n_photos - 2)
+    return n_photos - kept_back, kept_back // 2
 
 
 def _require_disjoint(groups: dict[str, Sequence[int]], what: str) -> None:

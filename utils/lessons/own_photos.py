@@ -133,7 +133,7 @@ def drawn_own_photos(splits: Splits, people: int = 5, photos: int = 12) -> OwnPh
 
     Introduced in notebook 11.
     """
-    faces, held_out = splits.faces, np.concatenate([splits.query, splits.gallery])
+    faces, held_out = splits.faces, np.concatenate([splits.query, np.setdiff1d(splits.gallery, splits.query)])
     if len(splits.unseen) < people:
         raise CourseError(f"The data set has {len(splits.unseen)} people nobody trained on; {people} are needed.")
     chosen = splits.unseen[:people]

@@ -98,7 +98,8 @@ class Session:
         """Score the new model's queries against the gallery as the original model had embedded it. Notebook 05."""
         query, gallery = self.splits.photos(pool, "query"), self.splits.gallery
         queries, enrolled = trial.after.rows(query), self.before.rows(gallery)
-        return retrieval_scores(queries, self.before.labels(query), enrolled, self.before.labels(gallery))
+        labels = self.before.labels(query), self.before.labels(gallery)
+        return retrieval_scores(queries, labels[0], enrolled, labels[1], query_ids=query, gallery_ids=gallery)
 
     def stayed(self, trial: Trial, pool: str = "forget") -> np.ndarray:
         """Return the cosine (n,) of each held-out photo to its own place before: 1 if nothing moved. Notebook 05."""

@@ -88,9 +88,9 @@ class Evaluation(NamedTuple):
         return np.asarray(self.splits.faces.labels)[photos]
 
     def held_out(self, *pools: str) -> np.ndarray:
-        """Return the query and gallery photos of some pools."""
+        """Return the query and gallery photos of some pools, each once."""
         parts = [self.splits.photos(pool, part) for pool in pools for part in ("query", "gallery")]
-        return np.concatenate(parts).astype(np.int64)
+        return np.array(list(dict.fromkeys(np.concatenate(parts).tolist())), dtype=np.int64)
 
     def photos_of(self, *people: int | str) -> np.ndarray:
         """Return the held-out photos of some people, by label or by name, person by person."""

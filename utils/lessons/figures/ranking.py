@@ -9,7 +9,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from ...faces.splits import PARTS, Splits
+from ...faces.splits import Splits
 from .base import (
     ACCENT,
     CHANCE,
@@ -56,20 +56,22 @@ def photos_per_person(labels: ArrayLike, minimum: int | None = None, title: str 
 def split_map(splits: Splits, title: str = "") -> Figure:
     """Show every person as a column of photos, pool by pool, coloured by the part each photo plays. Notebook 01."""
     parts = {"train": to_rgba(ORIGINAL, 0.45), "query": RETRAIN, "gallery": ACCENT}
+    if both := splits.held_out == "half":  # each held-out photo plays both parts: drawn once
+        parts = {"train": parts["train"], "gallery": ACCENT}
     pools = [pool for pool in ("forget", "dev_forget", "retain", "unseen", "distractors") if getattr(splits, pool)]
     fig, ax = one(11.0, 4.2)
     left, places, names = 0.0, [], []
     line = 0.5 if splits.n_identities <= 200 else 0.0
     for pool in pools:
         people = np.asarray(getattr(splits, pool))
-        photos = splits.faces.labels[np.concatenate([splits.photos(pool, part) for part in PARTS])]
+        photos = splits.faces.labels[np.concatenate([splits.photos(pool, part) for part in parts])]
         people = people[np.argsort(-np.bincount(photos)[people], kind="stable")]
         room = max(len(people), 0.1 * splits.n_identities)  # a small pool is widened: its name must fit below
         width, bottom = room / len(people), np.zeros(len(people))
-        for part in PARTS:
+        for part in parts:
             counts = np.bincount(splits.faces.labels[splits.photos(pool, part)], minlength=photos.max() + 1)[people]
             middles = left + width * (np.arange(len(people)) + 0.5)
-            label = part if pool == pools[0] else None
+            label = ("query and gallery" if both and part == "gallery" else part) if pool == pools[0] else None
             ax.bar(middles, counts, width, bottom, color=parts[part], label=label, edgecolor=PAPER, linewidth=line)
             bottom = bottom + counts
         places.append(left + room / 2)
