@@ -388,3 +388,11 @@ def test_commands_for_the_drawn_faces_say_so(module, capsys):
     with pytest.raises(SystemExit):
         module.main(["--help"])
     assert "On the drawn faces only." in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name[:2])
+def test_a_notebook_with_faces_takes_any_model_and_any_data_set(path):
+    chosen = [("backbone", "dlib"), ("pretrained", "dlib"), ("dataset", "lfw"), ("root", "faces")]
+    if path.name[:2] in ("04", "12"):  # no face is looked at there
+        return
+    assert course.choose_parameters([path], "quick", chosen) == {path: dict(chosen)}

@@ -12,7 +12,7 @@ from notebook_numbers import Seen, panel_says
 
 from utils.experiments.benchmark import read_results
 from utils.experiments.plan import Plan
-from utils.lessons.session import Session, Trial, open_session
+from utils.lessons.session import Session, Trial, open_session, remind_of_drawn_faces
 from utils.models.checkpoints import TrainConfig
 from utils.retrieval.evaluation import evaluate
 from utils.settings import CourseError
@@ -123,3 +123,12 @@ def test_a_bench_opens_like_the_benchmark_and_refuses_like_it(monkeypatch, tiny_
         open_session("facez", device="cpu")
     with pytest.raises(CourseError, match="Unknown method"):
         session.forget("magic")
+
+
+def test_only_other_faces_or_another_model_are_reason_to_mistrust_the_text(capsys):
+    remind_of_drawn_faces("synthetic", "mini")
+    assert capsys.readouterr().out == ""
+    for chosen in (("lfw", "mini"), ("synthetic", "dlib")):
+        remind_of_drawn_faces(*chosen)
+        told = capsys.readouterr().out
+        assert all(f"'{name}'" in told for name in chosen) and "drawn faces" in told

@@ -11,7 +11,7 @@ from .own_photos import (
     parse_choices,
     read_own_photos,
 )
-from .session import open_session
+from .session import open_session, remind_of_drawn_faces
 from .sphere import DISPERSAL_LOSSES, LABEL_LOSSES, journey, lowest_nearest_cosine, make_scene, orthoplex, simplex
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "orthoplex",
     "parse_choices",
     "read_own_photos",
+    "remind_of_drawn_faces",
     "simplex",
     "drawn_own_photos",
 ]

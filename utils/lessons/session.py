@@ -24,6 +24,7 @@ from ..unlearning.loop import Unlearned, unlearn
 from ..unlearning.registry import METHODS
 from . import figures
 
+DRAWN = Plan()  # the faces and the model that the notebooks' texts tell of
 MORE = ("backbone", "pretrained", "train_epochs", "max_identities", "image_size")
 
 
@@ -118,6 +119,15 @@ class Session:
         results = run_benchmark(replace(self.plan, methods=names), self.results)
         refuse(results.get("failed", ()))
         return {row["method"]: row for row in results["runs"] if "error" not in row}
+
+
+def remind_of_drawn_faces(dataset: str, backbone: str) -> None:
+    """Say in one sentence that a notebook's text tells of drawn faces, if others or another model were chosen."""
+    if (dataset, backbone) != (DRAWN.dataset, DRAWN.backbone):
+        print(
+            f"You chose the faces '{dataset}' and the model '{backbone}', but the text tells what the drawn faces and "
+            "the model trained on them show: where they differ, believe your own figures and tables."
+        )
 
 
 def open_session(

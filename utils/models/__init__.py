@@ -1,7 +1,7 @@
 """From a crop to a point on the sphere."""
 
 from .augmentation import augment
-from .backbones import make_backbone
+from .backbones import card_of, make_backbone
 from .embedding import embed
 from .finetuning import FinetuneConfig, cost_table, finetune, step_costs
 from .pretrained import who_was_trained_on
@@ -10,6 +10,7 @@ from .training import load_or_train
 __all__ = [
     "FinetuneConfig",
     "augment",
+    "card_of",
     "cost_table",
     "embed",
     "finetune",
