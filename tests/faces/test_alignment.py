@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.bench_alignment import PlainAligner, apart
 from utils.faces.alignment import (
     BACKDROP,
     AlignedFace,
@@ -14,6 +15,7 @@ from utils.faces.alignment import (
     Refused,
     canonical_landmarks,
     centre_crop,
+    plane_by_plane,
     read_photo,
     similarity_transform,
     to_rgb,
@@ -251,3 +253,17 @@ def test_one_photo_on_which_the_detector_fails_is_the_only_one_lost(aligner, por
     answers = aligner(portraits[:3])
     assert isinstance(answers[1], Refused)
     assert isinstance(answers[0], AlignedFace) and isinstance(answers[2], AlignedFace)
+
+
+def test_photos_laid_out_by_planes_show_the_same_pixels():
+    rng = np.random.default_rng(0)
+    arrays = [rng.integers(0, 256, (7, 5, 3), dtype=np.uint8) for _ in range(3)]
+    laid = plane_by_plane([Image.fromarray(array) for array in arrays])
+    assert laid.dtype == torch.uint8 and np.array_equal(laid.numpy(), np.stack(arrays))
+    assert laid.permute(0, 3, 1, 2).is_contiguous()
+
+
+def test_the_quick_detector_finds_what_the_plain_one_finds(portraits):
+    plain, quick = PlainAligner(64)(portraits), Aligner(64)(portraits)
+    home = canonical_landmarks(64, 0.2)
+    assert max(apart(one, other, home) for one, other in zip(plain, quick, strict=True)) < 0.01

@@ -166,6 +166,8 @@ class Aligner:
 
         self.image_size, self.margin, self.min_confidence = image_size, margin, min_confidence
         self.detector = MTCNN(select_largest=False, keep_all=True, device=resolve_device(device)).eval()
+        for net in (self.detector.pnet, self.detector.rnet, self.detector.onet):
+            net.to(memory_format=torch.channels_last)  # on a CPU it pools many times as fast so
 
     def __call__(self, images: Sequence[Image.Image]) -> list[AlignedFace | Refused]:
         """Align RGB photos of any sizes, one answer per photo in the same order; equal sizes are searched together."""
@@ -198,7 +200,7 @@ class Aligner:
         # Only faces that fit into the shorter side can be found; MTCNN raises if no window fits.
         self.detector.min_face_size = min(max(SMALLEST_SIDE, share * max(copies[0].size)), min(copies[0].size))
         try:
-            boxes, scores, points = self.detector.detect(copies, landmarks=True)
+            boxes, scores, points = self.detector.detect(plane_by_plane(copies), landmarks=True)
         except (RuntimeError, ValueError, IndexError, MemoryError) as error:
             # MTCNN fails on degenerate boxes at the image's edge; alone, only the guilty photo is lost, and less memory
             # is needed. What the machine lacks is nobody's fault and ends the run.
@@ -242,6 +244,12 @@ def _detection_copy(image: Image.Image) -> Image.Image:
         return image
     size = tuple(max(1, round(side * scale)) for side in image.size)
     return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+
+
+def plane_by_plane(images: Sequence[Image.Image]) -> torch.Tensor:
+    """Return equal-sized RGB images as uint8 (B, H, W, 3), the colours in planes: boxes are cheap to cut out so."""
+    stacked = np.stack([np.asarray(image) for image in images])
+    return torch.from_numpy(np.ascontiguousarray(stacked.transpose(0, 3, 1, 2))).permute(0, 2, 3, 1)
 
 
 def _equal_sized_batches(images: Sequence[Image.Image], indices: Sequence[int]) -> list[list[int]]:
