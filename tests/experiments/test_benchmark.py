@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from utils.experiments import benchmark
 from utils.experiments import plan as plan_room
@@ -18,6 +19,9 @@ from utils.experiments.plan import Plan, parse_option
 from utils.experiments.results import write_results
 from utils.experiments.tables import percent
 from utils.faces.splits import make_splits
+from utils.models.backbones import Card, FaceBackbone
+from utils.models.checkpoints import Recogniser
+from utils.retrieval.evaluation import evaluate
 from utils.settings import CourseError
 from utils.unlearning import registry
 
@@ -257,3 +261,41 @@ def test_a_named_request_is_another_run_than_the_same_people_drawn(tiny_world, t
 def test_no_methods_at_all_is_one_sentence(text, capsys):
     assert main(["--methods", text, "--quiet"]) == 2
     assert "--methods names none" in capsys.readouterr().err
+
+
+class Centred(FaceBackbone):
+    """Means of the colours in sixteen fields, pushed to one side, and a centre that is taken off."""
+
+    card = Card("centred", embedding_dim=48, input_size=4, crop_size=64, centred=True)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(48))
+        self.register_buffer("centre", torch.full((48,), 5.0))
+
+    def layers(self) -> dict:
+        return {"embedding": [self]}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1) * self.weight + 5 - self.centre
+
+
+def test_a_centred_model_is_also_searched_without_its_centre(tiny_recogniser, tiny_splits):
+    head = tiny_recogniser.head
+    head = type(head)(48, len(tiny_splits.trained))
+    start = Recogniser(Centred().eval(), head, "made by hand", 0.0)
+    row = benchmark.one_run(Plan(device="cpu"), tiny_splits, start, "original", 0, False)[-1]
+    plain = Centred().eval()
+    plain.centre.zero_()
+    wanted = evaluate(plain, tiny_splits, device="cpu").scores()
+    assert row["uncentred"] == {
+        f"{p}_{s}": wanted[p][s] for p in ("forget", "retain", "unseen") for s in ("r1", "map", "tar")
+    }
+    assert row["uncentred"]["forget_map"] != row["forget"]["map"]
+    base = {"dataset": "d", "backbone": "b", "method": "original", "n_forget": 2, "seed": 0}
+    table = results_table({"runs": [base | row, base | {"method": "esc", "forget": {"map": 0.5}}]})
+    place = table.rows[0].index("forget mAP uncentred ↓")
+    assert table.rows[1][place] == f"{100 * row['uncentred']['forget_map']:.1f}" and table.rows[2][place] == "–"
+    assert (
+        "uncentred" not in benchmark.one_run(Plan(device="cpu"), tiny_splits, tiny_recogniser, "original", 0, False)[-1]
+    )

@@ -132,3 +132,14 @@ def test_only_other_faces_or_another_model_are_reason_to_mistrust_the_text(capsy
         remind_of_drawn_faces(*chosen)
         told = capsys.readouterr().out
         assert all(f"'{name}'" in told for name in chosen) and "drawn faces" in told
+
+
+def test_a_model_trained_elsewhere_is_retrained_in_its_head_alone(session, monkeypatch, capsys):
+    monkeypatch.setattr("utils.lessons.session.references", lambda plan: ("original",))
+    trial = session.forget("retrain")
+    kept, people = session.splits.retain_train, session.splits.trained
+    rows = [people.index(person) for person in kept]
+    assert torch.equal(trial.outcome.head.weight, session.recogniser.head.weight[rows])
+    assert torch.equal(trial.after.embeddings, session.before.embeddings) and not session.results.exists()
+    assert trial.after.name_accuracy("forget") == 0 and "trained elsewhere" in capsys.readouterr().out
+    assert len(session.recogniser.head.weight) == len(people)

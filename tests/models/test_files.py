@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from utils.experiments.plan import Plan, check_plan, face_size, references
+from utils.models import finetuning
 from utils.models.backbones import BACKBONES, FaceBackbone, card_of, make_backbone
 from utils.models.checkpoints import EMBEDDED, TrainConfig, room_for
 from utils.models.embedding import embed
@@ -220,3 +221,11 @@ def test_a_broken_onnx_file_or_missing_packages_are_one_sentence(tmp_path):
     (tmp_path / "theirs.json").write_text(json.dumps(MINI))
     with pytest.raises(CourseError, match="no ONNX file|pip install onnx2torch"):
         make_backbone(f"file:{tmp_path / 'theirs.onnx'}", "auto")
+
+
+def test_the_cost_of_a_step_is_measured_for_a_foreign_network_and_an_unknown_one_is_one_sentence(tmp_path, capsys):
+    name = put(tmp_path, Inner())
+    assert finetuning.main(["--cost", "--backbone", name, "--batch-size", "2", "--device", "cpu"]) == 0
+    assert "nothing" in capsys.readouterr().out
+    assert finetuning.main(["--cost", "--backbone", "minni"]) == 2
+    assert "mini" in capsys.readouterr().err

@@ -13,8 +13,9 @@ import psutil
 import torch
 
 from ..faces.splits import Splits
-from ..models.backbones import card_of
+from ..models.backbones import FaceBackbone, card_of
 from ..models.checkpoints import Recogniser, training_of
+from ..models.embedding import uncentred
 from ..retrieval.evaluation import Evaluation, evaluate
 from ..settings import BUILD_DIR, command, resolve_device
 from ..unlearning.loop import Unlearned, unlearn
@@ -157,7 +158,15 @@ def one_run(
         **evaluation.scores(),
         "forget_people": map_by_person(evaluation),
     }
+    if getattr(outcome.model, "card", FaceBackbone.card).centred:
+        plain = evaluate(uncentred(outcome.model), splits, device=device, progress=progress)
+        row["uncentred"] = plain_scores(plain.scores())
     return outcome, evaluation, row
+
+
+def plain_scores(scores: dict) -> dict[str, float]:
+    """Return the scores of a search that leaves the centre out, under names such as 'forget_map'."""
+    return {f"{pool}_{score}": scores[pool][score] for pool in POOLS for score in ("r1", "map", "tar")}
 
 
 def map_by_person(evaluation: Evaluation) -> dict[str, float]:
@@ -238,12 +247,13 @@ def table_rows(results: dict, narrow: bool = False) -> tuple[list[list[str]], li
     """Return the cells of the summary, a row per method and setting, mean over seeds with the spread; and remarks."""
     order = {name: place for place, name in enumerate(METHODS)}
     runs = sorted(results["runs"], key=lambda run: table_place(run, order))
+    plain = has_plain(runs)
     rows, remarks = [], []
     for group, note in grouped(runs, () if narrow else ("dataset", "backbone", "dev", "n_forget")):
         first, name = group[0], group[0]["method"]
         data = f"{first['dataset']} / {first['backbone']}" + (" (dev)" if first.get("dev") else "")
         cells = [data, str(first["n_forget"]), METHODS[name].title if name in METHODS else name]
-        cells += score_cells(group, COLUMNS)
+        cells += score_cells(group, COLUMNS + (PLAIN if plain else ()))
         prices = [[run[key] for run in group if key in run] for key in ("seconds", "images_processed")]
         rows.append([*cells, *(f"{fmean(price):,.0f}" if price else "–" for price in prices)])
         remarks.append(remark(group, note))
@@ -252,10 +262,17 @@ def table_rows(results: dict, narrow: bool = False) -> tuple[list[list[str]], li
 
 POOLS = ("forget", "retain", "unseen")
 COLUMNS = (("forget", "accuracy"), *((pool, score) for pool in POOLS for score in ("r1", "map")))
+PLAIN = (("uncentred", "forget_r1"), ("uncentred", "forget_map"))  # of models that a searcher may use either way
+PLAIN_HEADER = ("forget R@1 uncentred ↓", "forget mAP uncentred ↓")
 HEADER = (
     "data / model", "forgotten", "method", "forget accuracy ↓", "forget R@1 ↓", "forget mAP ↓",
     "retain R@1 ↑", "retain mAP ↑", "unseen R@1 ↑", "unseen mAP ↑", "seconds", "images",
 )  # fmt: skip
+
+
+def has_plain(runs: Iterable[dict]) -> bool:
+    """Say whether any run was scored without a centre, too."""
+    return any("uncentred" in run for run in runs)
 
 
 def results_table(results: dict, markdown: bool = False, narrow: bool = False) -> str:
@@ -265,7 +282,8 @@ def results_table(results: dict, markdown: bool = False, narrow: bool = False) -
     which nobody needs for a search. Introduced in notebook 05.
     """
     rows, remarks = table_rows(results, narrow)
-    rows = [row[2:-2] if narrow else row for row in (HEADER, *rows)]
+    header = (*HEADER[:-2], *(PLAIN_HEADER if has_plain(results["runs"]) else ()), *HEADER[-2:])
+    rows = [row[2:-2] if narrow else row for row in (header, *rows)]
     return table_with_people(with_remarks(rows, remarks), results["runs"], markdown, results.get("failed", ()))
 
 

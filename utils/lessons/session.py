@@ -5,14 +5,16 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 
 from ..experiments.benchmark import results_table, run_benchmark, run_method
-from ..experiments.plan import Plan, check_plan, prepared
+from ..experiments.plan import Plan, check_plan, prepared, references
 from ..experiments.runner import refuse
 from ..faces.datasets import FaceDataset
 from ..faces.splits import Splits
@@ -60,15 +62,29 @@ class Session:
         """Run a method on the session's forget people and evaluate the result on held-out photos.
 
         Without options it runs with the profile's own settings and notes its scores for the benchmark; with options it
-        is a mere trial and notes nothing. Raises CourseError as `unlearn` does. Introduced in notebook 05.
+        is a mere trial and notes nothing. A model trained elsewhere cannot be retrained, and `without_names` stands in.
+        Raises CourseError as `unlearn` does. Introduced in notebook 05.
         """
-        if not options:
+        if name == "retrain" and name not in references(self.plan):
+            outcome = self.without_names()
+            after = evaluate(outcome.model, self.splits, outcome.head, device=self.plan.device)
+        elif not options:
             outcome, after = run_method(self.plan, self.splits, self.recogniser, name, self.results)
         else:
             model, head, device = self.recogniser.model, self.recogniser.head, resolve_device(self.plan.device)
             outcome = unlearn(name, model, head, self.splits, seed=self.plan.seed, device=device, **options)
             after = evaluate(outcome.model, self.splits, outcome.head, device=device)
         return Trial(name, METHODS[name].title, outcome, after)
+
+    def without_names(self) -> Unlearned:
+        """Return the original model with a head that has no rows for the forget people: all that can be made anew of a
+        model whose weights were trained elsewhere."""
+        print(
+            f"'{self.plan.backbone}' was trained elsewhere: 'retrained' is the same model, its head made without them."
+        )
+        head, rows = copy.deepcopy(self.recogniser.head), self.splits.class_of(self.splits.retain_train)
+        head.weight = torch.nn.Parameter(head.weight.detach()[torch.from_numpy(rows).to(head.weight.device)])
+        return Unlearned(copy.deepcopy(self.recogniser.model), head)
 
     def example(self) -> int:
         """Return the label of the forget person the panels show: the one with the most held-out photos."""

@@ -208,11 +208,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure what fine-tuning costs on this machine."""
     parser = argparse.ArgumentParser(prog="python -m utils.finetuning", description=main.__doc__)
     parser.add_argument("--cost", action="store_true", help="measure a step for every number of moving parts")
-    parser.add_argument("--backbone", choices=BACKBONES, default="mini", help="which face model")
+    parser.add_argument(
+        "--backbone", default="mini", metavar="NAME", help=f"one of: {', '.join(BACKBONES)}, or file:PATH"
+    )
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="photos per step")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     args = parser.parse_args(arguments)
     if not args.cost:
         parser.error("nothing to do; add --cost")
+    card_of(args.backbone)
     print(cost_table(step_costs(args.backbone, batch_size=args.batch_size, device=args.device)))
     return 0
