@@ -59,7 +59,7 @@ define INSTALL
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab bench site notebooks workshop clean
+.PHONY: help run test lab bench real site notebooks workshop clean
 
 help:            ## list the commands
 	@awk -F ':[^#]*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ bench: $(STAMP)  ## compare all methods, all sizes, three seeds, into build/resu
 	  $(BENCH) --forget 1,5,20,40 $(ARGS) || failed=$$?; \
 	  $(if $(LFW),$(BENCH) --dataset lfw --root $(LFW) --pretrained none --train-epochs 25 $(ARGS) || failed=$$?;) \
 	  exit $$failed
+
+real: $(STAMP)   ## run notebooks 03, 05, 08, 09 and 10 on LFW with a real recogniser, into build/real (LFW=folder)
+	@$(PY) -m utils.real --root "$(LFW)" --profile $(PROFILE) $(ARGS)
 
 site: $(STAMP)   ## build the HTML pages from what has been run so far
 	@$(PY) -m utils.course --site-only $(ARGS)

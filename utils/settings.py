@@ -24,7 +24,8 @@ from tqdm.auto import tqdm
 
 REPO_ROOT = Path(__file__).resolve().parent.parent
 MODEL_DIR = REPO_ROOT / "data" / "models"
-BUILD_DIR = REPO_ROOT / "build"
+BUILD_PLACE = "FACE_COURSE_BUILD"  # the environment variable that moves what runs leave behind
+BUILD_DIR = Path(os.environ.get(BUILD_PLACE) or REPO_ROOT / "build")
 BLOCK = 4096  # bytes of the smallest file that a disk makes room for
 PROFILES = ("quick", "full")
 REPOSITORY, PUBLISHED = "face-identity-unlearning/course", False  # the course's address on GitHub: nowhere else

@@ -18,12 +18,14 @@ import notebook_numbers
 import papermill
 import pytest
 import small_world
+import torch
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from utils.experiments import ablation, benchmark, sequence, sweep
+from utils.models.checkpoints import EMBEDDED, load_recogniser
 from utils.publishing import course
-from utils.settings import REPO_ROOT, CourseError
+from utils.settings import MODEL_DIR, REPO_ROOT, CourseError
 from utils.unlearning.registry import METHODS
 
 NOTEBOOKS = sorted((REPO_ROOT / "notebooks").glob("*.ipynb"))
@@ -396,3 +398,22 @@ def test_a_notebook_with_faces_takes_any_model_and_any_data_set(path):
     if path.name[:2] in ("04", "12"):  # no face is looked at there
         return
     assert course.choose_parameters([path], "quick", chosen) == {path: dict(chosen)}
+
+
+@pytest.mark.parametrize("number", ["00", "01", "02", "03", "05", "06", "07", "08", "09", "10"])
+def test_a_notebook_runs_with_a_model_that_was_trained_elsewhere(number, in_a_hurry, foreign_model, capsys):
+    small_world.run_notebook(
+        number, dataset="folder", root=str(in_a_hurry / "12x12"), backbone=foreign_model, device="cpu"
+    )
+    told = capsys.readouterr().out
+    assert "believe your own figures" in told and "✗" not in told
+
+
+@pytest.fixture(scope="session")
+def foreign_model(tmp_path_factory) -> str:
+    """The embedded network as somebody else's TorchScript, described beside it."""
+    place = tmp_path_factory.mktemp("theirs") / "theirs.pt"
+    mini = load_recogniser(MODEL_DIR / EMBEDDED["original"])[0].model.eval()
+    torch.jit.trace(mini, torch.zeros(2, 3, 64, 64), check_trace=False).save(str(place))
+    place.with_suffix(".json").write_text('{"input_size": 64, "embedding_dim": 128}', encoding="utf-8")
+    return f"file:{place}"
