@@ -411,9 +411,9 @@ def test_a_notebook_runs_with_a_model_that_was_trained_elsewhere(number, in_a_hu
 
 @pytest.fixture(scope="session")
 def foreign_model(tmp_path_factory) -> str:
-    """The embedded network as somebody else's TorchScript, described beside it."""
-    place = tmp_path_factory.mktemp("theirs") / "theirs.pt"
-    mini = load_recogniser(MODEL_DIR / EMBEDDED["original"])[0].model.eval()
-    torch.jit.trace(mini, torch.zeros(2, 3, 64, 64), check_trace=False).save(str(place))
-    place.with_suffix(".json").write_text('{"input_size": 64, "embedding_dim": 128}', encoding="utf-8")
+    """The embedded network's weights as somebody else's file, described beside it."""
+    place = tmp_path_factory.mktemp("theirs") / "theirs.pth"
+    torch.save(load_recogniser(MODEL_DIR / EMBEDDED["original"])[0].model.state_dict(), place)
+    told = {"input_size": 64, "embedding_dim": 128, "architecture": "mini"}
+    place.with_suffix(".json").write_text(json.dumps(told), encoding="utf-8")
     return f"file:{place}"
