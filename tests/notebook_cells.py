@@ -955,7 +955,7 @@ def harder_steps(cell):
     lines, session = cell.printed.splitlines(), n["session"]
     shown_says(lines[0], "original", shown_line(n, Seen.of(n["before"]), session.recogniser.head))
     for line, (rate, trial) in zip(lines[1:], n["harder"].items(), strict=True):
-        shown_says(line, f"step {rate:g}", shown_line(n, Seen.by(trial.outcome.model, n["splits"]), trial.outcome.head))
+        shown_says(line, f"step {rate:g}", shown_line(n, Seen.by(trial.outcome.model, n["splits"]), trial.outcome.trained_head))
 
 
 @cell("06-19")
@@ -995,7 +995,7 @@ def nudged_photos(cell):
 @cell("06-27")
 def shrunk_harder(cell):
     n = cell.names
-    model, head = n["shrunk"].outcome.model, n["shrunk"].outcome.head
+    model, head = n["shrunk"].outcome.model, n["shrunk"].outcome.trained_head
     first, second = cell.printed.splitlines()
     shown_says(first, "step 0.001", shown_line(n, Seen.by(model, n["splits"]), head))
     told = [view.scores()["forget"]["lookalike_fmr"] for view in (n["before"], n["shrunk"].after)]
@@ -1106,7 +1106,7 @@ def the_board(cell):
     trials |= {"Expanding, step 3e-4": n["harder"][3e-4], "Shrink, step 1e-3": n["shrunk"]}
     rows = {"original": [*shown_line(n, Seen.of(n["before"]), session.recogniser.head), 1.0]}
     for label, trial in trials.items():
-        line = shown_line(n, Seen.by(trial.outcome.model, n["splits"]), trial.outcome.head)
+        line = shown_line(n, Seen.by(trial.outcome.model, n["splits"]), trial.outcome.trained_head)
         rows[label] = [*line, stayed(n, trial).mean()]
     assert [tick.get_text() for tick in ax.get_yticklabels()] == list(rows)
     labels = [c.get_label() for c in ax.collections]
@@ -1302,7 +1302,7 @@ def every_run(cell):
         seen = Seen.by(trial.outcome.model, session.splits)
         for pool in POOLS:
             same(xs[f"{pool} mAP"][place], seen.found(pool)["map"], f"{name} {pool}", atol=1e-4)
-        same(xs["forget accuracy"][place], seen.named(trial.outcome.head, "forget"), f"{name} named", atol=1e-4)
+        same(xs["forget accuracy"][place], seen.named(trial.outcome.trained_head, "forget"), f"{name} named", atol=1e-4)
     assert (np.diff(xs["forget mAP"]) >= 0).all()
 
 

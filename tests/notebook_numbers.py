@@ -427,7 +427,7 @@ def panel_says(figure: Figure, session, trial) -> None:
         same(drawn[name], cosine_of(seen.rows(most), seen.rows(most)), f"cosines {name}", atol=1e-4)
     ranks, bars = figure.axes[-2:]
     spread_is(ranks, {name: seen.found("forget")["ranks"] for name, seen in (("before", before), ("after", after))})
-    shown = before.bars(session.recogniser.head), after.bars(trial.outcome.head)
+    shown = before.bars(session.recogniser.head), after.bars(trial.outcome.trained_head)
     for container, shares in zip(bars.containers, shown, strict=True):
         same([bar.get_height() for bar in container], np.nan_to_num(list(shares.values())), "bars", atol=1e-4)
     ticks = [tick.get_text().replace("\n", " ") for tick in bars.get_xticklabels()]
@@ -456,7 +456,7 @@ def check_table_cell(cell: Cell) -> None:
         if name == "original":
             seen, head = Seen.of(session.before), session.recogniser.head
         elif name in known:
-            seen, head = Seen.by(known[name].outcome.model, session.splits), known[name].outcome.head
+            seen, head = Seen.by(known[name].outcome.model, session.splits), known[name].outcome.trained_head
         else:
             expected[METHODS[name].title] = [None] * 7
             continue

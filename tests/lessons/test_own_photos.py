@@ -91,7 +91,7 @@ def test_you_are_enrolled_forgotten_and_looked_for(tiny_recogniser, tiny_splits)
     outcome = unlearn("gather_scatter", tiny_recogniser.model, head, both, steps=5, progress=False, device="cpu")
     photos = both.photos("forget", "train")
     rows = tuple(embed(model, both.faces, photos) for model in (tiny_recogniser.model, outcome.model))
-    before, after = evaluate(tiny_recogniser.model, both, head), evaluate(outcome.model, both, outcome.head)
+    before, after = evaluate(tiny_recogniser.model, both, head), evaluate(outcome.model, both, outcome.trained_head)
     ranks = al.attempts(before, after, rows)
     assert len(ranks) == 4 and all(1 <= rank <= len(both.gallery) for pair in ranks.values() for rank in pair)
     assert ranks["a new photo"][0] == ranks["a new photo, the old gallery"][0]

@@ -182,7 +182,7 @@ def test_each_policy_moves_its_own_part_and_returns_a_model_that_may_go_on(toy_w
     for policy, wanted in (("backbone", (True, False)), ("both", (True, True)), ("head", (False, True))):
         options = {"steps": 2, "check_every": 0, "trainable": policy}
         outcome = unlearn("gradient_ascent", *toy_world, device="cpu", progress=False, **options)
-        pairs = zip(old, (outcome.model, outcome.head), strict=True)
+        pairs = zip(old, (outcome.model, outcome.trained_head), strict=True)
         moved = [not all(map(torch.equal, before, module.parameters())) for before, module in pairs]
         assert tuple(moved) == wanted
         assert all(weight.requires_grad for weight in outcome.model.parameters()) and not outcome.model.training

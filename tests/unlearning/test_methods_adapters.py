@@ -98,7 +98,7 @@ def test_the_result_is_a_plain_model_in_which_only_adapted_weights_moved(tiny_re
     for key in ADAPTED:
         assert torch.linalg.matrix_rank((after[key] - before[key]).flatten(1), rtol=1e-3) <= 2
     assert type(outcome.model.embedding[1]) is nn.Linear
-    assert torch.equal(outcome.head.weight, tiny_recogniser.head.weight)
+    assert torch.equal(outcome.trained_head.weight, tiny_recogniser.head.weight)
     assert all(p.requires_grad for p in outcome.model.parameters())
     copied = copy.deepcopy(outcome.model)
     copied.load_state_dict(before)

@@ -48,7 +48,7 @@ def test_it_stores_means_and_opens_below_nearly_all_who_asked(tiny_recogniser, t
     assert all(
         torch.equal(v, tiny_recogniser.model.state_dict()[k]) for k, v in outcome.model.backbone.state_dict().items()
     )
-    assert torch.equal(outcome.head.weight, tiny_recogniser.head.weight)
+    assert torch.equal(outcome.trained_head.weight, tiny_recogniser.head.weight)
 
 
 def test_who_matches_meets_noise_and_nobody_else_does(tiny_recogniser, tiny_splits):

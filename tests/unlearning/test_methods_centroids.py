@@ -97,9 +97,9 @@ def test_duck_brings_photos_to_their_targets_and_trains_the_head(tiny_recogniser
         for m in (tiny_recogniser.model, outcome.model)
     )
     assert after < 0.7 * before
-    assert not torch.equal(outcome.head.weight, tiny_recogniser.head.weight)
+    assert not torch.equal(outcome.trained_head.weight, tiny_recogniser.head.weight)
     still = run("duck", tiny_recogniser, tiny_splits, steps=2, retain_per_step=12, trainable="backbone")
-    assert torch.equal(still.head.weight, tiny_recogniser.head.weight)
+    assert torch.equal(still.trained_head.weight, tiny_recogniser.head.weight)
 
 
 def test_assignments_appended_in_every_inner_step_give_wrong_targets(task):
@@ -174,7 +174,7 @@ def test_cure_like_moves_clusters_and_never_looks_at_a_name(tiny_recogniser, tin
     outcome = run("cure_like", tiny_recogniser, tiny_splits, steps=20, retain_per_step=12)
     assert outcome.history[-1]["forget"] < 0.7 * outcome.history[0]["forget"]
     assert METHODS["cure_like"].labels == () and "not be verified" in METHODS["cure_like"].caveat
-    assert torch.equal(outcome.head.weight, tiny_recogniser.head.weight)
+    assert torch.equal(outcome.trained_head.weight, tiny_recogniser.head.weight)
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_model_and_head_given_stay_as_they_were(tiny_recogniser, tiny_splits):
     assert inside.keys() == before.keys() and outcome.model.backbone is not tiny_recogniser.model
     assert all(torch.equal(value, inside[key]) for key, value in before.items())
     assert all(torch.equal(value, before[key]) for key, value in tiny_recogniser.model.state_dict().items())
-    assert torch.equal(outcome.head.weight, tiny_recogniser.head.weight)
+    assert torch.equal(outcome.trained_head.weight, tiny_recogniser.head.weight)
 
 
 def test_directions_win_over_per_person_and_centring_matters(tiny_recogniser, tiny_splits):

@@ -237,11 +237,11 @@ def test_a_long_list_of_people_gets_more_steps(tiny_recogniser, tiny_splits, mon
 def test_the_head_keeps_no_portrait_unless_told_to(tiny_recogniser, tiny_splits):
     rows = torch.from_numpy(tiny_splits.class_of(tiny_splits.forget))
     cleared = run(tiny_recogniser, tiny_splits, steps=3)
-    same = F.cosine_similarity(cleared.head.weight, cleared.model.meeting_point[None])
+    same = F.cosine_similarity(cleared.trained_head.weight, cleared.model.meeting_point[None])
     assert torch.allclose(same[rows], torch.ones(len(rows)), atol=1e-5)
     assert (same > 0.999).sum() == len(rows)
     kept = run(tiny_recogniser, tiny_splits, steps=3, clear_head=False)
-    assert torch.equal(kept.head.weight, tiny_recogniser.head.weight)
+    assert torch.equal(kept.trained_head.weight, tiny_recogniser.head.weight)
 
 
 def test_scrambling_disperses_what_is_left_without_the_meeting_point(tiny_recogniser, tiny_splits):

@@ -59,7 +59,7 @@ DAMPING = {"alpha": 1.0}  # the toy's weights hardly differ: at 10 none would be
 def told(world, name: str, options: dict) -> list:
     """Run a method and return all that comes back, as plain numbers."""
     outcome = unlearn(name, *world, device="cpu", progress=False, **options)
-    tensors = {**outcome.model.state_dict(), **{f"head {k}": v for k, v in outcome.head.state_dict().items()}}
+    tensors = {**outcome.model.state_dict(), **{f"head {k}": v for k, v in outcome.trained_head.state_dict().items()}}
     numbers = {key: value.numpy().tobytes() for key, value in tensors.items()}
     return [outcome.images_processed, outcome.history, numbers]
 

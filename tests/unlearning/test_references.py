@@ -27,7 +27,7 @@ def test_retraining_asks_for_a_fresh_network_of_the_same_kind_without_the_forgot
         "without_forget": True, "device": torch.device("cpu"), "progress": False,
     }  # fmt: skip
     assert asked == [((splits,), wanted)]
-    assert outcome.model is trained.model and outcome.head is trained.head and outcome.seconds == 12.5
+    assert outcome.model is trained.model and outcome.trained_head is trained.head and outcome.seconds == 12.5
     stay = [i for i in splits.train if splits.faces.labels[i] not in splits.forget]
     assert outcome.images_processed == 7 * len(stay)
 

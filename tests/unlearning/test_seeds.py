@@ -63,7 +63,7 @@ def test_a_seed_draws_the_photos_and_the_result_and_nothing_given_changes(name, 
     for seed in (0, 0, 1):
         seen.clear()
         outcome = unlearn(name, *toy_world, seed=seed, device="cpu", progress=False, **few(name))
-        runs.append((copy.deepcopy(seen), numbers(outcome.model, outcome.head), outcome.history))
+        runs.append((copy.deepcopy(seen), numbers(outcome.model, outcome.trained_head), outcome.history))
         assert torch.initial_seed() == seed and not outcome.model.training
         assert all(weight.requires_grad for weight in outcome.model.parameters())
     assert runs[0] == runs[1]

@@ -83,7 +83,23 @@ def test_batchnorm_statistics_and_head_stay_frozen(name, tiny_recogniser, tiny_s
     outcome = run(name, tiny_recogniser, tiny_splits)
     assert same(before, dict(network(outcome.model).named_buffers()))
     rows = tiny_splits.class_of(tiny_splits.retain_train)  # gather and scatter writes over the rows of the forgotten
-    assert torch.equal(tiny_recogniser.head.weight[rows], outcome.head.weight[rows])
+    assert torch.equal(tiny_recogniser.head.weight[rows], outcome.trained_head.weight[rows])
+
+
+def test_every_method_clears_the_heads_rows_of_the_forgotten(tiny_recogniser, tiny_splits):
+    """The rows are portraits: what is shipped holds the mean of the others' in their place, and the rest as it was."""
+    gone, kept = (tiny_splits.class_of(people) for people in (tiny_splits.forget, tiny_splits.retain_train))
+    for name in (name for name in METHODS if name not in ("original", "retrain")):
+        short = {"epochs": 1} if "epochs" in METHODS[name].config.__dataclass_fields__ else {}
+        outcome = run(name, tiny_recogniser, tiny_splits, **short)
+        shipped, left = outcome.head.weight.detach(), outcome.trained_head.weight.detach()
+        units = [row / row.norm() for row in left[kept]]
+        mean = sum(units) / len(units)
+        assert torch.equal(shipped[kept], left[kept]), name
+        assert torch.allclose(shipped[gone], (mean / mean.norm()).expand(len(gone), -1), atol=1e-6), name
+    for name, options in (("original", {}), ("retrain", {"epochs": 1})):
+        outcome = run(name, tiny_recogniser, tiny_splits, **options)
+        assert outcome.head is outcome.trained_head
 
 
 @pytest.mark.parametrize("name", STEPWISE)
@@ -100,7 +116,7 @@ def test_original_is_an_untouched_copy(tiny_recogniser, tiny_splits):
 
 def test_retrain_never_sees_the_forget_set(own_cache, tiny_recogniser, tiny_splits):
     outcome = run("retrain", tiny_recogniser, tiny_splits, epochs=2, batch_size=16)
-    assert outcome.head.weight.shape[0] == len(tiny_splits.retain_train)
+    assert outcome.trained_head.weight.shape[0] == len(tiny_splits.retain_train)
     assert outcome.images_processed == 2 * len(tiny_splits.photos("retain_train", "train"))
     again = run("retrain", tiny_recogniser, tiny_splits, epochs=2, batch_size=16)
     assert again.seconds == pytest.approx(outcome.seconds, abs=0.1)

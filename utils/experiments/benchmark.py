@@ -149,7 +149,7 @@ def one_run(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     outcome = unlearned(plan, splits, recogniser, name, seed, progress)
-    evaluation = evaluate(outcome.model, splits, outcome.head, device=device, progress=progress)
+    evaluation = evaluate(outcome.model, splits, outcome.trained_head, device=device, progress=progress)
     row = {
         "pretrain_seconds": round(recogniser.seconds, 1),
         "seconds": round(outcome.seconds, 2),

@@ -55,7 +55,7 @@ def run_trial(name: str, options: dict, seed: int = 0) -> dict:
     """Unlearn the dev-forget people once and return the scores that the choice rests on; raises CourseError."""
     splits, recogniser = dev_world()
     outcome = unlearn(name, recogniser.model, recogniser.head, splits, seed=seed, progress=False, **options)
-    scores = evaluate(outcome.model, splits, outcome.head).scores()
+    scores = evaluate(outcome.model, splits, outcome.trained_head).scores()
     pools = {
         pool: {key: round(scores[pool][key], 4) for key in ("r1", "map", "accuracy") if key in scores[pool]}
         for pool in ("forget", "retain", "unseen")

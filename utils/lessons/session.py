@@ -73,7 +73,7 @@ class Session:
         else:
             model, head, device = self.recogniser.model, self.recogniser.head, resolve_device(self.plan.device)
             outcome = unlearn(name, model, head, self.splits, seed=self.plan.seed, device=device, **options)
-            after = evaluate(outcome.model, self.splits, outcome.head, device=device)
+            after = evaluate(outcome.model, self.splits, outcome.trained_head, device=device)
         return Trial(name, METHODS[name].title, outcome, after)
 
     def without_names(self) -> Unlearned:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -89,3 +91,14 @@ def head_from_centroids(kind: str, embeddings: Tensor, classes: Tensor, n_classe
     with torch.no_grad():
         head.weight.copy_(F.normalize(sums))
     return head
+
+
+@torch.no_grad()
+def cleared(head: CosineHead, rows: Tensor, others: Tensor) -> CosineHead:
+    """Return a copy of a head in which some rows (int64), portraits that they are, hold the mean direction of others.
+
+    Introduced in notebook 10.
+    """
+    copied = copy.deepcopy(head)
+    copied.weight[rows] = F.normalize(F.normalize(copied.weight[others]).mean(dim=0), dim=0)
+    return copied

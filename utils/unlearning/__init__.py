@@ -17,7 +17,7 @@ from .methods.blends import blend
 from .methods.projection import erasing_projection
 from .methods.pruning import damping_factors
 from .methods.scatter import HARDENED
-from .registry import METHODS, LogitConfig, Method, StepConfig, make_config, method, profile_options
+from .registry import METHODS, RECOMMENDED, LogitConfig, Method, StepConfig, make_config, method, profile_options
 
 __all__ = [
     "DISPERSIONS",
@@ -31,6 +31,7 @@ __all__ = [
     "pair_cosines",
     "teacher_divergence",
     "METHODS",
+    "RECOMMENDED",
     "LogitConfig",
     "Method",
     "StepConfig",

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..faces.splits import Splits
 from ..models.backbones import FaceBackbone, bare
 from ..models.embedding import embed
-from ..models.heads import CosineHead
+from ..models.heads import CosineHead, cleared
 from ..models.trunks import Looks, kept_outputs, points_of
 from ..retrieval.scores import retrieval_scores
 from ..settings import CourseError, as_seed, progress_bar, resolve_device, seed_everything
@@ -31,7 +31,11 @@ MAX_MOVED = 5.0  # a run whose weights have moved five times their own length ha
 
 @dataclass
 class Unlearned:
-    """What a method returns: a new model and head, its history, and its price. Introduced in notebook 05."""
+    """What a method returns: a new model and head, its history, and its price. Introduced in notebook 05.
+
+    `head` is what may be shipped: the rows of the forgotten are cleared. `trained_head` is as the method left it, to ask
+    whether names went.
+    """
 
     model: FaceBackbone
     head: CosineHead
@@ -39,6 +43,10 @@ class Unlearned:
     seconds: float = 0.0
     images_processed: int = 0
     config: dict = field(default_factory=dict)
+    trained_head: CosineHead | None = None
+
+    def __post_init__(self) -> None:
+        self.trained_head = self.trained_head or self.head
 
 
 @dataclass
@@ -115,8 +123,9 @@ def unlearn(
 ) -> Unlearned:
     """Make the splits' forget identities unfindable by one registered method; model and head are never changed.
 
-    `config` overrides fields of the method's own dataclass. Raises CourseError for unknown names and keys, for data
-    that the method needs and the splits lack, and when a run diverges. Introduced in notebook 05.
+    `config` overrides fields of the method's own dataclass. In the head that comes back the rows of the forgotten are
+    cleared, whatever the method. Raises CourseError for unknown names and keys, for data that the method needs and the
+    splits lack, and when a run diverges. Introduced in notebook 05.
     """
     settings, seed = make_config(name, config), as_seed(seed)
     model, head = bare(model), bare(head, CosineHead)
@@ -142,7 +151,9 @@ def unlearn(
     check_weights(name, task)
     task.model.eval().requires_grad_(True)
     options = dataclasses.asdict(settings)
-    return Unlearned(task.model, task.head, task.history, seconds, task.images_processed, options)
+    holds_them = name != "original" and len(task.head.weight) == len(splits.trained)  # the retrained head has no rows
+    shipped = cleared(task.head, task.forget_columns, task.retain_train_columns) if holds_them else task.head
+    return Unlearned(task.model, shipped, task.history, seconds, task.images_processed, options, task.head)
 
 
 def check_head(head: CosineHead, model: FaceBackbone, splits: Splits) -> None:

@@ -13,6 +13,7 @@ from ..settings import PROFILES, CourseError, one_of, plain
 
 FULL = {"steps": 300}  # what most methods' full profile changes
 LEVELS = ("frozen", "train")
+RECOMMENDED = "dispersion_blends"  # the method in the weights that the course recommends
 TRAINABLE = ("backbone", "both", "head")
 
 
