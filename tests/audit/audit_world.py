@@ -173,3 +173,13 @@ def case_of(splits: Splits, who: dict[str, tuple[FaceBackbone, CosFace]], name: 
     if name in ("original", "retrained"):
         return case.on(getattr(case, name))
     return case.on(Subject(*who[name], splits, CPU))
+
+
+def attributes(splits: Splits, model: PinNet) -> Tensor:
+    """Return what the world's people are said to look like (people, 5): what a model sees of them, and some noise."""
+    with torch.no_grad():
+        points = F.normalize(model(model.preprocess(splits.faces.images(np.arange(len(splits.faces))))))
+    labels, people = torch.from_numpy(splits.faces.labels), range(len(splits.faces.identities))
+    means = torch.stack([points[labels == person].mean(dim=0) for person in people])
+    draws = torch.randn(len(means), 5, generator=torch.Generator().manual_seed(6))
+    return means[:, :5] + 0.1 * draws * means.std()

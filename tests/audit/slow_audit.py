@@ -67,11 +67,14 @@ class Eye:
             seen = {
                 name: np.array([c.mean() for c in part[0].numpy()]) for name, part in zip(PARTS, parts, strict=True)
             }
-            self.cache[key] = seen | {"embedding": unit(last[0].numpy())}
+            self.cache[key] = seen | {"embedding": unit(last[0].numpy()), "length": math.hypot(*last[0].tolist())}
         return self.cache[key]
 
     def __call__(self, photo: int, part: str = "embedding") -> np.ndarray:
         return self.see(self.splits.faces.pixels[int(photo)].numpy())[part]
+
+    def length(self, photo: int) -> float:
+        return self(photo, "length")
 
 
 def unit(v: np.ndarray) -> np.ndarray:
@@ -111,16 +114,18 @@ def chance(n_relevant: int, n: int) -> float:
 
 def found(queries: list[tuple], gallery: list[tuple]) -> dict:
     """Search (person, photo, vector) queries in a gallery of the same; a photo never finds itself."""
-    precisions, firsts, chances = [], [], []
+    precisions, firsts, chances, people = [], [], [], {}
     for person, photo, vector in queries:
         others = [(float(vector @ v), p == person) for p, i, v in gallery if i != photo or photo is None]
         right = [hit for _, hit in sorted(others, key=lambda pair: -pair[0])]
         if not any(right):
             continue
         precisions.append(np.mean([sum(right[: r + 1]) / (r + 1) for r in range(len(right)) if right[r]]))
+        people.setdefault(person, []).append(precisions[-1])
         firsts.append(float(right[0]))
         chances.append(chance(sum(right), len(right)))
-    return {"score": np.mean(precisions), "chance": np.mean(chances), "details": {"r1": np.mean(firsts)}}
+    result = {"score": np.mean(precisions), "chance": np.mean(chances), "details": {"r1": np.mean(firsts)}}
+    return result | {"people": {person: np.mean(mine) for person, mine in people.items()}}
 
 
 def rows(splits: Splits, chosen: list[int], see) -> list[tuple]:
@@ -253,15 +258,18 @@ def named(splits: Splits, shots: int) -> list[int]:
 
 def taught(splits: Splits, eye: Eye, shots: int, votes_of) -> dict:
     known = named(splits, shots)
-    names, right = [who(splits, i) for i in known], {}
+    names, right, people = [who(splits, i) for i in known], {}, {}
     for pool in ("forget", "unseen"):
         hits = []
         for i in photos(splits, pool, "query"):
             votes = votes_of([eye(k) for k in known], names, eye(i))
             hits.append(max(votes, key=votes.get) == who(splits, i))
+            people.setdefault(who(splits, i), []).append(hits[-1])
         right[pool] = np.mean(hits)
     given = len(known) // len(set(names))
-    return {"score": right["forget"], "unseen": right["unseen"], "details": right | {"shots": given}}
+    people = {person: np.mean(mine) for person, mine in people.items() if person in splits.forget}
+    details = right | {"shots": given}
+    return {"score": right["forget"], "unseen": right["unseen"], "details": details, "people": people}
 
 
 def neighbour_votes(known: list[np.ndarray], names: list[int], asked: np.ndarray, k: int = 5) -> dict[int, float]:
@@ -361,9 +369,14 @@ def taught_again(splits: Splits, eye: Eye, seed: int, with_forget: bool) -> dict
 def relearned(splits: Splits, eye: Eye, seed: int, with_forget: bool) -> dict:
     """The area under the mAP at 0, 5, 10 and 20 steps, by trapezia, as a share of the best."""
     later = {str(k): Eye(w, splits) for k, w in taught_again(splits, eye, seed, with_forget).items()}
-    curve = {step: search(splits, one)["score"] for step, one in ({"0": eye} | later).items()}
-    a, b, c, d = curve.values()
-    return {"score": (5 * (a + b) / 2 + 5 * (b + c) / 2 + 10 * (c + d) / 2) / 20, "details": curve}
+    results = {step: search(splits, one) for step, one in ({"0": eye} | later).items()}
+
+    def area(a: float, b: float, c: float, d: float) -> float:
+        return (5 * (a + b) / 2 + 5 * (b + c) / 2 + 10 * (c + d) / 2) / 20
+
+    curve = {step: result["score"] for step, result in results.items()}
+    people = {p: area(*(result["people"][p] for result in results.values())) for p in results["0"]["people"]}
+    return {"score": area(*curve.values()), "details": curve, "people": people}
 
 
 def measured_anew(splits: Splits, eye: Eye, at_once: int = 256) -> dict[str, torch.Tensor]:
@@ -382,12 +395,12 @@ def measured_anew(splits: Splits, eye: Eye, at_once: int = 256) -> dict[str, tor
 TABLES = ("conv1.weight", "conv2.weight", "linear.weight")
 
 
-def rounded(eye: Eye) -> dict[str, torch.Tensor]:
+def rounded(eye: Eye, levels: int) -> dict[str, torch.Tensor]:
     w = dict(eye.w)
     for name in TABLES:
         channels = []
         for channel in w[name]:
-            step = channel.abs().max() / 127
+            step = channel.abs().max() / levels
             channels.append(torch.tensor([float(torch.round(v / step) * step) for v in channel.flatten()]))
         w[name] = torch.stack(channels).view_as(w[name]).double()
     return w
@@ -415,21 +428,201 @@ def without_map(splits: Splits, eye: Eye) -> dict:
     return search(splits, Eye({name: value for name, value in eye.w.items() if name != "projection"}, splits))
 
 
-def asked_head(splits: Splits, old: Eye, weight: np.ndarray) -> dict:
+def asked_head(splits: Splits, eye: Eye, weight: np.ndarray) -> dict:
+    """The old head's rows against the model's embeddings, as they are and turned by Procrustes to the others' rows."""
     if len(weight) != len(splits.trained):
         return {"score": math.nan}
-    asked, hits = photos(splits, "forget", "query") + photos(splits, "forget", "gallery"), []
-    for i in asked:
-        cosines = [float(old(i) @ unit(row)) for row in weight]
-        hits.append(sorted(splits.trained)[int(np.argmax(cosines))] == who(splits, i))
-    return {"score": np.mean(hits), "chance": 1 / len(splits.trained)}
+    order, portraits = sorted(splits.trained), [unit(row) for row in weight]
+    known = sampled(splits)
+    turn = procrustes(
+        np.array([eye(i) for i in known]), np.array([portraits[order.index(who(splits, i))] for i in known])
+    )
+    found = {}
+    for name, step in (("straight", np.eye(len(turn))), ("turned", turn)):
+        hits: dict[int, list[bool]] = {}
+        for i in photos(splits, "forget", "query") + photos(splits, "forget", "gallery"):
+            cosines = [float(eye(i) @ step @ row) for row in portraits]
+            hits.setdefault(who(splits, i), []).append(order[int(np.argmax(cosines))] == who(splits, i))
+        people = {person: np.mean(mine) for person, mine in hits.items()}
+        found[name] = {"score": np.mean([hit for mine in hits.values() for hit in mine]), "people": people}
+    return best_of(found) | {"chance": 1 / len(splits.trained)}
+
+
+# ------------------------------------------------------------------------------------------------- one photo, and looks
+
+
+def single(splits: Splits, eye: Eye, photo: int) -> list[float]:
+    """Length, best cosine to a retained person's mean direction, mean cosine to the ten nearest retained photos."""
+    known = sampled(splits)
+    centres = [unit(sum(eye(i) for i in known if who(splits, i) == p)) for p in {who(splits, i) for i in known}]
+    near = sorted((float(eye(photo) @ eye(i)) for i in known), reverse=True)[:10]
+    return [eye.length(photo), max(float(eye(photo) @ c) for c in centres), sum(near) / len(near)]
+
+
+def logistic(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Weights and intercept of a logistic regression, |w|^2 / 2 + the sum of losses, both classes worth the same."""
+    worth = np.where(y, len(y) / (2 * y.sum()), len(y) / (2 * (~y).sum()))
+    x1, beta = np.hstack([x, np.ones((len(x), 1))]), np.zeros(x.shape[1] + 1)
+    ridge = np.diag([1.0] * x.shape[1] + [0.0])
+    for _ in range(50):  # Newton's steps
+        p = 1 / (1 + np.exp(-x1 @ beta))
+        slope = x1.T @ (worth * (p - y)) + ridge @ beta
+        beta = beta - np.linalg.solve((x1.T * (worth * p * (1 - p))) @ x1 + ridge, slope)
+    return beta
+
+
+def auc(mine: list[float], others: list[float]) -> float:
+    return sum((a > b) + 0.5 * (a == b) for a in mine for b in others) / (len(mine) * len(others))
+
+
+def alone(splits: Splits, eye: Eye) -> dict:
+    """Every fifth forgotten and every fifth never-seen person is kept out of a fit in turn; the mean AUC on them."""
+    table, n_folds = {}, min(5, len(splits.forget), len(splits.unseen))
+    for pool in ("forget", "unseen"):
+        for k, person in enumerate(sorted(getattr(splits, pool))):
+            mine = [i for part in ("query", "gallery") for i in photos(splits, pool, part) if who(splits, i) == person]
+            table |= {i: (k % n_folds, pool == "forget", single(splits, eye, i)) for i in mine}
+    found = []
+    for fold in range(n_folds):
+        shown = [(told, member) for k, member, told in table.values() if k != fold]
+        x, y = np.array([told for told, _ in shown]), np.array([member for _, member in shown])
+        centre, spread = x.mean(axis=0), x.std(axis=0)
+        beta = logistic((x - centre) / spread, y)
+        asked = [(member, (np.array(told) - centre) / spread @ beta[:-1]) for k, member, told in table.values() if k == fold]
+        found.append(auc([v for m, v in asked if m], [v for m, v in asked if not m]))
+    names = ("length", "centroid", "density")
+    each = {
+        name: auc([t[j] for _, m, t in table.values() if m], [t[j] for _, m, t in table.values() if not m])
+        for j, name in enumerate(names)
+    }
+    return {"score": max(0.5, np.mean(found)), "details": {"cross-validated": np.mean(found)} | each}
+
+
+def looks_left(splits: Splits, eye: Eye, attributes: np.ndarray) -> dict:
+    """1 - (squared errors) / (squared distances from the retained mean), of attributes in retained people's units."""
+    known = sampled(splits)
+    y = np.array([attributes[who(splits, i)] for i in known])
+    mean, spread = y.mean(axis=0), y.std(axis=0, ddof=1)
+    x = np.array([eye(i) for i in known])
+    step = ridge_of(x - x.mean(axis=0), (y - mean) / spread, 0.01)
+    result = {}
+    for pool in ("forget", "unseen"):
+        sums: dict[int, list[float]] = {}
+        for i in photos(splits, pool, "query"):
+            truth = (attributes[who(splits, i)] - mean) / spread
+            wrong = (eye(i) - x.mean(axis=0)) @ step - truth
+            mine = sums.setdefault(who(splits, i), [0.0, 0.0])
+            mine[0], mine[1] = mine[0] + wrong @ wrong, mine[1] + truth @ truth
+        people = {person: max(0.0, 1 - a / b) for person, (a, b) in sums.items()}
+        whole = 1 - sum(a for a, _ in sums.values()) / sum(b for _, b in sums.values())
+        result[pool] = max(0.0, whole), people
+    return {"score": result["forget"][0], "unseen": result["unseen"][0], "people": result["forget"][1]}
+
+
+def nearest_by(splits: Splits, eye: Eye) -> dict:
+    """Search by Euclidean distance of embeddings of any length: the nearest first."""
+
+    class Near:
+        """A vector whose product with another is the negative distance, so that `found` may rank by it."""
+
+        def __init__(self, v: np.ndarray):
+            self.v = v
+
+        def __matmul__(self, other: Near) -> float:
+            return -math.dist(self.v, other.v)
+
+    def see(i: int) -> Near:
+        return Near(eye(i) * eye.length(i))
+
+    return found(rows(splits, photos(splits, "forget", "query"), see), rows(splits, everybody(splits, "gallery"), see))
+
+
+def otherwise(splits: Splits, eye: Eye) -> dict:
+    known = sampled(splits)
+    centre = sum(eye(i) * eye.length(i) for i in known) / len(known)
+
+    def see(i: int) -> np.ndarray:
+        return unit(eye(i) * eye.length(i) - centre)
+
+    asked, stored = photos(splits, "forget", "query"), everybody(splits, "gallery")
+    centred = found(rows(splits, asked, see), rows(splits, stored, see))
+    return best_of({"centred": centred, "Euclidean": nearest_by(splits, eye)})
+
+
+def price(splits: Splits, eye: Eye, old: Eye) -> dict:
+    def mean_of(pool: str, part: str, person: int) -> np.ndarray:
+        return unit(sum(old(i) for i in photos(splits, pool, part) if who(splits, i) == person))
+
+    gone = [mean_of("forget", "train", p) for p in splits.forget]
+    close = {p: max(float(mean_of("unseen", "gallery", p) @ g) for g in gone) for p in splits.unseen}
+    nearest = sorted(close, key=close.get, reverse=True)[:5]
+    asked = [i for i in photos(splits, "unseen", "query") if who(splits, i) in nearest]
+    return found(rows(splits, asked, eye), rows(splits, everybody(splits, "gallery"), eye))
+
+
+# ------------------------------------------------------------------------------------------------- students and queries
+
+
+def student_of(splits: Splits, eye: Eye, start: dict, seed: int, steps: int) -> dict[str, torch.Tensor]:
+    """Weights after `steps` steps of Adam, written out, on statistics of each batch; the rate falls to nothing.
+
+    The world's BatchNorm keeps the plain mean of all batches' statistics.
+    """
+    order = sorted(everybody(splits, "train"), key=lambda i: (who(splits, i), i))
+    w = {name: value.clone() for name, value in start.items()}
+    moving = [w[name].requires_grad_() for name in w if "running" not in name]
+    first, second = ([torch.zeros_like(p) for p in moving] for _ in range(2))
+    generator, measured = torch.Generator().manual_seed(seed), {}
+    for step in range(1, steps + 1):
+        batch = [order[k] for k in torch.randperm(len(order), generator=generator)[:64]]
+        points = F.normalize(forward(w, torch.stack([splits.faces.pixels[i] for i in batch]), measured)[-1])
+        loss = 1 - sum(point @ torch.from_numpy(eye(i)) for point, i in zip(points, batch, strict=True)) / len(batch)
+        for k, (p, g) in enumerate(zip(moving, torch.autograd.grad(loss, moving), strict=True)):
+            first[k], second[k] = 0.9 * first[k] + 0.1 * g, 0.999 * second[k] + 0.001 * g * g
+            upward, size = first[k] / (1 - 0.9**step), second[k] / (1 - 0.999**step)
+            p.data -= 2e-3 * (1 - (step - 1) / steps) * upward / (size.sqrt() + 1e-8)
+    for k, statistics in measured.items():
+        w[f"norm{k}.running_mean"], w[f"norm{k}.running_var"] = (sum(s) / len(s) for s in zip(*statistics, strict=True))
+    return {name: value.detach() for name, value in w.items()}
+
+
+def climbed(eye: Eye, face: torch.Tensor, goal: np.ndarray) -> float:
+    """Ten steps of two grey levels uphill, never more than eight from the photo, never outside 0..255; the cosine."""
+    goal, start = torch.from_numpy(goal), face.double()
+    low, high = (start - 8).clamp(min=0), (start + 8).clamp(max=255)
+    x = start
+    for _ in range(10):
+        x = x.clone().requires_grad_(True)
+        (slope,) = torch.autograd.grad(F.normalize(forward(eye.w, x[None])[-1])[0] @ goal, x)
+        x = torch.minimum(torch.maximum(x.detach() + 2 * slope.sign(), low), high)
+    return float(F.normalize(forward(eye.w, x[None])[-1])[0] @ goal)
+
+
+def gained(splits: Splits, eye: Eye, seed: int) -> dict:
+    def first_of(person: int) -> np.ndarray:
+        return eye(next(i for i in everybody(splits, "train") if who(splits, i) == person))
+
+    drawn = torch.randint(len(splits.retain), (len(splits.forget),), generator=torch.Generator().manual_seed(seed))
+    strangers = {person: splits.retain[k] for person, k in zip(splits.forget, drawn.tolist(), strict=True)}
+    own, other, people = [], [], {}
+    for i in photos(splits, "forget", "query"):
+        person, face = who(splits, i), splits.faces.pixels[i]
+        own.append(climbed(eye, face, first_of(person)))
+        other.append(climbed(eye, face, first_of(strangers[person])))
+        people.setdefault(person, []).append(own[-1] - other[-1])
+    details = {"own": np.mean(own), "stranger": np.mean(other)}
+    people = {person: np.mean(mine) for person, mine in people.items()}
+    return {"score": np.mean(own) - np.mean(other), "details": details, "people": people}
 
 
 # ------------------------------------------------------------------------------------------------- all of them
 
 
-def attacks(splits: Splits, eye: Eye, old: Eye, head: np.ndarray, seed: int) -> dict:
-    """Return, for each attack by name, a function of nothing that gives its result."""
+def attacks(splits: Splits, eye: Eye, old: Eye, head: np.ndarray, seed: int, more: dict) -> dict:
+    """Return, for each attack by name, a function of nothing that gives its result.
+
+    `more` holds the people's 'attributes', a student's first weights under 'start', and the 'steps' it learns.
+    """
 
     def best_search(*changed: dict) -> dict:
         return max((search(splits, Eye(w, splits)) for w in changed), key=lambda result: result["score"])
@@ -458,10 +651,17 @@ def attacks(splits: Splits, eye: Eye, old: Eye, head: np.ndarray, seed: int) -> 
         "relearn": lambda: relearned(splits, eye, seed, True),
         "relearn_others": lambda: relearned(splits, eye, seed, False),
         "batchnorm": lambda: best_search(measured_anew(splits, eye)),
-        "int8": lambda: best_search(rounded(eye)),
+        "int8": lambda: best_search(rounded(eye, 127)),  # 2^7 - 1
+        "int4": lambda: best_search(rounded(eye, 7)),  # 2^3 - 1
         "pruned_10": lambda: best_search(thinned(eye, 0.1)),
         "pruned_30": lambda: best_search(thinned(eye, 0.3)),
         "averaged": lambda: best_search(*mixed(eye, old)),
         "taken_off": lambda: without_map(splits, eye),
-        "head_rows": lambda: asked_head(splits, old, head),
+        "head_rows": lambda: asked_head(splits, eye, head),
+        "one_photo": lambda: alone(splits, eye),
+        "trait_leakage": lambda: looks_left(splits, eye, more["attributes"]),
+        "other_similarity": lambda: otherwise(splits, eye),
+        "collateral": lambda: price(splits, eye, old),
+        "distil_back": lambda: best_search(student_of(splits, eye, more["start"], seed, more["steps"])),
+        "adversarial_query": lambda: gained(splits, eye, seed),
     }

@@ -5,18 +5,20 @@
 from . import photos, names, gallery, weights  # noqa: F401
 
 # isort: on
-from .case import ATTACKERS, ATTACKS, TARGETS, Subject, plain_search, sample
+from .case import ATTACKERS, ATTACKS, HOLDINGS, TARGETS, THINGS, Subject, plain_search, sample
 from .gallery import orthogonal_map
 from .photos import DISTURBANCES, area_under_curve, pair_cosines
-from .summary import audit, make_case
+from .summary import audit, make_case, recovered
 from .weights import batch_norms, innermost, inside
 
 __all__ = [
     "ATTACKERS",
     "ATTACKS",
     "DISTURBANCES",
+    "HOLDINGS",
     "Subject",
     "TARGETS",
+    "THINGS",
     "area_under_curve",
     "audit",
     "batch_norms",
@@ -26,5 +28,6 @@ __all__ = [
     "orthogonal_map",
     "pair_cosines",
     "plain_search",
+    "recovered",
     "sample",
 ]

@@ -10,6 +10,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..faces.splits import Splits
@@ -17,7 +18,7 @@ from ..models.backbones import FaceBackbone, bare
 from ..models.embedding import embed
 from ..models.heads import CosineHead
 from ..retrieval.evaluation import held_out_photos
-from ..retrieval.scores import chance_level, retrieval_scores
+from ..retrieval.scores import RetrievalScores, chance_level, retrieval_scores
 from ..settings import CourseError, one_of, resolve_device
 
 NO_GAP = 0.05  # an original closer to its target than this leaves nothing to recover
@@ -27,13 +28,27 @@ TARGETS = {
     "chance": "a random order of the same gallery",
     "unseen": "people whom the same model never saw, attacked in the same way",
     "retrained": "the model retrained without them, attacked in the same way",
-    "half": "0.5: their pairs look like anybody's; far above they stand out as known, far below as over-forgotten",
+    "half": "0.5: they look like anybody; far above they stand out as known, far below as over-forgotten",
+    "strangers": "people whom the retrained model never saw, attacked in the same way",
+    "zero": "0: nothing is gained over a random stranger",
+    "original": "the original's score: a price that others pay, and nothing that could come back",
 }
 ATTACKERS = {
     "photos": "may send photos to the model and search with what comes back",
     "names": "also holds a few named photos of the forgotten people",
     "old gallery": "also kept the embeddings that the old model had stored",
-    "weights": "holds the model itself",
+    "weights": "holds the model that was shipped, and training photos",
+    "old head": "also kept the classification head of the old model",
+    "old model": "also kept the old model itself, and needs no attack",
+}
+THINGS = ("photos to send", "named photos", "old gallery", "shipped weights", "old head", "old model")
+HOLDINGS = {  # what each attacker has of these things
+    "photos": THINGS[:1],
+    "names": THINGS[:2],
+    "old gallery": (THINGS[0], THINGS[2]),
+    "weights": (*THINGS[:2], THINGS[3]),
+    "old head": (*THINGS[:2], *THINGS[3:5]),
+    "old model": THINGS,
 }
 
 
@@ -62,7 +77,7 @@ class Subject:
 
     @cached_property
     def seen(self) -> dict[str, Tensor]:
-        """The pooled features (N, c) of every part but the last, and the unit embeddings as 'embedding'."""
+        """The pooled features (N, c) of every part but the last, the unit embeddings as 'embedding', their 'length'."""
         return look(self.model.to(resolve_device(self.device)), self.splits.faces, self.photos)
 
     def rows(self, photos: np.ndarray, part: str = "embedding") -> Tensor:
@@ -114,7 +129,7 @@ def sample(splits: Splits) -> np.ndarray:
 
 @torch.no_grad()
 def look(model: FaceBackbone, faces, photos: np.ndarray) -> dict[str, Tensor]:
-    """Return what every part of a model makes of photos: features pooled over the image, and unit embeddings.
+    """Return what every part of a model makes of photos: features pooled over the image, unit embeddings, lengths.
 
     The last part is left out, as the embedding stands for it: a wrapper may change what comes after.
     """
@@ -125,11 +140,12 @@ def look(model: FaceBackbone, faces, photos: np.ndarray) -> dict[str, Tensor]:
 
     hooks = [model.layers()[name][-1].register_forward_hook(listen(name)) for name in heard]
     try:
-        points = embed(model, faces, photos, batch_size=PHOTOS_AT_ONCE, whole=True)
+        points = embed(model, faces, photos, batch_size=PHOTOS_AT_ONCE, whole=True, normalised=False)
     finally:
         for hook in hooks:
             hook.remove()
-    return {name: torch.cat(parts) for name, parts in heard.items()} | {"embedding": points}
+    features = {name: torch.cat(parts) for name, parts in heard.items()}
+    return features | {"embedding": F.normalize(points), "length": points.norm(dim=1, keepdim=True)}
 
 
 # ------------------------------------------------------------------------------------------------- the attacks' list
@@ -154,7 +170,8 @@ ATTACKS: dict[str, Attack] = {}
 def attack(name: str, **about: str) -> Callable:
     """Register an attack under a name; used as a decorator on `run(case) -> {'score': ...}`.
 
-    A result may also hold 'chance', 'unseen' (the same score of never-seen people), 'details' and a 'note'.
+    A result may also hold 'chance', 'unseen' (the same score of never-seen people), 'people' (the score of each person
+    by label), 'details' and a 'note'.
     """
 
     def register(run: Callable[[AuditCase], dict]) -> Callable[[AuditCase], dict]:
@@ -176,7 +193,12 @@ def searched(case: AuditCase, rows: Tensor, photos: np.ndarray, gallery_rows: Te
     labels, names = case.labels(photos), case.labels(gallery)
     found = retrieval_scores(rows, labels, gallery_rows, names, query_ids=photos, gallery_ids=gallery)
     chance = chance_level(labels, names, photos, gallery)["map"]
-    return {"score": found.map, "chance": chance, "details": {"r1": found.r1}}
+    return {"score": found.map, "chance": chance, "details": {"r1": found.r1}, "people": people_of(found)}
+
+
+def people_of(found: RetrievalScores) -> dict[int, float]:
+    """Return the mAP of each person's own queries, by label: a mean hides who is still found."""
+    return {label: scores["map"] for label, scores in found.per_identity().items()}
 
 
 def plain_search(case: AuditCase, model: FaceBackbone | None = None) -> dict:
@@ -187,6 +209,11 @@ def plain_search(case: AuditCase, model: FaceBackbone | None = None) -> dict:
     model.to(resolve_device(case.subject.device))
     points = embed(model, case.splits.faces, np.concatenate([queries, gallery]), batch_size=PHOTOS_AT_ONCE)
     return searched(case, points[: len(queries)], queries, points[len(queries) :], gallery)
+
+
+def mean_directions(rows: Tensor, labels: np.ndarray) -> Tensor:
+    """Return the mean direction (P, d) of each person's rows (n, d), in the order of the labels (n,)."""
+    return F.normalize(torch.stack([rows[torch.from_numpy(labels == p)].mean(dim=0) for p in np.unique(labels)]))
 
 
 def ridge_map(x: Tensor, y: Tensor, ridge: float) -> Tensor:

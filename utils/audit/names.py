@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..retrieval.scores import chance_level, retrieval_scores
 from ..retrieval.similarity import SAME_POINT, cosine_matrix
-from .case import AuditCase, attack, ridge_map, sample
+from .case import AuditCase, attack, people_of, ridge_map, sample
 
 
 def medoid(rows: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ def template_search(case: AuditCase, make: Callable[[Tensor], Tensor]) -> dict:
     queries = case.queries
     found = retrieval_scores(case.subject.rows(queries), case.labels(queries), torch.stack(rows), np.array(people))
     chance = chance_level(case.labels(queries), np.array(people))["map"]
-    return {"score": found.map, "chance": chance, "details": {"r1": found.r1}}
+    return {"score": found.map, "chance": chance, "details": {"r1": found.r1}, "people": people_of(found)}
 
 
 for _name, _make, _title, _doubt in (
@@ -96,25 +96,36 @@ def probed_votes(known: Tensor, names: np.ndarray, asked: Tensor, ridge: float =
     return offsets(asked) @ ridge_map(offsets(known), wanted - wanted.mean(dim=0), ridge)
 
 
-def share_first(votes: Tensor, people: np.ndarray, labels: np.ndarray) -> float:
-    """Return the share of labels (Q,) whose person gets most votes (Q, P), as expected where several tie for it."""
+def named_first(votes: Tensor, people: np.ndarray, labels: np.ndarray) -> dict:
+    """Return the share of labels (Q,) whose person gets most votes (Q, P), as expected where several tie for it.
+
+    Under 'score', and by label under 'people'.
+    """
     tied = (votes >= votes.amax(dim=1, keepdim=True) - 1e-9).double()
     right = torch.from_numpy(people[None] == labels[:, None])
-    return float(((tied * right).sum(dim=1) / tied.sum(dim=1)).mean())
+    share = ((tied * right).sum(dim=1) / tied.sum(dim=1)).numpy()
+    return {"score": float(share.mean()), "people": mean_by(labels, share)}
+
+
+def mean_by(labels: np.ndarray, values: np.ndarray) -> dict[int, float]:
+    """Return the mean of values (n,) for each label (n,)."""
+    return {int(label): float(values[labels == label].mean()) for label in np.unique(labels)}
 
 
 def probe(case: AuditCase, shots: int, namer: Callable) -> dict:
     """Teach a simple classifier everybody's name from a few photos each; ask it about held-out queries."""
     known, given = named_photos(case, shots)
-    right = {}
+    right, people = {}, {}
     for pool in ("forget", "unseen"):
         photos = case.splits.apart(pool)[1]
         if len(photos):
             votes = namer(case.subject.rows(known), case.labels(known), case.subject.rows(photos))
-            right[pool] = share_first(votes, np.unique(case.labels(known)), case.labels(photos))
+            found = named_first(votes, np.unique(case.labels(known)), case.labels(photos))
+            right[pool], people = found["score"], people or found["people"]
     note = "" if given == shots else f"{given} photos each: somebody has no more"
     unseen = right.get("unseen", math.nan)
-    return {"score": right["forget"], "unseen": unseen, "note": note, "details": right | {"shots": given}}
+    details = right | {"shots": given}
+    return {"score": right["forget"], "unseen": unseen, "note": note, "details": details, "people": people}
 
 
 attack(

@@ -9,13 +9,17 @@ from functools import partial
 import numpy as np
 import torch
 import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from ..faces.datasets import FaceDataset
 from ..models.augmentation import move
-from ..models.embedding import embed
+from ..models.embedding import embed, uncentred
 from ..retrieval.similarity import SAME_POINT
-from .case import AuditCase, attack, cannot, plain_search, searched
+from .case import AuditCase, attack, cannot, mean_directions, plain_search, ridge_map, sample, searched
 
 
 @attack(
@@ -155,3 +159,178 @@ for _name, _parts, _which in (("pairs", ("query", "gallery"), "new photos"), ("p
         target="half",
         metric="AUC",
     )(partial(membership, parts=_parts))
+
+
+# ------------------------------------------------------------------------------------------- from one embedding alone
+
+FOLDS, NEAREST = 5, 10
+
+
+def told_by_one(case: AuditCase, photos: np.ndarray) -> dict[str, np.ndarray]:
+    """Return what each single embedding tells (n,): its length, its best cosine to a retained person's mean direction,
+    and the density around it: its mean cosine to the ten nearest of retained people's training photos."""
+    known, rows = sample(case.splits), case.subject.rows(photos).double()
+    stored = case.subject.rows(known).double()
+    near = (rows @ stored.T).topk(min(NEAREST, len(known)), dim=1).values
+    centroids = mean_directions(stored, case.labels(known))
+    told = {"length": case.subject.rows(photos, "length")[:, 0].double(), "centroid": (rows @ centroids.T).amax(dim=1)}
+    return {name: values.numpy() for name, values in told.items()} | {"density": near.mean(dim=1).numpy()}
+
+
+def folds_of(labels: np.ndarray, groups: Sequence[np.ndarray], n_folds: int) -> np.ndarray:
+    """Deal people, each group's in the order of their labels, into folds in turn; return each photo's fold (n,)."""
+    dealt = {int(person): k % n_folds for group in groups for k, person in enumerate(np.unique(group))}
+    return np.array([dealt[int(label)] for label in labels])
+
+
+def held_out_auc(features: np.ndarray, member: np.ndarray, fold: np.ndarray) -> float:
+    """Return the mean, over folds of people, of the AUC of a logistic regression (n, k) that never saw those people."""
+    found = []
+    for k in np.unique(fold):
+        away = fold == k
+        model = make_pipeline(
+            StandardScaler(), LogisticRegression(class_weight="balanced", tol=1e-10, max_iter=1000)
+        ).fit(features[~away], member[~away])
+        scores = model.decision_function(features[away])
+        found.append(area_under_curve(scores[member[away]], scores[~member[away]]))
+    return float(np.mean(found))
+
+
+@attack(
+    "one_photo",
+    title="who was forgotten? one photo alone",
+    attacker="photos",
+    question="Does a single embedding tell a forgotten person from a never-seen one?",
+    target="half",
+    metric="AUC",
+)
+def one_photo(case: AuditCase) -> dict:
+    """Tell forgotten from never-seen people by one embedding, on people kept out of the fit (RULI, 2506.13009).
+
+    Unlike the pairs', its ideal can go with being unfindable: one point may lie where any stranger's lies, while two
+    photos of an unfindable person must be further apart than a stranger's.
+    """
+    splits = case.splits
+    photos = {pool: np.concatenate([splits.photos(pool, part) for part in ("query", "gallery")])
+              for pool in ("forget", "unseen")}  # fmt: skip
+    groups = [case.labels(some) for some in photos.values()]
+    n_folds = min(FOLDS, *(len(np.unique(group)) for group in groups))
+    if n_folds < 2 or not len(sample(splits)):
+        return cannot("needs two forgotten, two never-seen and some retained people")
+    told = told_by_one(case, np.concatenate(list(photos.values())))
+    member = np.arange(len(groups[0]) + len(groups[1])) < len(groups[0])
+    features = np.stack(list(told.values()), axis=1)
+    found = held_out_auc(features, member, folds_of(np.concatenate(groups), groups, n_folds))
+    alone = {name: area_under_curve(values[member], values[~member]) for name, values in told.items()}
+    return {
+        "score": max(0.5, found),
+        "details": {"cross-validated": found} | alone,
+    }  # a probe below 0.5 has learnt nothing
+
+
+# ---------------------------------------------------------------------------------------------- what is left of looks
+
+
+def known_attributes(faces: FaceDataset) -> Tensor | None:
+    """Return the attributes (people, a) by label that drawn faces were made from; None for photographs."""
+    from ..faces.synthetic.dataset import attributes_of  # here, so that real faces are audited without the renderer
+
+    return attributes_of(faces.identities, faces.fingerprint)
+
+
+def read_attributes(case: AuditCase, photos: np.ndarray, attributes: Tensor) -> dict[int, tuple[float, float]]:
+    """Return each person's (squared error, squared distance from the mean) of a linear probe, summed over photos.
+
+    The probe is a ridge regression of attributes on retained people's training photos; attributes are in their units.
+    """
+    known, table = sample(case.splits), attributes.double()
+    wanted = table[torch.from_numpy(case.labels(known))]
+    spread = wanted.std(dim=0)
+    table = ((table - wanted.mean(dim=0)) / spread)[:, spread > 1e-6]
+    rows = case.subject.rows(known).double()
+    step = ridge_map(rows - rows.mean(dim=0), table[torch.from_numpy(case.labels(known))], 0.01)
+    truth = table[torch.from_numpy(case.labels(photos))]
+    wrong = ((case.subject.rows(photos).double() - rows.mean(dim=0)) @ step - truth).square().sum(dim=1)
+    sums = torch.stack([wrong, truth.square().sum(dim=1)], dim=1)
+    labels = case.labels(photos)
+    return {int(p): tuple(sums[torch.from_numpy(labels == p)].sum(dim=0).tolist()) for p in np.unique(labels)}
+
+
+@attack(
+    "trait_leakage",
+    title="looks read by a linear probe",
+    attacker="photos",
+    question="Does a probe taught on others still read off what a forgotten face looks like?",
+    target="strangers",
+    metric="R²",
+)
+def trait_leakage(case: AuditCase) -> dict:
+    """Read the drawn faces' latent attributes from held-out queries; the score is R², cut off at 0."""
+    attributes = known_attributes(case.splits.faces)
+    if attributes is None or not len(sample(case.splits)):
+        return cannot("attributes are known of drawn faces only" if attributes is None else "nobody is retained")
+    found = {}
+    for pool in ("forget", "unseen"):
+        sums = read_attributes(case, case.splits.photos(pool, "query"), attributes)
+        people = {person: max(0.0, 1 - wrong / whole) for person, (wrong, whole) in sums.items()}
+        wrong, whole = map(sum, zip(*sums.values(), strict=True)) if sums else (math.nan, math.nan)
+        found[pool] = max(0.0, 1 - wrong / whole), people
+    return {"score": found["forget"][0], "unseen": found["unseen"][0], "people": found["forget"][1]}
+
+
+# ----------------------------------------------------------------------------------- the searcher's choice, and a price
+
+
+def lifted(queries: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
+    """Return unit rows (Q, d + 2), (N, d + 2) whose cosines rank the gallery as Euclidean distance does (float64).
+
+    |q - g|² falls as q·g - |g|²/2 rises: (q, 1, 0)·(g, -|g|²/2, rest); `rest` makes all gallery rows equally long.
+    """
+    q, g = (rows.double() / gallery.double().norm(dim=1).mean() for rows in (queries, gallery))
+    half = -g.square().sum(dim=1, keepdim=True) / 2
+    g = torch.cat([g, half], dim=1)
+    rest = (g.square().sum(dim=1).max() - g.square().sum(dim=1, keepdim=True)).clamp(min=0).sqrt()
+    q = torch.cat([q, torch.ones(len(q), 1), torch.zeros(len(q), 1)], dim=1)
+    return F.normalize(q).float(), F.normalize(torch.cat([g, rest], dim=1)).float()
+
+
+@attack(
+    "other_similarity",
+    title="search: another similarity",
+    attacker="photos",
+    question="Is who was hidden under one similarity found under another that the searcher chooses?",
+    target="chance",
+)
+def other_similarity(case: AuditCase) -> dict:
+    """Search by centred cosine, by Euclidean distance and, if the model takes a centre off, by raw cosine: the best."""
+    subject, queries, gallery = case.subject, case.queries, case.splits.gallery
+    known = sample(case.splits)
+    asked, stored, others = (subject.rows(i) * subject.rows(i, "length") for i in (queries, gallery, known))
+    centre = others.mean(dim=0) if len(known) else torch.zeros(asked.shape[1])
+    choices = {"centred": [F.normalize(rows - centre) for rows in (asked, stored)], "Euclidean": lifted(asked, stored)}
+    if any(name.endswith("centre") and buffer.any() for name, buffer in subject.model.named_buffers()):
+        plain = uncentred(subject.model)
+        choices["raw"] = [embed(plain, case.splits.faces, i, device=subject.device) for i in (queries, gallery)]
+    results = {name: searched(case, q, queries, g, gallery) for name, (q, g) in choices.items()}
+    best = max(results.values(), key=lambda result: result["score"])
+    return best | {"details": {name: result["score"] for name, result in results.items()}}
+
+
+@attack(
+    "collateral",
+    title="the price: five nearest unseen people",
+    attacker="photos",
+    question="Are the never-seen people who look most like the forgotten still found as before?",
+    target="original",
+)
+def collateral(case: AuditCase) -> dict:
+    """Search the queries of the five unseen people who, in the original, lie nearest to a forgotten one's mean."""
+    splits, old = case.splits, case.original
+    known, stored = (splits.photos(*which) for which in (("forget", "train"), ("unseen", "gallery")))
+    if not len(stored):
+        return cannot("nobody is unseen")
+    means = [mean_directions(old.rows(photos), case.labels(photos)) for photos in (known, stored)]
+    order = (means[1] @ means[0].T).amax(dim=1).argsort(descending=True, stable=True)[:5]
+    nearest, asked = np.unique(case.labels(stored))[order.numpy()], splits.photos("unseen", "query")
+    asked = asked[np.isin(case.labels(asked), nearest)]
+    return searched(case, case.subject.rows(asked), asked, case.subject.rows(splits.gallery), splits.gallery)

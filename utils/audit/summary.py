@@ -7,7 +7,10 @@ attacker, and with whom it is fair to compare, stands beside it in `ATTACKS`. De
 * **target**: what the score would be if they were forgotten as stated (`TARGETS`);
 * **original**: the score of the same attack on the model before unlearning;
 * **recovered**: (score - target) / (original - target), cut to 0..1. It is 0 at or below the target, and unknown
-  where the original itself stands less than `NO_GAP` above it. Where the target is 0.5 it is 2 |score - 0.5|.
+  where the original itself stands less than `NO_GAP` above it. Where the target is 0.5 it is 2 |score - 0.5|. A price,
+  whose target is the original's score, recovers nothing: it is unknown.
+* **worst**: the person for whom the attack does best, with that score and what it recovers of the same way; of a price,
+  the person who pays most. An attack that does not apply has no score, and a note that says why.
 
 Chance is the mAP expected of a random order. A model that gives every photo the same embedding scores a little less:
 tied photos count as one group, whose average precision is the share of right ones in the gallery. It recovers 0. So
@@ -32,16 +35,19 @@ from ..retrieval.similarity import SAME_POINT, cosine_matrix, unit_rows
 from ..settings import CourseError, as_seed, one_of, progress_bar
 from .case import ATTACKS, NO_GAP, Attack, AuditCase, Subject, cannot
 
+READERS = ("photos", "names", "old gallery")  # whose attacks read embeddings and nothing else
+LENGTH_READERS = ("one_photo", "other_similarity")  # but these see how long they are, too
+
 
 def recovered(score: float, target: float, original: float, kind: str) -> float:
     """Return which share of the way from the stated target back to the original an attack went, 0..1. Notebook 10.
 
     0 at or below the target; NaN if a number is missing, or if the original is less than NO_GAP above the target.
     """
+    if kind == "original" or any(map(math.isnan, (score, target))):
+        return math.nan
     if kind == "half":
         return min(1.0, 2 * abs(score - 0.5))
-    if any(map(math.isnan, (score, target))):
-        return math.nan
     if score <= target + 1e-9:  # rounding is no recovery
         return 0.0
     gap = original - target
@@ -76,14 +82,23 @@ def audit_row(case: AuditCase, entry: Attack) -> dict:
     if math.isnan(old):  # nothing to undo in the original: there, the attack is a plain search
         old = remembered(case, ATTACKS["search"], "original")["score"]
     target = {"chance": result.get("chance", math.nan), "unseen": result.get("unseen", math.nan), "half": 0.5}
-    if entry.target == "retrained":
+    target |= {"zero": 0.0, "original": old}
+    if entry.target in ("retrained", "strangers"):
         reference = remembered(case, entry, "retrained")
-        target["retrained"] = reference["score"]
+        target |= {"retrained": reference["score"], "strangers": reference.get("unseen", math.nan)}
         notes.append(reference.get("note", ""))
     score, goal = result["score"], target[entry.target]
-    share = recovered(score, goal, old, entry.target)
-    if share > 0 and entry.attacker != "weights" and names_nobody(case.subject, entry.target):
-        share = 0.0
+    reads = entry.attacker in READERS and entry.name not in LENGTH_READERS
+
+    def share_of(some: float) -> float:
+        share = recovered(some, goal, old, entry.target)
+        return 0.0 if share > 0 and reads and names_nobody(case.subject, entry.target) else share
+
+    pick, people = min if entry.target == "original" else max, result.get("people", {})
+    worst = pick(people.items(), key=lambda item: item[1], default=None)
+    if worst:
+        name = case.splits.faces.identities[worst[0]]
+        worst = {"person": name, "score": worst[1], "recovered": share_of(worst[1])}
     return {
         "attack": entry.name,
         "title": entry.title,
@@ -93,7 +108,8 @@ def audit_row(case: AuditCase, entry: Attack) -> dict:
         "score": score,
         "target": goal,
         "original": old,
-        "recovered": share,
+        "recovered": share_of(score),
+        "worst": worst,
         "note": "; ".join(dict.fromkeys(filter(None, notes))),
         "details": result.get("details", {}),
         "seconds": round(seconds, 2),

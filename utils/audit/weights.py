@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from functools import partial
 
@@ -16,7 +17,8 @@ from ..models.embedding import embed
 from ..models.heads import head_from_centroids
 from ..settings import resolve_device
 from .case import PHOTOS_AT_ONCE, AuditCase, Subject, attack, cannot, plain_search, sample, searched
-from .names import share_first
+from .gallery import orthogonal_map
+from .names import mean_by, named_first
 
 
 def whitened(case: AuditCase, parts: Sequence[str], photos: np.ndarray, subject: Subject | None = None) -> Tensor:
@@ -56,7 +58,7 @@ def layer_search(case: AuditCase, parts: Sequence[str]) -> dict:
 )
 def layers(case: AuditCase) -> dict:
     """Search with the pooled, whitened features of each earlier part; the score is the best of them."""
-    earlier = [part for part in case.subject.seen if part != "embedding"]
+    earlier = [part for part in case.subject.seen if part not in ("embedding", "length")]
     if not earlier:
         return cannot("the model names no earlier parts")
     results = {part: layer_search(case, [part]) for part in earlier}
@@ -73,7 +75,7 @@ def layers(case: AuditCase) -> dict:
 )
 def layers_joined(case: AuditCase) -> dict:
     """Search with the whitened features of all parts and the embedding, side by side."""
-    return layer_search(case, list(case.subject.seen))
+    return layer_search(case, [part for part in case.subject.seen if part != "length"])
 
 
 RELEARN_PHOTOS, RELEARN_CHECKS, RELEARN_BATCH, RELEARN_RATE = 5, (0, 5, 10, 20), 64, 1e-3
@@ -103,7 +105,7 @@ def relearn(case: AuditCase, with_forget: bool) -> dict:
         head = head_from_centroids("cosface", start, names, int(names.max()) + 1).to(device)
     optimiser = torch.optim.AdamW([*model.parameters(), *head.parameters()], lr=RELEARN_RATE, weight_decay=0.0)
     generator = torch.Generator().manual_seed(case.seed)
-    curve = {0: plain_search(case)["score"]}
+    curve = {0: plain_search(case)}
     for step in range(1, RELEARN_CHECKS[-1] + 1):
         batch = torch.randperm(len(photos), generator=generator)[:RELEARN_BATCH]
         faces = augment(case.splits.faces.images(photos[batch.numpy()]).to(device), generator)
@@ -112,9 +114,14 @@ def relearn(case: AuditCase, with_forget: bool) -> dict:
         loss.backward()
         optimiser.step()
         if step in RELEARN_CHECKS:
-            curve[step] = plain_search(case, model)["score"]
-    area = np.trapezoid(list(curve.values()), list(curve)) / RELEARN_CHECKS[-1]
-    return {"score": float(area), "details": {str(step): value for step, value in curve.items()}}
+            curve[step] = plain_search(case, model)
+
+    def area(heights: list[float]) -> float:
+        return float(np.trapezoid(heights, list(curve)) / RELEARN_CHECKS[-1])
+
+    people = {person: area([found["people"][person] for found in curve.values()]) for person in curve[0]["people"]}
+    details = {str(step): found["score"] for step, found in curve.items()}
+    return {"score": area(list(details.values())), "details": details, "people": people}
 
 
 for _name, _with, _title, _question in (
@@ -166,21 +173,27 @@ def weight_tables(model: nn.Module) -> list[Tensor]:
     return [module.weight for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
 
 
-@attack(
-    "int8",
-    title="weights rounded to 8 bits",
-    attacker="weights",
-    question="Does the rounding of an ordinary deployment undo fine changes?",
-    target="chance",
-)
 @torch.no_grad()
-def int8(case: AuditCase) -> dict:
-    """Round every weight to 255 levels per output channel."""
+def rounded(case: AuditCase, levels: int) -> dict:
+    """Round every weight to so many levels above 0 and as many below, per output channel."""
     model = case.copy_of_model()
     for weight in weight_tables(model):
-        step = weight.flatten(1).abs().amax(dim=1).clamp(min=1e-12).view(-1, *[1] * (weight.ndim - 1)) / 127
+        step = weight.flatten(1).abs().amax(dim=1).clamp(min=1e-12).view(-1, *[1] * (weight.ndim - 1)) / levels
         weight.copy_((weight / step).round() * step)
     return plain_search(case, model)
+
+
+for _bits, _target, _question in (
+    (8, "chance", "Does the rounding of an ordinary deployment undo fine changes?"),
+    (4, "retrained", "Does coarse rounding undo fine changes, where 8 bits are harmless (DurableUn, 2605.02196)?"),
+):
+    attack(
+        f"int{_bits}",
+        title=f"weights rounded to {_bits} bits",
+        attacker="weights",
+        question=_question,
+        target=_target,
+    )(partial(rounded, levels=2 ** (_bits - 1) - 1))
 
 
 @torch.no_grad()
@@ -208,8 +221,8 @@ for _share in (0.1, 0.3):
 @attack(
     "averaged",
     title="weights averaged with the old ones",
-    attacker="weights",
-    question="Half-way back to the old weights, who is found? (the attacker kept the old model, too)",
+    attacker="old model",
+    question="Half-way back to the old weights, who is found?",
     target="chance",
 )
 @torch.no_grad()
@@ -253,23 +266,134 @@ def taken_off(case: AuditCase) -> dict:
     return plain_search(case, innermost(case.copy_of_model()))
 
 
+# ---------------------------------------------------------------------------------------------- students and queries
+
+DISTIL_STEPS, DISTIL_BATCH, DISTIL_RATE = 150, 64, 2e-3
+
+
+def fresh(model: FaceBackbone, seed: int) -> FaceBackbone:
+    """Return a network of the same shape with weights drawn anew; parts that rest stay, what was added is left off."""
+    student = copy.deepcopy(innermost(model))
+    resting = {id(weight) for weight in student.at_rest()}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in student.modules():
+            mine = {id(weight) for weight in module.parameters(recurse=False)}
+            if hasattr(module, "reset_parameters") and not mine & resting:
+                module.reset_parameters()
+    return student.let_move()
+
+
+@attack(
+    "distil_back",
+    title="a fresh student of the shipped model",
+    attacker="weights",
+    question="Does a smooth student, taught the shipped model's embeddings, average what was scattered back together?",
+    target="retrained",
+)
+def distil_back(case: AuditCase) -> dict:
+    """Fit a fresh network to the model's embeddings of all training photos, and search with it (after 2506.19486)."""
+    splits, device = case.splits, resolve_device(case.subject.device)
+    photos = splits.train[np.argsort(case.labels(splits.train), kind="stable")]
+    wanted = embed(case.subject.model, splits.faces, photos, device=device).to(device)
+    student, generator = (
+        fresh(case.subject.model, case.seed).to(device).train(),
+        torch.Generator().manual_seed(case.seed),
+    )
+    optimiser = torch.optim.Adam([weight for weight in student.parameters() if weight.requires_grad], lr=DISTIL_RATE)
+    for step in range(DISTIL_STEPS):
+        optimiser.param_groups[0]["lr"] = DISTIL_RATE * (1 - step / DISTIL_STEPS)
+        batch = torch.randperm(len(photos), generator=generator)[:DISTIL_BATCH]
+        points = F.normalize(student(student.preprocess(splits.faces.images(photos[batch.numpy()]).to(device))))
+        optimiser.zero_grad(set_to_none=True)
+        (1 - (points * wanted[batch.to(device)]).sum(dim=1)).mean().backward()
+        optimiser.step()
+    return plain_search(case, student.eval())
+
+
+PGD_STEPS, GREY_LEVELS = 10, 8
+
+
+def pushed(model: FaceBackbone, faces: Tensor, goals: Tensor) -> Tensor:
+    """Return the embeddings of faces (B, 3, S, S) pushed towards goals (B, d): projected gradient ascent on the cosine.
+
+    No pixel of the network's input moves by more than 8 grey levels (Madry et al. 2018).
+    """
+    start, reach = model.preprocess(faces.to(model.device)), GREY_LEVELS / model.card.scale
+    low, high = (bound.expand_as(start) for bound in model.bounds())
+    low, high = torch.maximum(start - reach, low), torch.minimum(start + reach, high)
+    moved = start
+    for _ in range(PGD_STEPS):
+        moved = moved.detach().requires_grad_(True)
+        (uphill,) = torch.autograd.grad((F.normalize(model(moved)) * goals).sum(), moved)
+        moved = torch.clamp(moved.detach() + reach / 4 * uphill.sign(), low, high)
+    with torch.no_grad():
+        return F.normalize(model(moved)).float()
+
+
+@attack(
+    "adversarial_query",
+    title="a query pushed towards the person",
+    attacker="weights",
+    question="Does a change too small to see bring a photo back to its person sooner than to a random stranger?",
+    target="zero",
+    metric="gain",
+)
+def adversarial_query(case: AuditCase) -> dict:
+    """Push queries towards a training photo of their person, and of a random retained one: the gain in cosine.
+
+    After the unlearning mapping attack (2504.14798).
+    """
+    splits, generator = case.splits, torch.Generator().manual_seed(case.seed)
+    model, queries = case.copy_of_model().to(resolve_device(case.subject.device)), case.queries
+    first = {int(p): i for i, p in reversed(list(zip(splits.train.tolist(), case.labels(splits.train), strict=True)))}
+    if not splits.retain:
+        return cannot("there is no retained stranger to aim at")
+    drawn = torch.randint(len(splits.retain), (len(splits.forget),), generator=generator).tolist()
+    stranger_of = {person: splits.retain[k] for person, k in zip(splits.forget, drawn, strict=True)}
+    people = case.labels(queries).tolist()
+    aims = {"own": people, "stranger": [stranger_of[person] for person in people]}
+    reached = {}
+    for name, aimed in aims.items():
+        goals = embed(model, splits.faces, np.array([first[person] for person in aimed])).to(model.device)
+        parts = zip(torch.split(torch.from_numpy(queries), DISTIL_BATCH), torch.split(goals, DISTIL_BATCH), strict=True)
+        found = [(pushed(model, splits.faces.images(i), goal) * goal).sum(dim=1) for i, goal in parts]
+        reached[name] = torch.cat(found).cpu().double().numpy()
+    gain = reached["own"] - reached["stranger"]
+    details = {name: float(values.mean()) for name, values in reached.items()}
+    return {"score": float(gain.mean()), "details": details, "people": mean_by(np.array(people), gain)}
+
+
+# ------------------------------------------------------------------------------------------------------- the old head
+
+
 @attack(
     "head_rows",
-    title="the shipped head's rows",
-    attacker="weights",
-    question="Does a head that was shipped along still hold their portraits?",
+    title="the old head's rows",
+    attacker="old head",
+    question="Do the old head's portraits of the forgotten still name them, straight or after a map?",
     target="chance",
     metric="top-1",
 )
 @torch.no_grad()
 def head_rows(case: AuditCase) -> dict:
-    """Name the forget people's held-out photos: the original's embeddings against the rows of the new head."""
-    splits, head = case.splits, case.subject.head
+    """Name the forget people's held-out photos by the rows of the old head, as they are or turned; the better counts.
+
+    The turn is fitted on retained people's training photos and their rows. What is shipped holds no such rows.
+    """
+    splits, head = case.splits, case.original.head
     if head is None or len(head.weight) != len(splits.trained):
-        return cannot("the head holds no rows for them")
+        return cannot("the old head holds no rows for them")
+    rows, known = F.normalize(head.weight.detach().cpu().double()), sample(splits)
     photos = np.union1d(case.queries, splits.photos("forget", "gallery"))
-    rows = case.original.rows(photos).to(head.weight)
-    if rows.shape[1] != head.weight.shape[1]:
-        return cannot("the head is not as wide as the original's embeddings")
-    score = share_first(head.cosines(rows).cpu(), np.asarray(splits.trained), case.labels(photos))
-    return {"score": score, "chance": 1 / len(splits.trained)}
+    points, seen = (case.subject.rows(i).double() for i in (photos, known))
+    if points.shape[1] != rows.shape[1]:
+        return cannot("the old head is not as wide as the model's embeddings")
+    turn = orthogonal_map(seen, rows[splits.class_of(case.labels(known))])
+    ways = {"straight": points, "turned": points @ turn}
+    found = {
+        name: named_first(asked @ rows.T, np.asarray(splits.trained), case.labels(photos))
+        for name, asked in ways.items()
+    }
+    best = max(found.values(), key=lambda result: result["score"])
+    return best | {"chance": 1 / len(splits.trained), "details": {name: one["score"] for name, one in found.items()}}

@@ -33,8 +33,8 @@ MAX_MOVED = 5.0  # a run whose weights have moved five times their own length ha
 class Unlearned:
     """What a method returns: a new model and head, its history, and its price. Introduced in notebook 05.
 
-    `head` is what may be shipped: the rows of the forgotten are cleared. `trained_head` is as the method left it, to ask
-    whether names went.
+    `head` is what may be shipped: the rows of the forgotten are cleared. `trained_head` is as the method left it, to
+    ask whether names went.
     """
 
     model: FaceBackbone

@@ -39,6 +39,7 @@ __all__ = [
     "ATTRIBUTES",
     "VERSION",
     "Factor",
+    "attributes_of",
     "contact_sheet",
     "identity_names",
     "neutral_nuisance",
@@ -104,6 +105,17 @@ def synthetic_faces(
         if cached:
             _write_cache(path, photos)
     return photos, labels, identity_names(len(counts), seed)
+
+
+def attributes_of(identities: tuple[str, ...], fingerprint: str) -> Tensor | None:
+    """Return the latent attributes (people, len(ATTRIBUTES)) float32 of drawn faces, None for any others. Notebook 10.
+
+    `fingerprint` is the data set's: that of drawn faces names their seed.
+    """
+    kind, _, seed = fingerprint.partition(f"renderer {VERSION}, seed ")
+    if kind or not seed or identities != identity_names(len(identities), int(seed)):
+        return None
+    return sample_identities(len(identities), int(seed))
 
 
 def _render_all(counts: list[int], image_size: int, seed: int, progress: bool) -> Tensor:
