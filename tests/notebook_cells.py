@@ -955,7 +955,9 @@ def harder_steps(cell):
     lines, session = cell.printed.splitlines(), n["session"]
     shown_says(lines[0], "original", shown_line(n, Seen.of(n["before"]), session.recogniser.head))
     for line, (rate, trial) in zip(lines[1:], n["harder"].items(), strict=True):
-        shown_says(line, f"step {rate:g}", shown_line(n, Seen.by(trial.outcome.model, n["splits"]), trial.outcome.trained_head))
+        shown_says(
+            line, f"step {rate:g}", shown_line(n, Seen.by(trial.outcome.model, n["splits"]), trial.outcome.trained_head)
+        )
 
 
 @cell("06-19")

@@ -488,7 +488,9 @@ def alone(splits: Splits, eye: Eye) -> dict:
         x, y = np.array([told for told, _ in shown]), np.array([member for _, member in shown])
         centre, spread = x.mean(axis=0), x.std(axis=0)
         beta = logistic((x - centre) / spread, y)
-        asked = [(member, (np.array(told) - centre) / spread @ beta[:-1]) for k, member, told in table.values() if k == fold]
+        asked = [
+            (member, (np.array(told) - centre) / spread @ beta[:-1]) for k, member, told in table.values() if k == fold
+        ]
         found.append(auc([v for m, v in asked if m], [v for m, v in asked if not m]))
     names = ("length", "centroid", "density")
     each = {
@@ -513,10 +515,11 @@ def looks_left(splits: Splits, eye: Eye, attributes: np.ndarray) -> dict:
             wrong = (eye(i) - x.mean(axis=0)) @ step - truth
             mine = sums.setdefault(who(splits, i), [0.0, 0.0])
             mine[0], mine[1] = mine[0] + wrong @ wrong, mine[1] + truth @ truth
-        people = {person: max(0.0, 1 - a / b) for person, (a, b) in sums.items()}
-        whole = 1 - sum(a for a, _ in sums.values()) / sum(b for _, b in sums.values())
-        result[pool] = max(0.0, whole), people
-    return {"score": result["forget"][0], "unseen": result["unseen"][0], "people": result["forget"][1]}
+        result[pool] = 1 - sum(a for a, _ in sums.values()) / sum(b for _, b in sums.values())
+        if pool == "forget":
+            people = {person: max(0.0, 1 - a / b) for person, (a, b) in sums.items()}
+    score, unseen = (max(0.0, result[pool]) for pool in ("forget", "unseen"))
+    return {"score": score, "unseen": unseen, "people": people, "details": result}
 
 
 def nearest_by(splits: Splits, eye: Eye) -> dict:
@@ -549,15 +552,17 @@ def otherwise(splits: Splits, eye: Eye) -> dict:
     return best_of({"centred": centred, "Euclidean": nearest_by(splits, eye)})
 
 
-def price(splits: Splits, eye: Eye, old: Eye) -> dict:
+def price(splits: Splits, eye: Eye, old: Eye, most: int) -> dict:
     def mean_of(pool: str, part: str, person: int) -> np.ndarray:
         return unit(sum(old(i) for i in photos(splits, pool, part) if who(splits, i) == person))
 
     gone = [mean_of("forget", "train", p) for p in splits.forget]
     close = {p: max(float(mean_of("unseen", "gallery", p) @ g) for g in gone) for p in splits.unseen}
-    nearest = sorted(close, key=close.get, reverse=True)[:5]
+    nearest = sorted(close, key=close.get, reverse=True)[:most]
     asked = [i for i in photos(splits, "unseen", "query") if who(splits, i) in nearest]
-    return found(rows(splits, asked, eye), rows(splits, everybody(splits, "gallery"), eye))
+    result = found(rows(splits, asked, eye), rows(splits, everybody(splits, "gallery"), eye))
+    alike = {"cosine to the forgotten": np.mean([close[p] for p in nearest])}
+    return result | {"details": result["details"] | alike}
 
 
 # ------------------------------------------------------------------------------------------------- students and queries
@@ -621,7 +626,8 @@ def gained(splits: Splits, eye: Eye, seed: int) -> dict:
 def attacks(splits: Splits, eye: Eye, old: Eye, head: np.ndarray, seed: int, more: dict) -> dict:
     """Return, for each attack by name, a function of nothing that gives its result.
 
-    `more` holds the people's 'attributes', a student's first weights under 'start', and the 'steps' it learns.
+    `more` holds the people's 'attributes', a student's first weights under 'start', the 'steps' it learns, and how many
+    'neighbours' the forgotten are said to have.
     """
 
     def best_search(*changed: dict) -> dict:
@@ -661,7 +667,7 @@ def attacks(splits: Splits, eye: Eye, old: Eye, head: np.ndarray, seed: int, mor
         "one_photo": lambda: alone(splits, eye),
         "trait_leakage": lambda: looks_left(splits, eye, more["attributes"]),
         "other_similarity": lambda: otherwise(splits, eye),
-        "collateral": lambda: price(splits, eye, old),
+        "collateral": lambda: price(splits, eye, old, more["neighbours"]),
         "distil_back": lambda: best_search(student_of(splits, eye, more["start"], seed, more["steps"])),
         "adversarial_query": lambda: gained(splits, eye, seed),
     }

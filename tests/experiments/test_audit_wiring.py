@@ -166,12 +166,13 @@ def test_a_line_per_attack_holds_score_and_share_of_each_method():
             entry("pairs", 0.375, 0.25, metric="AUC", stated_target="half"),
         ],
     }
+    audits_of["scrub"][1]["worst"] = {"person": "A", "score": 0.5, "recovered": 0.9}
     run = {"method": "esc", "n_forget": 2, "seed": 0, "forget_ids": ["A", "B"], "dataset": "tiny"}
     table = audit_table(audits_of, [run])
     assert table.rows == [
         ["attack", "metric", "stated target", "esc", "scrub"],
         ["the search", "mAP", "chance", "25.0 (10.0)", "– (–)"],
-        ["the pairs", "AUC", "0.5", "75.0 (50.0)", "37.5 (25.0)"],
+        ["the pairs", "AUC", "0.5", "75.0 (50.0)", "37.5 (25.0; worst 50.0)"],
         ["the layers", "mAP", "retrained", "– (–)", "12.5 (–)"],
     ]
     assert table.notes == ["Forgotten (tiny, 2), drawn by seed: seed 0: A, B."] and not audit_table(audits_of).notes
@@ -215,7 +216,7 @@ def test_the_command_prints_each_seed_by_itself_and_hands_its_flags_on(monkeypat
 
 # ------------------------------------------------------------------------------------------------- the summary
 
-HELD = ("photos", "names", "old gallery", "weights")
+HELD = ("photos", "names", "old gallery", "weights", "old head", "old model")
 
 
 def audit_of(shift: float) -> list[dict]:
@@ -224,17 +225,24 @@ def audit_of(shift: float) -> list[dict]:
     for place, holder in enumerate(HELD):
         for name, share in (("low", 0.02), ("high", 0.1), ("none", None), ("middle", 0.05)):
             more = None if share is None else share + 0.2 * place + shift
-            rows.append(entry(f"{name} {holder}", 0.01 * place, more, attacker=holder))
+            worst = {} if share is None else {"worst": {"person": "A", "score": 0.9, "recovered": more + 0.1}}
+            rows.append(entry(f"{name} {holder}", 0.01 * place, more, attacker=holder) | worst)
     return rows
 
 
-def test_a_verdict_holds_the_most_of_each_attacker_and_the_auc_of_new_photos():
+def test_a_verdict_holds_the_most_of_each_attacker_and_of_the_worst_person():
     found = verdict(audit_of(0.0))
     assert found.pop("winner") == "the high weights"
-    assert found == pytest.approx({"photos": 0.1, "names": 0.3, "old gallery": 0.5, "weights": 0.7, "pairs": 0.6})
+    assert found.pop("raw") == {"names": None, "weights": None}
+    shares = [0.1, 0.3, 0.5, 0.7, 0.9, 1.1]  # as if they could be above 1
+    assert found.pop("worst") == pytest.approx(
+        {holder: share + 0.1 for holder, share in zip(HELD, shares, strict=True)}
+    )
+    assert found == pytest.approx(dict(zip(HELD, shares, strict=True)))
     nothing = [row | {"recovered": 0.0} for row in audit_of(0.0) if row["metric"] == "mAP"]
-    assert verdict(nothing) == dict.fromkeys(HELD, 0.0) | {"pairs": None, "winner": "none"}
-    assert verdict([]) == dict.fromkeys((*HELD, "pairs")) | {"winner": "none"}
+    assert {holder: verdict(nothing)[holder] for holder in HELD} == dict.fromkeys(HELD, 0.0)
+    assert verdict(nothing)["winner"] == verdict([])["winner"] == "none"
+    assert {holder: verdict([])[holder] for holder in HELD} == verdict([])["worst"] == dict.fromkeys(HELD)
 
 
 def run_of(method: str, seed: int, rows: list[dict] | None = None, **more: object) -> dict:
@@ -259,17 +267,20 @@ def test_the_summary_is_the_mean_over_seeds_of_each_attackers_most():
     ]
     table = audit_summary(runs)
     assert table.rows == [
-        ["method", "photos ↓", "names ↓", "old gallery ↓", "weights ↓", "pairs (0.5)", "remark"],
-        ["Original model", "–", "30.0 ± 0.0", "–", "–", "–", ""],
-        ["SCRUB with rewind", "10.0", "30.0", "50.0", "70.0", "0.60", "diverged: seed 1"],
-        # means of 0.1 and 0.3, 0.3 and 0.5, 0.5 and 0.7, 0.7 and 0.9, 0.6 and 0.8; half the range is 0.1
-        ["Erasing a subspace (ESC)", "20.0 ± 10.0", "40.0 ± 10.0", "60.0 ± 10.0", "80.0 ± 10.0", "0.70", ""],
-        ["other", "–", "30.0", "–", "–", "–", ""],
+        ["method", *(f"{holder} ↓" for holder in HELD), "names, raw top-1", "weights, raw mAP", "remark"],
+        ["Original model", "–", "30.0 ± 0.0 (40)", *["–"] * 6, ""],
+        ["SCRUB with rewind", "10.0 (20)", "30.0 (40)", "50.0 (60)", "70.0 (80)", "90.0 (100)", "110.0 (120)"]
+        + ["–", "–", "diverged: seed 1"],
+        # means of 0.1 and 0.3, 0.3 and 0.5, and so on, half the range is 0.1; the worst person has 0.1 more
+        ["Erasing a subspace (ESC)", "20.0 ± 10.0 (30)", "40.0 ± 10.0 (50)", "60.0 ± 10.0 (70)", "80.0 ± 10.0 (90)"]
+        + ["100.0 ± 10.0 (110)", "120.0 ± 10.0 (130)", "–", "–", ""],
+        ["other", "–", "30.0 (40)", *["–"] * 6, ""],
     ]
+    assert [row[1] for row in audit_summary(runs, traces=True).rows] == ["pairs (0.5)", "–", "0.60", "0.70", "–"]
     assert "seed 0: P0; seed 1: P1" in table.notes[0]
     lines = audit_summary(runs, markdown=True).splitlines()
     assert (
-        lines[1] == "| " + " | ".join(["---"] * 8) + " |"
+        lines[1] == "| " + " | ".join(["---"] * 11) + " |"
         and lines[0].split(" | ")[-2:] == ["what won", "remark |"]
         and "what won" not in table
     )
@@ -279,7 +290,7 @@ def test_the_summary_is_the_mean_over_seeds_of_each_attackers_most():
 
 def test_other_settings_are_other_lines():
     runs = [run_of("esc", 0, audit_of(0.0)), run_of("esc", 0, audit_of(0.2), n_forget=3, forget_ids=["A", "B", "C"])]
-    assert [row[1] for row in audit_summary(runs).rows] == ["photos ↓", "10.0", "30.0"]
+    assert [row[1] for row in audit_summary(runs).rows] == ["photos ↓", "10.0 (20)", "30.0 (40)"]
 
 
 def test_the_verdicts_come_from_the_file_that_was_named(monkeypatch, capsys):

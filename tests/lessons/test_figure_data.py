@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from matplotlib.collections import PathCollection
+from matplotlib.colors import to_hex
 from notebook_numbers import (
     bars_of,
     bars_say,
@@ -355,6 +356,30 @@ def test_an_audit_page_has_score_target_and_original_on_the_attacks_line():
     bars = [c.get_segments()[0] for c in ax.collections if not isinstance(c, PathCollection)]
     came_back = sorted((bar[0, 1], *sorted(bar[:, 0])) for bar in bars if tuple(bar[:, 0]) != (0.0, 1.0))
     same(came_back, [(-4, 0.2, 0.5), (-2, 0.04, 0.5), (-1, 0.1, 0.3)], "what came back")
+
+
+def test_the_worst_person_stands_on_the_attacks_line_and_a_price_has_no_bar():
+    worst = {"worst": {"person": "Ada", "score": 0.8, "recovered": 1.0}}
+    price = audit_row("collateral", "photos", 0.6, 0.5, 0.5, np.nan, stated_target="original")
+    looks = audit_row("trait_leakage", "photos", 0.25, 0.2, 0.6, 0.125, metric="R²", stated_target="strangers")
+    ax = fg.audit_page([ROWS[1] | worst, price, looks]).axes[0]
+    drawn = {c.get_label(): np.asarray(c.get_offsets()) for c in ax.collections if isinstance(c, PathCollection)}
+    same(drawn["worst person"], [(0.8, -1)], "worst person")
+    bars = [c.get_segments()[0] for c in ax.collections if not isinstance(c, PathCollection)]
+    came_back = sorted((bar[0, 1], *sorted(bar[:, 0])) for bar in bars if tuple(bar[:, 0]) != (0.0, 1.0))
+    same(came_back, [(-3, 0.2, 0.25), (-1, 0.1, 0.3)], "what came back")
+    said = [text.get_text() for text in ax.texts if "·" in text.get_text()]
+    assert said == ["30% · chance", "60% · original: a price", "0.25 · strangers, retrained model"]
+
+
+def test_attackers_have_a_filled_square_for_each_thing_they_hold():
+    held, things = {"photos": ("a",), "old model": ("c", "a")}, ("a", "b", "c")
+    ax = fg.attackers_diagram(held, things).axes[0]
+    filled = {tuple(c.get_offsets()[0]) for c in ax.collections if to_hex(c.get_facecolor()[0]) != "#eeeeee"}
+    assert filled == {(0, 0), (0, -1), (2, -1)} and len(ax.collections) == 6
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == list(things)
+    wanted = ["with photos only", "with the weights and the old model"]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == wanted
 
 
 def test_an_audit_map_has_methods_across_and_attacks_down():

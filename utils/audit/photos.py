@@ -163,7 +163,7 @@ for _name, _parts, _which in (("pairs", ("query", "gallery"), "new photos"), ("p
 
 # ------------------------------------------------------------------------------------------- from one embedding alone
 
-FOLDS, NEAREST = 5, 10
+FOLDS, NEAREST, NEIGHBOURS = 5, 10, 5
 
 
 def told_by_one(case: AuditCase, photos: np.ndarray) -> dict[str, np.ndarray]:
@@ -269,13 +269,13 @@ def trait_leakage(case: AuditCase) -> dict:
     attributes = known_attributes(case.splits.faces)
     if attributes is None or not len(sample(case.splits)):
         return cannot("attributes are known of drawn faces only" if attributes is None else "nobody is retained")
-    found = {}
+    uncut, people = {}, {}
     for pool in ("forget", "unseen"):
         sums = read_attributes(case, case.splits.photos(pool, "query"), attributes)
-        people = {person: max(0.0, 1 - wrong / whole) for person, (wrong, whole) in sums.items()}
-        wrong, whole = map(sum, zip(*sums.values(), strict=True)) if sums else (math.nan, math.nan)
-        found[pool] = max(0.0, 1 - wrong / whole), people
-    return {"score": found["forget"][0], "unseen": found["unseen"][0], "people": found["forget"][1]}
+        people = people or {person: max(0.0, 1 - wrong / whole) for person, (wrong, whole) in sums.items()}
+        uncut[pool] = 1 - np.divide(*np.sum(list(sums.values()), axis=0)) if sums else math.nan
+    score, unseen = (value if math.isnan(value) else max(0.0, float(value)) for value in uncut.values())
+    return {"score": score, "unseen": unseen, "people": people, "details": {k: float(v) for k, v in uncut.items()}}
 
 
 # ----------------------------------------------------------------------------------- the searcher's choice, and a price
@@ -294,6 +294,13 @@ def lifted(queries: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
     return F.normalize(q).float(), F.normalize(torch.cat([g, rest], dim=1)).float()
 
 
+def directions_from(centre: Tensor, rows: Tensor) -> Tensor:
+    """Return unit rows (n, d) from a centre (d,) to rows; what float32 cannot tell from the centre is one point."""
+    apart = rows - centre
+    apart[apart.norm(dim=1) <= 1e-6 * centre.norm()] = F.one_hot(torch.tensor(0), rows.shape[1]).float()
+    return F.normalize(apart)
+
+
 @attack(
     "other_similarity",
     title="search: another similarity",
@@ -307,7 +314,8 @@ def other_similarity(case: AuditCase) -> dict:
     known = sample(case.splits)
     asked, stored, others = (subject.rows(i) * subject.rows(i, "length") for i in (queries, gallery, known))
     centre = others.mean(dim=0) if len(known) else torch.zeros(asked.shape[1])
-    choices = {"centred": [F.normalize(rows - centre) for rows in (asked, stored)], "Euclidean": lifted(asked, stored)}
+    choices = {"centred": [directions_from(centre, rows) for rows in (asked, stored)]}
+    choices["Euclidean"] = lifted(asked, stored)
     if any(name.endswith("centre") and buffer.any() for name, buffer in subject.model.named_buffers()):
         plain = uncentred(subject.model)
         choices["raw"] = [embed(plain, case.splits.faces, i, device=subject.device) for i in (queries, gallery)]
@@ -330,7 +338,9 @@ def collateral(case: AuditCase) -> dict:
     if not len(stored):
         return cannot("nobody is unseen")
     means = [mean_directions(old.rows(photos), case.labels(photos)) for photos in (known, stored)]
-    order = (means[1] @ means[0].T).amax(dim=1).argsort(descending=True, stable=True)[:5]
+    close = (means[1] @ means[0].T).amax(dim=1)
+    order = close.argsort(descending=True, stable=True)[:NEIGHBOURS]
     nearest, asked = np.unique(case.labels(stored))[order.numpy()], splits.photos("unseen", "query")
     asked = asked[np.isin(case.labels(asked), nearest)]
-    return searched(case, case.subject.rows(asked), asked, case.subject.rows(splits.gallery), splits.gallery)
+    found = searched(case, case.subject.rows(asked), asked, case.subject.rows(splits.gallery), splits.gallery)
+    return found | {"details": found["details"] | {"cosine to the forgotten": float(close[order].mean())}}

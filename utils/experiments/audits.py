@@ -66,7 +66,9 @@ def plan_subject(plan: Plan, case: AuditCase, name: str, seed: int, progress: bo
 
 
 def audit_table(audits: dict[str, list[dict]], runs: Sequence[dict] = ()) -> str:
-    """Return scores and, in brackets, what was recovered, in percent: a line per attack, a column per method.
+    """Return scores and, in brackets, what was recovered and the worst person's score, in percent.
+
+    A line per attack, a column per method.
 
     `runs` are the results rows behind them, which know who was forgotten.
     Introduced in notebook 10.
@@ -77,7 +79,8 @@ def audit_table(audits: dict[str, list[dict]], runs: Sequence[dict] = ()) -> str
         line = [row["title"], row["metric"], row["stated_target"].replace("half", "0.5")]
         for rows in audits.values():
             mine = next((other for other in rows if other["attack"] == name), {})
-            line.append(f"{percent([mine.get('score')])} ({percent([mine.get('recovered')])})")
+            worst = f"; worst {percent([mine['worst']['score']])}" if mine.get("worst") else ""
+            line.append(f"{percent([mine.get('score')])} ({percent([mine.get('recovered')])}{worst})")
         cells.append(line)
     return table_with_people(cells, runs)
 

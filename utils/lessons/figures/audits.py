@@ -11,13 +11,39 @@ from matplotlib.figure import Figure
 from .base import FORGET, HEAT, INK, ORIGINAL, PAPER, PERCENT, finished, gridded, legend_below, legend_right, one, words
 from .outcomes import method_looks
 
-GOALS = {"chance": "chance", "unseen": "never-seen people", "retrained": "retrained model", "half": "0.5"}
+GOALS = {
+    "chance": "chance",
+    "unseen": "never-seen people",
+    "retrained": "retrained model",
+    "half": "0.5",
+    "strangers": "strangers, retrained model",
+    "zero": "0",
+    "original": "original: a price",
+}
 HOLDERS = {
     "photos": "with photos only",
     "names": "with a few named photos",
     "old gallery": "with the old gallery",
     "weights": "with the model's weights",
+    "old head": "with the weights and the old head",
+    "old model": "with the weights and the old model",
 }
+
+
+def attackers_diagram(holdings: Mapping[str, Sequence[str]], things: Sequence[str], title: str = "") -> Figure:
+    """Show what attackers hold, {attacker: things}: a line per attacker, a filled square per thing. Notebook 10."""
+    fig, ax = one(1.25 * len(things) + 2.6, 0.42 * len(holdings) + 1.2)
+    for height, held in enumerate(holdings.values()):
+        for place, thing in enumerate(things):
+            ax.scatter(place, -height, s=230, marker="s", color=FORGET if thing in held else "#EEEEEE")
+    ax.set_yticks(-np.arange(len(holdings)), [words(HOLDERS.get(name, name)) for name in holdings])
+    ax.set_xticks(range(len(things)), [words(thing).replace(" ", "\n") for thing in things])
+    ax.set(xlim=(-0.6, len(things) - 0.4), ylim=(0.6 - len(holdings), 0.6))
+    ax.tick_params(length=0)
+    ax.xaxis.tick_top()
+    for edge in ax.spines.values():
+        edge.set_visible(False)
+    return finished(fig, title)
 
 
 def audit_page(rows: Sequence[Mapping], title: str = "") -> Figure:
@@ -33,7 +59,8 @@ def audit_page(rows: Sequence[Mapping], title: str = "") -> Figure:
             ax.text(-0.02, height - 0.1, words(label), ha="right", va="center", fontweight="bold", fontsize=10)
             continue
         ax.hlines(height, 0, 1, color="#DDDDDD", linewidth=0.8, zorder=1)
-        if row["score"] > row["target"] or row["stated_target"] == "half":  # a bar is what came back
+        above = row["score"] > row["target"] and row["stated_target"] != "original"
+        if above or row["stated_target"] == "half":  # a bar is what came back
             ends = sorted((row["target"], row["score"]))
             ax.hlines(height, *ends, color=to_rgba(FORGET, 0.45), linewidth=4, zorder=2)
         ax.text(-0.02, height, words(label), ha="right", va="center", fontsize=9)
@@ -44,20 +71,25 @@ def audit_page(rows: Sequence[Mapping], title: str = "") -> Figure:
         "target": dict(marker="|", s=120, color=INK, linewidths=2.2, label="stated target (named on the right)"),
         "score": dict(marker="o", s=44, color=FORGET, edgecolors=PAPER, zorder=4, label="after unlearning"),
     }
+    worst = [(row["worst"]["score"], height) for height, row in shown if row.get("worst")]
+    if worst:
+        look = {"marker": "|", "s": 60, "color": FORGET, "linewidths": 1.2, "zorder": 3}
+        ax.scatter(*zip(*worst, strict=True), **look, label="worst person")
     for key, look in looks.items():
         ax.scatter([row[key] for _, row in shown], [height for height, _ in shown], **{"zorder": 3} | look)
     ax.set(xlim=(-0.01, 1.01), ylim=(heights[-1] - 0.7, 0.7), yticks=[])
     ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])
     ax.spines["left"].set_visible(False)
-    ax.set_xlabel("score of the attack (mAP, top-1 or AUC)")
-    legend_below(fig, ax, 3)
+    ax.set_xlabel("score of the attack (mAP, top-1, AUC, R² or gain)")
+    legend_below(fig, ax, 4)
     return finished(fig, title)
 
 
 def _score_text(row: Mapping) -> str:
-    """Write an attack's score in percent, an AUC as a number, a dash if it is unknown."""
+    """Write an attack's score in percent, an AUC, R² or gain as a number, a dash if it is unknown."""
     score = row["score"]
-    return "–" if np.isnan(score) else f"{score:.2f}" if row["metric"] == "AUC" else f"{100 * score:.0f}%"
+    plain = row["metric"] in ("AUC", "R²", "gain")
+    return "–" if np.isnan(score) else f"{score:.2f}" if plain else f"{100 * score:.0f}%"
 
 
 def _audit_lines(rows: Sequence[Mapping]) -> list[tuple[str, Mapping | None]]:
