@@ -76,7 +76,8 @@ def test_a_command_prints_on_a_narrow_stream_and_says_one_sentence(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", "benchmark audit.__main__ sweep ablation sequence verdicts training finetuning synthetic".split()
+    "name",
+    "benchmark audit.__main__ sweep ablation sequence verdicts leaderboard training finetuning synthetic".split(),
 )
 def test_every_command_is_one(name):
     assert hasattr(importlib.import_module(f"utils.{name}").main, "__wrapped__")

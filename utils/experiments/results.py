@@ -26,6 +26,7 @@ OLD |= {"asked": False, "held_out": "fifth"}  # nobody was asked for by name, an
 PATIENCE = 60  # seconds to wait for another process that is writing the same file: it holds the lock for milliseconds
 # by what fields the rows of each command are known, the most telling first
 FIELDS: dict[str, dict[str, type]] = {
+    "leaderboard": {"board": str},
     "audit": {"attacks": list},
     "ablation": {"group": str, "label": str, "options": dict},
     "sequence": {"sizes": list, "seed": int},

@@ -1,0 +1,209 @@
+"""The leaderboard: the template enters, bad files are refused in a sentence, and the table says what it stands for."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from utils.audit.case import ATTACKS
+from utils.experiments import entry, leaderboard
+from utils.experiments import plan as plan_room
+from utils.experiments.plan import Plan
+from utils.settings import REPO_ROOT
+from utils.unlearning.registry import METHODS
+
+TEMPLATE = REPO_ROOT / "docs" / "my_method.py"
+LAST = "run_steps(task, config, losses)"
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch, tiny_splits):
+    """Try methods on the tiny world, in copies, and forget them afterwards."""
+    before = dict(METHODS)
+    monkeypatch.setattr(entry, "trial_world", functools.cache(lambda: copy.deepcopy(tiny_splits)))
+    yield
+    METHODS.clear()
+    METHODS.update(before)
+
+
+def file_with(tmp_path, *changes: tuple[str, str]):
+    """The template with some of its text changed."""
+    text = TEMPLATE.read_text(encoding="utf-8")
+    for old, new in changes:
+        assert text.count(old) >= 1
+        text = text.replace(old, new)
+    path = tmp_path / "method.py"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def afterwards(line: str) -> tuple[str, str]:
+    return LAST, f"{LAST}\n    {line}"
+
+
+SECOND = 'method("second", StepConfig, title="", needs=(), source="", notebook="")(lambda task, config: None)'
+WEIGHT = "next(task.model.parameters()).data"
+NEGATIVE = "task.model.embedding[2].running_var.fill_(-9)"  # finite, and its root is not
+BAD = {
+    "no method": (("@method(", "@(lambda *a, **k: lambda f: f)("), "registers 0 methods, and one is wanted"),
+    "two": (("@dataclass", f"{SECOND}\n\n\n@dataclass"), "registers 2 methods, and one is wanted"),
+    "no Python": (("@dataclass", "1 / 0\n\n\n@dataclass"), r"cannot be imported \(ZeroDivisionError"),
+    "a taken name": (('"my_method",', '"esc",'), "takes the name of 'esc'"),
+    "NaN weights": (afterwards(f"{WEIGHT}.fill_(float('nan'))"), "not finite numbers"),
+    "NaN embeddings": (afterwards(NEGATIVE), "embeddings are NaN"),
+    "changed photos": (afterwards("task.splits.faces.pixels[0] += 1"), "changes the photos or splits"),
+    "changed labels": (afterwards("task.splits.faces.labels[0] += 1"), "changes the photos or splits"),
+    "changed parts": (afterwards("task.splits.gallery[0] += 1"), "changes the photos or splits"),
+    "queries": (afterwards(f"{WEIGHT}.add_(len(task.splits.query))"), "held-out"),
+    "held-out photos": (afterwards(f"{WEIGHT}.add_(task.splits.faces.images(range(120)).float().mean())"), "held-out"),
+    "a gallery it needs": (afterwards("task.splits.gallery[0]"), "held-out"),
+    "no seed": (afterwards(f"{WEIGHT}.add_(__import__('time').perf_counter() % 1)"), "task.seed"),
+    "a failure": (afterwards("task.nothing"), r"fails on a small trial \(AttributeError"),
+    "another kind": (('kind="weights"', 'kind="wrapper"'), "adds no part to the network: say kind='weights'"),
+}
+
+
+@pytest.mark.parametrize("which", BAD)
+def test_a_bad_file_is_refused_in_one_sentence(which, tmp_path, capsys):
+    change, said = BAD[which]
+    flags = [str(file_with(tmp_path, change)), "--out", str(tmp_path / "x.json"), "--quiet"]
+    assert leaderboard.main(flags) == 2
+    told = capsys.readouterr().err.strip()
+    assert told.startswith("error: ") and "\n" not in told and re.search(said, told), told
+    assert not (tmp_path / "x.json").exists() and METHODS["esc"].title == "Erasing a subspace (ESC)"
+
+
+def test_a_missing_file_or_nothing_at_all_is_one_sentence(tmp_path, capsys):
+    for flags, said in (
+        ([str(tmp_path / "none.py")], "There is no method file"),
+        ([], "Name one method file, or methods of the course"),
+        ([str(TEMPLATE), "--methods", "esc"], "Name one method file, or methods of the course"),
+        (["--methods", "esc", "--boards", "real"], "No board 'real' at hand; there are: drawn"),
+    ):
+        assert leaderboard.main(flags) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_the_template_passes_the_trial_and_is_short():
+    assert len(TEMPLATE.read_text(encoding="utf-8").splitlines()) <= 45
+    name = entry.entered(TEMPLATE)
+    assert name == "my_method"
+    entry.check_entry(name)
+
+
+def test_a_method_gets_training_photos_alone(tiny_splits):
+    blind, old = entry.without_held_out(tiny_splits), tiny_splits
+    assert len(blind.query) == len(blind.gallery) == 0 and np.array_equal(blind.train, old.train)
+    for photo in range(len(old.faces)):
+        seen = blind.faces.pixels[photo]
+        assert torch.equal(seen, old.faces.pixels[photo]) if photo in old.train else (seen == 127).all()
+    assert blind.faces.fingerprint != old.faces.fingerprint and (old.forget, old.retain) == (blind.forget, blind.retain)
+
+
+def test_the_trial_is_a_small_world_of_drawn_people(own_cache, monkeypatch):
+    monkeypatch.undo()
+    splits = entry.trial_world.__wrapped__()
+    assert len(splits.forget) == 2 and len(splits.faces.identities) == 12 and splits.unseen
+    assert all(
+        len(splits.photos(pool, part)) for pool in ("forget", "retain") for part in ("train", "query", "gallery")
+    )
+
+
+@pytest.fixture
+def tiny_boards(monkeypatch, tiny_faces, own_cache):
+    """One board, of the tiny world, with a few attacks."""
+    monkeypatch.setattr(plan_room, "load_faces", lambda *_, **__: tiny_faces)
+    plan = Plan(forget=2, train_epochs=1, device="cpu")
+    monkeypatch.setattr(leaderboard, "boards", lambda root="": {"drawn": plan})
+    monkeypatch.setattr(leaderboard, "attacks_on", lambda board: ["search", "pairs", "layers"])
+
+
+def test_the_template_is_entered_kept_and_not_run_again(tiny_boards, tmp_path, monkeypatch, capsys):
+    seen, real, out = [], leaderboard.unlearned, tmp_path / "board.json"
+
+    def unlearned(plan, splits, start, name, seed, progress):
+        seen.append((len(splits.query), name, seed))
+        return real(plan, splits, start, name, seed, progress)
+
+    monkeypatch.setattr(leaderboard, "unlearned", unlearned)
+    quick = file_with(tmp_path, ("steps: int = 50", "steps: int = 2"))
+    flags = [str(quick), "--seeds", "2", "--out", str(out), "--quiet"]
+    assert leaderboard.main(flags) == 0
+    assert seen == [(0, "my_method", 0), (0, "my_method", 1)]
+    printed = capsys.readouterr().out
+    assert "My method" in printed and "in the weights" in printed and "Forgotten (tiny, 2), drawn by seed" in printed
+    rows = json.loads(out.read_text())["runs"]
+    assert [(row["method"], row["seed"], row["board"], row["kind"]) for row in rows] == [
+        ("my_method", 0, "drawn", "weights"),
+        ("my_method", 1, "drawn", "weights"),
+    ]
+    assert all([one["attack"] for one in row["audit"]] == ["search", "pairs", "layers"] for row in rows)
+    for row in rows:
+        assert row["forget"]["map"] == pytest.approx(row["audit"][0]["score"], abs=1e-6)
+        assert row["audit"][0]["worst"]["score"] == pytest.approx(max(row["forget_people"].values()), abs=1e-4)
+    METHODS.pop("my_method")
+    assert leaderboard.main(flags) == 0 and len(seen) == 2, "what is stored is not run again"
+    METHODS.pop("my_method")
+    quick.write_text(quick.read_text() + "# another file\n")
+    assert leaderboard.main(flags) == 0 and len(seen) == 4, "a file that changed is another entry"
+    assert leaderboard.main(["--table", "--markdown", "--out", str(out)]) == 0
+    assert capsys.readouterr().out.count("| My method |") == 2
+
+
+def entry_of(method: str, seed: int, shares: dict[str, float], **more) -> dict:
+    rows = [
+        {"attack": holder, "title": holder, "attacker": holder, "metric": "mAP", "recovered": share, "score": share}
+        for holder, share in shares.items()
+    ]
+    scores = {pool: {"r1": 0.5, "map": 0.25} for pool in ("forget", "retain", "unseen")}
+    row = {
+        "method": method,
+        "seed": seed,
+        "board": "drawn",
+        "kind": "weights",
+        "audit": rows,
+        "forget_people": {"A": 0.5},
+    }
+    return row | {"seconds": 10.0 + seed, "images_processed": 1000, "dataset": "tiny"} | scores | more
+
+
+def test_the_table_keeps_classes_apart_and_orders_by_what_came_back():
+    rows = [
+        entry_of("esc", 0, {"photos": 0.1}, kind="wrapper"),
+        entry_of("scrub", 0, {"photos": 0.2, "weights": 0.6}),
+        entry_of("scrub", 1, {"photos": 0.2, "weights": 0.8}),
+        entry_of("dispersion", 0, {"photos": 0.3, "names": 0.4, "old model": 1.0}),
+        entry_of("ssd", 0, {}) | {"audit": None, "error": "The run diverged."},
+        entry_of("dispersion", 0, {"photos": 0.0}, board="real"),
+    ]
+    del rows[4]["audit"]
+    table = leaderboard.leaderboard(rows).rows
+    assert [(row[0], row[1], row[3]) for row in table[1:]] == [
+        ("drawn", "in the weights", "1"),  # dispersion: 0.4 at most; who holds the old model does not count
+        ("drawn", "in the weights", "2"),  # scrub: 0.7 on the mean
+        ("drawn", "in the weights", "1"),  # ssd: no result
+        ("drawn", "wrapper", "1"),
+        ("real", "in the weights", "1"),
+    ]
+    assert table[2][4:11] == ["1,000", "10", "50.0 ± 0.0", "25.0 ± 0.0", "50.0 ± 0.0", "25.0 ± 0.0", "25.0 ± 0.0"]
+    assert table[2][11:15] == ["20.0 ± 0.0", "–", "–", "70.0 ± 10.0"] and "diverged" in table[3][-1]
+    assert leaderboard.leaderboard([]) == "No method has been entered yet."
+
+
+def test_real_faces_are_a_board_where_they_are_and_meet_the_attacks_of_seconds(monkeypatch, tmp_path):
+    monkeypatch.delenv("FACE_COURSE_LFW", raising=False)
+    assert leaderboard.boards() == {"drawn": Plan()}
+    monkeypatch.setenv("FACE_COURSE_LFW", str(tmp_path))
+    real = leaderboard.boards()["real"]
+    assert (real.dataset, real.backbone, real.root) == ("lfw", "dlib", str(tmp_path))
+    assert leaderboard.boards("there")["real"].root == "there"
+    assert leaderboard.attacks_on("drawn") == list(ATTACKS)
+    assert {"search", "int4", "one_photo", "adversarial_query"} < set(leaderboard.attacks_on("real")) < set(ATTACKS)
+    assert dataclasses.is_dataclass(real)

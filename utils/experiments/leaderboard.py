@@ -1,0 +1,163 @@
+"""The leaderboard of face-retrieval unlearning: a method from one file, scored and audited like all the others.
+
+`python -m utils.leaderboard my_method.py` tries the file on a small world, runs it with three seeds on the drawn faces
+and, where FACE_COURSE_LFW names Labeled Faces in the Wild, on real ones with dlib's recogniser; what is stored is not
+run again. A method is given training photos alone. It stands in its class: in the weights, or a wrapper that whoever
+holds the model takes off. Within a class the order is by what came back at most to an attacker without a piece of the
+old model, mean over seeds; every line says what it cost in images, seconds, and in what others lose.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+
+from ..audit import summary
+from ..audit.case import ATTACKS, Subject
+from ..retrieval.evaluation import evaluate
+from ..settings import BUILD_DIR, CourseError, command, resolve_device, sha256_of
+from ..unlearning.registry import METHODS
+from .audit_summary import SHIPPED, holder_cell, trace, verdict
+from .audits import plan_case
+from .benchmark import map_by_person, run_and_keep, runs_of, unlearned
+from .entry import check_entry, entered, without_held_out
+from .plan import STORED, Plan, check_plan, parse_methods
+from .results import ResultStore
+from .runner import refuse
+from .tables import percent, remark, score_cells, table_with_people, with_remarks
+
+BOARD_FILE = STORED / "leaderboard.json"
+board_store = partial(ResultStore, name="leaderboard")
+TRAINED = ("relearn", "relearn_others", "distil_back")  # attacks that train a network: on drawn faces only
+MANY = ("batchnorm", "int8", "pruned_10", "pruned_30", "disturbed")  # and these embed everybody once more each
+CLASSES = {"weights": "in the weights", "wrapper": "wrapper", "reference": "yardstick"}
+
+
+def boards(root: str = "") -> dict[str, Plan]:
+    """Return the worlds a method is run on: drawn faces, and real ones where LFW is at hand."""
+    root = root or os.environ.get("FACE_COURSE_LFW", "")
+    found = {"drawn": Plan()}
+    return found | ({"real": Plan(dataset="lfw", root=root, backbone="dlib")} if root else {})
+
+
+def attacks_on(board: str) -> list[str]:
+    """Return the names of the attacks that a board makes: all, or on real faces those that take seconds."""
+    return [name for name in ATTACKS if board == "drawn" or name not in (*TRAINED, *MANY)]
+
+
+def board_run(opened: dict, board: str, progress: bool, plan: Plan, name: str, seed: int) -> dict:
+    """Unlearn on training photos alone, score and attack the result; the case of the last seed is kept in `opened`."""
+    if opened.get("case", (None,))[0] != (board, seed):
+        opened["case"] = (board, seed), plan_case(plan, seed, opened, progress)
+    case, device = opened["case"][1], resolve_device(plan.device)
+    outcome = unlearned(plan, without_held_out(case.splits), case.original, name, seed, progress)
+    evaluation = evaluate(outcome.model, case.splits, outcome.trained_head, device=device, progress=progress)
+    rows = summary.audit(
+        case.on(Subject(outcome.model, outcome.head, case.splits, device)), attacks_on(board), progress
+    )
+    price = {"seconds": round(outcome.seconds, 2), "images_processed": outcome.images_processed}
+    return price | evaluation.scores() | {"forget_people": map_by_person(evaluation), "audit": rows}
+
+
+def run_board(
+    board: str, plan: Plan, out: Path, *, source: str = "", fresh: bool = False, progress: bool = True
+) -> dict:
+    """Do what `out` lacks of a plan's methods and seeds on a board, and return their rows; raises CourseError.
+
+    `source` is the hash of the method's file: a file that changed is run again.
+    """
+    check_plan(plan)
+    store, opened = board_store(out).checked(), {}
+    more = {"board": board, "attacks": attacks_on(board), "source": source}
+    wanted = [(task, identity | more) for task, identity in runs_of(plan, plan.methods, opened, progress)]
+    function = partial(board_run, opened, board, progress)
+    return run_and_keep(function, wanted, store, plan, opened, desc=f"{board} faces", fresh=fresh, progress=progress)
+
+
+def grouped_entries(rows: Iterable[dict]) -> list[list[dict]]:
+    """Return the rows of each board, method and file, one per seed, in the order of the table."""
+    groups: dict[tuple, list[dict]] = {}
+    for row in rows:
+        groups.setdefault((row["board"], row["method"], row.get("source")), []).append(row)
+    return sorted(groups.values(), key=place)
+
+
+def place(group: Sequence[dict]) -> tuple:
+    """Return where an entry stands: by board, by class, then by what came back at most without the old model."""
+    first, found = group[0], [verdict(row["audit"]) for row in group if "audit" in row]
+    back = [max((one[holder] or 0.0 for holder in SHIPPED), default=1.0) for one in found]
+    return first["board"], list(CLASSES).index(first["kind"]), fmean(back) if back else 2.0
+
+
+HEADER = (
+    "faces", "class", "method", "seeds", "images", "seconds", "forget R@1 ↓", "forget mAP ↓", "worst person ↓",
+    "retain mAP ↑", "unseen mAP ↑", *(f"{holder} ↓" for holder in SHIPPED), "pairs (0.5)", "one photo (0.5)",
+)  # fmt: skip
+COLUMNS = (("forget", "r1"), ("forget", "map"))
+OTHERS = (("retain", "map"), ("unseen", "map"))
+
+
+def leaderboard(rows: Sequence[dict], markdown: bool = False) -> str:
+    """Return the table of a leaderboard's rows: a line per method, in percent, mean over seeds; worst in brackets."""
+    lines, remarks = [HEADER], []
+    for group in grouped_entries(rows):
+        name, audits = group[0]["method"], [row["audit"] for row in group if "audit" in row]
+        found, title = [verdict(audit) for audit in audits], METHODS[name].title if name in METHODS else name
+        worst = [max(row["forget_people"].values(), default=None) for row in group if "audit" in row]
+        prices = [[row[key] for row in group if key in row] for key in ("images_processed", "seconds")]
+        cells = [group[0]["board"], CLASSES[group[0]["kind"]], title, str(len(group))]
+        cells += [f"{fmean(price):,.0f}" if price else "–" for price in prices]
+        cells += [*score_cells(group, COLUMNS), percent(worst), *score_cells(group, OTHERS)]
+        cells += [holder_cell(found, holder) for holder in SHIPPED]
+        lines.append([*cells, *(trace(audits, attack) for attack in ("pairs", "one_photo"))])
+        remarks.append(remark(group))
+    if len(lines) == 1:
+        return "No method has been entered yet."
+    return table_with_people(with_remarks(lines, remarks), rows, markdown)
+
+
+@command
+def main(arguments: Iterable[str] | None = None) -> int:
+    """Run the command; returns 0, or 2 after one sentence on what was wrong with the input."""
+    shape = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m utils.leaderboard", description=__doc__, formatter_class=shape)
+    parser.add_argument("file", nargs="?", type=Path, help="a Python file that registers one method: docs/my_method.py")
+    parser.add_argument("--methods", default="", metavar="A,B", help="enter methods of the course instead")
+    parser.add_argument("--seeds", type=int, default=3, metavar="K", help="from seed 0 on (default 3)")
+    parser.add_argument("--root", default="", metavar="DIR", help="LFW's folder (default: what FACE_COURSE_LFW names)")
+    parser.add_argument("--boards", default="", metavar="A,B", help="drawn, real (default: all at hand)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where rows are kept (build/leaderboard.json)")
+    for name, text in (("fresh", "run again what is stored"), ("table", "only print the stored leaderboard")):
+        parser.add_argument(f"--{name}", action="store_true", help=text)
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    args = parser.parse_args(arguments)
+    out = args.out or (BOARD_FILE if args.table else BUILD_DIR / "leaderboard.json")
+    failed = [] if args.table else enter(args, out)
+    print(leaderboard(board_store(out).rows(), args.markdown))
+    refuse(failed)
+    return 0
+
+
+def enter(args: argparse.Namespace, out: Path) -> list[dict]:
+    """Check and run what a command line enters; return the runs that failed."""
+    if bool(args.file) == bool(args.methods):
+        raise CourseError("Name one method file, or methods of the course with --methods.")
+    names = (entered(args.file),) if args.file else parse_methods(args.methods)
+    if args.file:
+        check_entry(names[0])
+    at_hand, failed = boards(args.root), []
+    chosen = [name.strip() for name in args.boards.split(",") if name.strip()] or list(at_hand)
+    if missing := [name for name in chosen if name not in at_hand]:
+        raise CourseError(f"No board '{missing[0]}' at hand; there are: {', '.join(at_hand)} (real faces: --root).")
+    for board in chosen:
+        plan = replace(at_hand[board], methods=names, seeds=args.seeds)
+        source = sha256_of(args.file) if args.file else ""
+        done = run_board(board, plan, out, source=source, fresh=args.fresh, progress=not args.quiet)
+        failed += done.get("failed", ())
+    return failed
