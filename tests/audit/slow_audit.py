@@ -501,25 +501,24 @@ def alone(splits: Splits, eye: Eye) -> dict:
 
 
 def looks_left(splits: Splits, eye: Eye, attributes: np.ndarray) -> dict:
-    """1 - (squared errors) / (squared distances from the retained mean), of attributes in retained people's units."""
+    """Read attributes, in retained people's units, from each query: how many others fit it less than its own?"""
     known = sampled(splits)
     y = np.array([attributes[who(splits, i)] for i in known])
     mean, spread = y.mean(axis=0), y.std(axis=0, ddof=1)
     x = np.array([eye(i) for i in known])
     step = ridge_of(x - x.mean(axis=0), (y - mean) / spread, 0.01)
-    result = {}
+    everybody_else, result, people = [*splits.forget, *splits.unseen], {}, {}
     for pool in ("forget", "unseen"):
-        sums: dict[int, list[float]] = {}
+        shares = []
         for i in photos(splits, pool, "query"):
-            truth = (attributes[who(splits, i)] - mean) / spread
-            wrong = (eye(i) - x.mean(axis=0)) @ step - truth
-            mine = sums.setdefault(who(splits, i), [0.0, 0.0])
-            mine[0], mine[1] = mine[0] + wrong @ wrong, mine[1] + truth @ truth
-        result[pool] = 1 - sum(a for a, _ in sums.values()) / sum(b for _, b in sums.values())
-        if pool == "forget":
-            people = {person: max(0.0, 1 - a / b) for person, (a, b) in sums.items()}
-    score, unseen = (max(0.0, result[pool]) for pool in ("forget", "unseen"))
-    return {"score": score, "unseen": unseen, "people": people, "details": result}
+            reading = unit((eye(i) - x.mean(axis=0)) @ step)
+            fit = {p: float(reading @ unit((attributes[p] - mean) / spread)) for p in everybody_else}
+            own = fit.pop(who(splits, i))
+            shares.append(np.mean([(own > other) + 0.5 * (own == other) for other in fit.values()]))
+            people.setdefault(who(splits, i), []).append(shares[-1])
+        result[pool] = np.mean(shares)
+    people = {p: np.mean(mine) for p, mine in people.items() if p in splits.forget}
+    return {"score": result["forget"], "unseen": result["unseen"], "people": people}
 
 
 def nearest_by(splits: Splits, eye: Eye) -> dict:

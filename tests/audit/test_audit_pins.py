@@ -242,7 +242,7 @@ STATED = {
     "pairs": "photos AUC half",
     "pairs_train": "photos AUC half",
     "one_photo": "photos AUC half",
-    "trait_leakage": "photos R² strangers",
+    "trait_leakage": "photos matched strangers",
     "other_similarity": "photos mAP chance",
     "collateral": "photos mAP original",
     "template": "names mAP chance",

@@ -49,7 +49,7 @@ def test_what_is_no_search_has_a_table_of_its_own():
     rows = [
         *ROWS,
         row("pairs_train", "photos", 0.9, 0.95, "AUC"),
-        row("trait_leakage", "photos", 0.9, 0.25, "R²") | {"stated_target": "strangers", "target": 0.2},
+        row("trait_leakage", "photos", 0.9, 0.25, "matched") | {"stated_target": "strangers", "target": 0.2},
         row("adversarial_query", "weights", 0.95, 0.125, "gain") | {"stated_target": "zero", "target": 0.0},
         row("collateral", "photos", None, 0.5) | {"stated_target": "original", "target": 0.75},
     ]

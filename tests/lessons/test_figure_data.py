@@ -361,7 +361,7 @@ def test_an_audit_page_has_score_target_and_original_on_the_attacks_line():
 def test_the_worst_person_stands_on_the_attacks_line_and_a_price_has_no_bar():
     worst = {"worst": {"person": "Ada", "score": 0.8, "recovered": 1.0}}
     price = audit_row("collateral", "photos", 0.6, 0.5, 0.5, np.nan, stated_target="original")
-    looks = audit_row("trait_leakage", "photos", 0.25, 0.2, 0.6, 0.125, metric="R²", stated_target="strangers")
+    looks = audit_row("trait_leakage", "photos", 0.25, 0.2, 0.6, 0.125, metric="matched", stated_target="strangers")
     ax = fg.audit_page([ROWS[1] | worst, price, looks]).axes[0]
     drawn = {c.get_label(): np.asarray(c.get_offsets()) for c in ax.collections if isinstance(c, PathCollection)}
     same(drawn["worst person"], [(0.8, -1)], "worst person")
@@ -369,7 +369,7 @@ def test_the_worst_person_stands_on_the_attacks_line_and_a_price_has_no_bar():
     came_back = sorted((bar[0, 1], *sorted(bar[:, 0])) for bar in bars if tuple(bar[:, 0]) != (0.0, 1.0))
     same(came_back, [(-3, 0.2, 0.25), (-1, 0.1, 0.3)], "what came back")
     said = [text.get_text() for text in ax.texts if "·" in text.get_text()]
-    assert said == ["30% · chance", "60% · original: a price", "0.25 · strangers, retrained model"]
+    assert said == ["30% · chance", "60% · original: a price", "25% · strangers, retrained model"]
 
 
 def test_attackers_have_a_filled_square_for_each_thing_they_hold():

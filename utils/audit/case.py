@@ -201,6 +201,11 @@ def people_of(found: RetrievalScores) -> dict[int, float]:
     return {label: scores["map"] for label, scores in found.per_identity().items()}
 
 
+def mean_by(labels: np.ndarray, values: np.ndarray) -> dict[int, float]:
+    """Return the mean of values (n,) for each label (n,)."""
+    return {int(label): float(values[labels == label].mean()) for label in np.unique(labels)}
+
+
 def plain_search(case: AuditCase, model: FaceBackbone | None = None) -> dict:
     """Search held-out forget queries in the gallery of all pools, with the case's model or a changed copy of it."""
     queries, gallery = case.queries, case.splits.gallery

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..retrieval.scores import chance_level, retrieval_scores
 from ..retrieval.similarity import SAME_POINT, cosine_matrix
-from .case import AuditCase, attack, people_of, ridge_map, sample
+from .case import AuditCase, attack, mean_by, people_of, ridge_map, sample
 
 
 def medoid(rows: Tensor) -> Tensor:
@@ -105,11 +105,6 @@ def named_first(votes: Tensor, people: np.ndarray, labels: np.ndarray) -> dict:
     right = torch.from_numpy(people[None] == labels[:, None])
     share = ((tied * right).sum(dim=1) / tied.sum(dim=1)).numpy()
     return {"score": float(share.mean()), "people": mean_by(labels, share)}
-
-
-def mean_by(labels: np.ndarray, values: np.ndarray) -> dict[int, float]:
-    """Return the mean of values (n,) for each label (n,)."""
-    return {int(label): float(values[labels == label].mean()) for label in np.unique(labels)}
 
 
 def probe(case: AuditCase, shots: int, namer: Callable) -> dict:

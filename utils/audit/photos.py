@@ -18,8 +18,8 @@ from torch import Tensor
 from ..faces.datasets import FaceDataset
 from ..models.augmentation import move
 from ..models.embedding import embed, uncentred
-from ..retrieval.similarity import SAME_POINT
-from .case import AuditCase, attack, cannot, mean_directions, plain_search, ridge_map, sample, searched
+from ..retrieval.similarity import SAME_POINT, mean_or_nan
+from .case import AuditCase, attack, cannot, mean_by, mean_directions, plain_search, ridge_map, sample, searched
 
 
 @attack(
@@ -211,8 +211,8 @@ def one_photo(case: AuditCase) -> dict:
     photos of an unfindable person must be further apart than a stranger's.
     """
     splits = case.splits
-    photos = {pool: np.concatenate([splits.photos(pool, part) for part in ("query", "gallery")])
-              for pool in ("forget", "unseen")}  # fmt: skip
+    pools = ("forget", "unseen")
+    photos = {pool: np.union1d(*(splits.photos(pool, part) for part in ("query", "gallery"))) for pool in pools}
     groups = [case.labels(some) for some in photos.values()]
     n_folds = min(FOLDS, *(len(np.unique(group)) for group in groups))
     if n_folds < 2 or not len(sample(splits)):
@@ -238,44 +238,46 @@ def known_attributes(faces: FaceDataset) -> Tensor | None:
     return attributes_of(faces.identities, faces.fingerprint)
 
 
-def read_attributes(case: AuditCase, photos: np.ndarray, attributes: Tensor) -> dict[int, tuple[float, float]]:
-    """Return each person's (squared error, squared distance from the mean) of a linear probe, summed over photos.
+def read_attributes(case: AuditCase, photos: np.ndarray, attributes: Tensor) -> Tensor:
+    """Return the cosines (n, people) between what a linear probe reads from photos and each person's true attributes.
 
-    The probe is a ridge regression of attributes on retained people's training photos; attributes are in their units.
+    The probe is a ridge regression on retained people's training photos; attributes count in their standard deviations.
     """
-    known, table = sample(case.splits), attributes.double()
-    wanted = table[torch.from_numpy(case.labels(known))]
-    spread = wanted.std(dim=0)
-    table = ((table - wanted.mean(dim=0)) / spread)[:, spread > 1e-6]
-    rows = case.subject.rows(known).double()
-    step = ridge_map(rows - rows.mean(dim=0), table[torch.from_numpy(case.labels(known))], 0.01)
-    truth = table[torch.from_numpy(case.labels(photos))]
-    wrong = ((case.subject.rows(photos).double() - rows.mean(dim=0)) @ step - truth).square().sum(dim=1)
-    sums = torch.stack([wrong, truth.square().sum(dim=1)], dim=1)
-    labels = case.labels(photos)
-    return {int(p): tuple(sums[torch.from_numpy(labels == p)].sum(dim=0).tolist()) for p in np.unique(labels)}
+    known = sample(case.splits)
+    rows, wanted = case.subject.rows(known).double(), attributes.double()[torch.from_numpy(case.labels(known))]
+    mean, spread = wanted.mean(dim=0), wanted.std(dim=0)
+    apart = spread > 1e-6
+    table = ((attributes.double() - mean) / spread)[:, apart]
+    step = ridge_map(rows - rows.mean(dim=0), ((wanted - mean) / spread)[:, apart], 0.01)
+    return F.normalize((case.subject.rows(photos).double() - rows.mean(dim=0)) @ step) @ F.normalize(table).T
 
 
 @attack(
     "trait_leakage",
     title="looks read by a linear probe",
     attacker="photos",
-    question="Does a probe taught on others still read off what a forgotten face looks like?",
+    question="Does a probe taught on others read looks that fit the forgotten person better than anybody else?",
     target="strangers",
-    metric="R²",
+    metric="matched",
 )
 def trait_leakage(case: AuditCase) -> dict:
-    """Read the drawn faces' latent attributes from held-out queries; the score is R², cut off at 0."""
-    attributes = known_attributes(case.splits.faces)
-    if attributes is None or not len(sample(case.splits)):
+    """Read the drawn faces' latent attributes from held-out queries.
+
+    The score is the share of the other forgotten and never-seen people whose attributes fit the reading less than the
+    person's own, ties counting half: 0.5 tells nothing.
+    """
+    attributes, splits = known_attributes(case.splits.faces), case.splits
+    if attributes is None or not len(sample(splits)):
         return cannot("attributes are known of drawn faces only" if attributes is None else "nobody is retained")
-    uncut, people = {}, {}
+    others, found = np.array([*splits.forget, *splits.unseen]), {}
     for pool in ("forget", "unseen"):
-        sums = read_attributes(case, case.splits.photos(pool, "query"), attributes)
-        people = people or {person: max(0.0, 1 - wrong / whole) for person, (wrong, whole) in sums.items()}
-        uncut[pool] = 1 - np.divide(*np.sum(list(sums.values()), axis=0)) if sums else math.nan
-    score, unseen = (value if math.isnan(value) else max(0.0, float(value)) for value in uncut.values())
-    return {"score": score, "unseen": unseen, "people": people, "details": {k: float(v) for k, v in uncut.items()}}
+        photos = splits.photos(pool, "query")
+        labels, cosines = case.labels(photos), read_attributes(case, photos, attributes).numpy()
+        own, rest = cosines[np.arange(len(photos)), labels][:, None], cosines[:, others]
+        fits = ((own > rest) + 0.5 * (own == rest)) * (labels[:, None] != others)
+        shares = fits.sum(axis=1) / max(1, len(others) - 1)
+        found[pool] = mean_or_nan(shares), mean_by(labels, shares)
+    return {"score": found["forget"][0], "unseen": found["unseen"][0], "people": found["forget"][1]}
 
 
 # ----------------------------------------------------------------------------------- the searcher's choice, and a price

@@ -16,9 +16,9 @@ from ..models.backbones import FaceBackbone
 from ..models.embedding import embed
 from ..models.heads import head_from_centroids
 from ..settings import resolve_device
-from .case import PHOTOS_AT_ONCE, AuditCase, Subject, attack, cannot, plain_search, sample, searched
+from .case import PHOTOS_AT_ONCE, AuditCase, Subject, attack, cannot, mean_by, plain_search, sample, searched
 from .gallery import orthogonal_map
-from .names import mean_by, named_first
+from .names import named_first
 
 
 def whitened(case: AuditCase, parts: Sequence[str], photos: np.ndarray, subject: Subject | None = None) -> Tensor:

@@ -74,7 +74,7 @@ def verdict(rows: Sequence[dict]) -> dict:
 TRACES = {  # attack -> its column: what else an attacker learns, and what others pay
     "pairs": "pairs (0.5)",
     "one_photo": "one photo (0.5)",
-    "trait_leakage": "looks, R² (goal)",
+    "trait_leakage": "looks matched (goal)",
     "adversarial_query": "gain of a pushed query (0)",
     "collateral": "neighbours' mAP (before)",
 }

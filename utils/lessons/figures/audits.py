@@ -80,15 +80,15 @@ def audit_page(rows: Sequence[Mapping], title: str = "") -> Figure:
     ax.set(xlim=(-0.01, 1.01), ylim=(heights[-1] - 0.7, 0.7), yticks=[])
     ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])
     ax.spines["left"].set_visible(False)
-    ax.set_xlabel("score of the attack (mAP, top-1, AUC, R² or gain)")
+    ax.set_xlabel("score of the attack (mAP, top-1, matched, AUC or gain)")
     legend_below(fig, ax, 4)
     return finished(fig, title)
 
 
 def _score_text(row: Mapping) -> str:
-    """Write an attack's score in percent, an AUC, R² or gain as a number, a dash if it is unknown."""
+    """Write an attack's score in percent, an AUC or gain as a number, a dash if it is unknown."""
     score = row["score"]
-    plain = row["metric"] in ("AUC", "R²", "gain")
+    plain = row["metric"] in ("AUC", "gain")
     return "–" if np.isnan(score) else f"{score:.2f}" if plain else f"{100 * score:.0f}%"
 
 
