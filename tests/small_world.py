@@ -47,6 +47,7 @@ def hurry(monkeypatch, build: Path) -> None:
 
     monkeypatch.setattr(frame, "make_config", few)
     monkeypatch.setattr(weights, "RELEARN_CHECKS", (0, 1))
+    monkeypatch.setattr(weights, "DISTIL_STEPS", 1)
     defaults = session.open_session.__defaults__
     own = tuple(build / value.name if isinstance(value, Path) else value for value in defaults)
     monkeypatch.setattr(session.open_session, "__defaults__", own)

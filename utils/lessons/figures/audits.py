@@ -107,7 +107,7 @@ def _unknown(value: float | None) -> bool:
 
 def _without_none(row: Mapping) -> dict:
     """Return a row in which what a JSON file calls null is NaN again."""
-    return {key: np.nan if value is None else value for key, value in row.items()}
+    return {key: np.nan if value is None and key != "worst" else value for key, value in row.items()}
 
 
 def audit_map(audits: Mapping[str, Sequence[Mapping]], title: str = "") -> Figure:
