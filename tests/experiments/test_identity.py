@@ -58,7 +58,8 @@ def world(monkeypatch) -> SimpleNamespace:
 
     def unlearn(name, model, head, splits, **options):
         seen.unlearned.append(SimpleNamespace(name=name, model=model, head=head, splits=splits, options=options))
-        return SimpleNamespace(model=f"{name} of {model}", head=f"{name}'s head", seconds=1.0, images_processed=1)
+        heads = {"head": f"{name}'s head", "trained_head": f"{name}'s head"}
+        return SimpleNamespace(model=f"{name} of {model}", seconds=1.0, images_processed=1, **heads)
 
     def evaluate(model, splits, head, **_):
         seen.evaluated.append((model, splits, head))
@@ -452,7 +453,8 @@ def test_a_trial_and_a_variant_use_their_seed_and_their_settings(monkeypatch):
 
     def unlearn(name, model, head, given, **options):
         seen.append((name, model, head, given is splits, options))
-        return SimpleNamespace(model="new", head="new head", seconds=1.23, images_processed=7)
+        heads = {"head": "shipped", "trained_head": "new head"}  # the second one tells whether names went
+        return SimpleNamespace(model="new", seconds=1.23, images_processed=7, **heads)
 
     def evaluate(model, given, head):
         assert (model, given is splits, head) == ("new", True, "new head")
