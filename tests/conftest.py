@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from utils.models.checkpoints import EMBEDDED, Recogniser, load_recogniser, trai
 from utils.models.embedding import embed
 from utils.models.heads import head_from_centroids
 from utils.settings import MODEL_DIR, REPO_ROOT
+from utils.unlearning import rates
 from utils.unlearning.loop import Task
 
 
@@ -24,6 +26,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Draw the embedded faces once, before several workers and their notebooks would each draw them."""
     if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
         load_faces("synthetic")
+
+
+@pytest.fixture(autouse=True)
+def whole_rates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the hardly trained networks of tests take learning rates whole; test_rates.py tries what shortens them."""
+    monkeypatch.setattr(rates, "USUAL", math.inf)
 
 
 @pytest.fixture(scope="session")

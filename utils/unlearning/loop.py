@@ -22,6 +22,7 @@ from ..models.trunks import Looks, kept_outputs, points_of
 from ..retrieval.scores import retrieval_scores
 from ..settings import CourseError, as_seed, progress_bar, resolve_device, seed_everything
 from .dispersion import hardest_cosine, mean_cosine, pairs_by_identity
+from .rates import share_of_rate, some_of
 from .registry import METHODS, Method, StepConfig, check_data, make_config
 
 WATCHED_PHOTOS, WATCHED_PEOPLE = 4, 40
@@ -268,13 +269,17 @@ def run_steps(
     """Minimise the sum of a method's losses for `config.steps` steps of AdamW on the task's copies.
 
     One mixed forward pass per step over the `sides` (forget, retain) it asks for; BatchNorm statistics stay frozen
-    unless config.batchnorm is "train"; `parameters` default to what config.trainable says. `after_step` is called after
-    each update; `batch_of` replaces `make_batch`. Raises CourseError, naming the step, when the run diverges.
+    unless config.batchnorm is "train"; `parameters` default to what config.trainable says. A network whose points move
+    more easily takes a share of the learning rate (see `rates`), for which a few photos are looked at that do not
+    count as processed. `after_step` is called after each update; `batch_of` replaces `make_batch`. Raises CourseError,
+    naming the step, when the run diverges.
     """
-    set_batchnorm(task.model, config.batchnorm)
     parameters = parameters or moving_parameters(task, config)
-    optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(config.steps, 1), config.learning_rate * 0.05)
+    probe = task.retain_train_photos if config.retain_per_step else task.forget_photos
+    rate = config.learning_rate * share_of_rate(task.model.eval(), parameters, task.looks.of(some_of(probe)))
+    set_batchnorm(task.model, config.batchnorm)
+    optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(config.steps, 1), rate * 0.05)
     forget_stream = forget_batches(task, config)
     retain_stream = retain_batches(task, config.retain_per_step) if config.retain_per_step else None
     journey = WeightDrift.begin(parameters)

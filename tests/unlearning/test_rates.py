@@ -1,0 +1,94 @@
+"""Tests of utils.unlearning.rates: how far a step may go."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from utils.models.backbones import make_backbone
+from utils.models.interface import Card, FaceBackbone
+from utils.settings import CourseError
+from utils.unlearning import rates, unlearn
+from utils.unlearning.rates import degrees_per_rate, share_of_rate, some_of
+
+
+class Plane(FaceBackbone):
+    """A network of one weight matrix: two numbers of a photo to a point on the circle."""
+
+    card = Card("plane", embedding_dim=2, input_size=1, crop_size=1)
+
+    def __init__(self, scale: float):
+        super().__init__()
+        self.map = nn.Linear(2, 2, bias=False)
+        with torch.no_grad():
+            self.map.weight.copy_(scale * torch.eye(2))
+
+    def forward(self, x):
+        return self.map(x)
+
+    tail = forward
+
+
+def looks() -> torch.Tensor:
+    """Return two inputs that the plane puts on the circle at 0 and 90 degrees."""
+    return torch.eye(2)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.1, 10.0])
+def test_degrees_of_a_plane_by_hand(scale):
+    """Each point has one weight across it and one along it; across, a step of 1 / scale turns it by one radian."""
+    model = Plane(scale)
+    before = model.map.weight.detach().clone()
+    found = degrees_per_rate(model, list(model.parameters()), looks())
+    assert found == pytest.approx(math.degrees(1) / scale, rel=2e-2)
+    assert torch.equal(model.map.weight, before), "the weights are put back"
+
+
+def test_only_the_weights_that_move_are_nudged():
+    model = make_backbone("mini", "none").eval()
+    photos = torch.randint(0, 256, (6, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    whole = degrees_per_rate(model, list(model.parameters()), photos)
+    last = degrees_per_rate(model, list(model.embedding.parameters()), photos)
+    assert 0 < last < 0.9 * whole
+
+
+def test_easily_moved_networks_take_a_share_others_all(monkeypatch):
+    monkeypatch.setattr(rates, "USUAL", 20_000.0)
+    for scale, share in ((1.0, 1.0), (1e-3, 0.35), (1e-4, 0.035)):  # 57.3, 57,300 and 573,000 degrees
+        model = Plane(scale)
+        assert share_of_rate(model, list(model.parameters()), looks()) == pytest.approx(share, rel=0.05)
+
+
+def test_a_head_alone_takes_the_whole_rate():
+    assert share_of_rate(Plane(1e-6), [nn.Parameter(torch.ones(2))], looks()) == 1.0
+
+
+def test_a_layer_of_zeros_is_refused_in_one_sentence():
+    with pytest.raises(CourseError, match="No step moves a point"):
+        share_of_rate(model := Plane(0.0), list(model.parameters()), looks())
+
+
+def test_photos_are_evenly_spaced_and_few():
+    assert some_of(np.arange(5)).tolist() == [0, 1, 2, 3, 4]
+    assert len(some_of(np.arange(1000))) == 32 and some_of(np.arange(1000))[[0, -1]].tolist() == [0, 999]
+
+
+@pytest.mark.filterwarnings("ignore:The head names")
+def test_a_run_moves_less_where_points_move_more(toy_world, monkeypatch):
+    """Half the degrees that are usual, half the rate: the same weights as with half the learning rate."""
+
+    def weights(usual: float, rate: float) -> torch.Tensor:
+        monkeypatch.setattr(rates, "USUAL", usual)
+        options = {"steps": 2, "learning_rate": rate, "photos_per_identity": 3, "retain_per_step": 4}
+        model = unlearn("dispersion", *toy_world, device="cpu", progress=False, **options).model
+        return torch.cat([weight.detach().flatten() for weight in model.parameters()])
+
+    splits = toy_world[2]
+    shown = splits.faces.images(some_of(splits.photos("retain_train", "train")))
+    model = toy_world[0].eval()
+    degrees = degrees_per_rate(model, list(model.parameters()), shown)
+    halved, plain = weights(degrees / 2, 2e-2), weights(math.inf, 1e-2)
+    assert (halved - plain).norm() < 1e-4 * plain.norm()
+    assert (weights(math.inf, 2e-2) - plain).norm() > 1e-3 * plain.norm()

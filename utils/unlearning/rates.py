@@ -1,0 +1,57 @@
+"""How far one step may go: learning rates that carry over from one network to another."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..models.backbones import FaceBackbone
+from ..models.trunks import points_of
+from ..settings import CourseError
+
+USUAL = 20_000.0  # degrees per unit of learning rate; the embedded network has about 12,000, dlib's 3,500,000
+NUDGE = 1e-5  # what is tried out: small enough for a straight line
+PROBED = 32  # photos
+
+
+def some_of(photos: np.ndarray) -> np.ndarray:
+    """Return up to PROBED photos, evenly spaced."""
+    return photos[np.unique(np.linspace(0, len(photos) - 1, min(PROBED, len(photos))).astype(int))]
+
+
+def degrees_per_rate(model: FaceBackbone, weights: list[torch.nn.Parameter], looks: Tensor) -> float:
+    """Return by how many degrees points move on the sphere, per unit of learning rate, if all weights go along.
+
+    Adam moves every weight by about the learning rate. Here each takes a tiny step along the sign of one gradient, that
+    of the points' mean cosine to a random direction, and is put back. `looks` are what `points_of` takes.
+    """
+    points = F.normalize(points_of(model, looks).float())
+    if not points.any():
+        return 0.0
+    aim = F.normalize(torch.randn(points.shape[1], generator=torch.Generator().manual_seed(0)), dim=0).to(points.device)
+    slopes = torch.autograd.grad((points @ aim).mean(), weights, allow_unused=True)
+    before = [weight.detach().clone() for weight in weights]
+    with torch.no_grad():
+        for weight, slope in zip(weights, slopes, strict=True):
+            weight.add_(0.0 if slope is None else NUDGE * slope.sign())
+        chords = (F.normalize(points_of(model, looks).float()) - points).norm(dim=1)
+        for weight, old in zip(weights, before, strict=True):
+            weight.copy_(old)
+    return float(torch.rad2deg(2 * torch.asin(chords / 2)).mean()) / NUDGE
+
+
+def share_of_rate(model: FaceBackbone, weights: list[torch.nn.Parameter], looks: Tensor) -> float:
+    """Return the part of a learning rate that a network takes: all of it, or less if its points move more easily.
+
+    So a setting that was chosen on one network serves another: a trust ratio (LARS, You et al. 2017) that looks at the
+    points, not at the weights' lengths, and once, at the start. Raises CourseError if no step moves a point.
+    """
+    moving = [weight for weight in model.parameters() if any(weight is other for other in weights)]
+    if not moving:
+        return 1.0  # the head alone
+    degrees = degrees_per_rate(model, moving, looks)
+    if degrees == 0:
+        raise CourseError("No step moves a point of this network: if all weights of a layer are zero, train it first.")
+    return min(1.0, USUAL / degrees)  # 1 where a weight is no number: the first step will say so
