@@ -54,7 +54,9 @@ leave_out(
 leave_out("what reading the folder once more says, and nothing else", "01-13")
 leave_out("words, no numbers", "00-08", "00-23", "02-13", "01-24", "01-40", "01-43", "10-07", "10-09", "10-38", "09-05")
 leave_out("drawn from other numbers each time", "00-12", "03-19")
-leave_out("read from stored results, whose tables tests/experiments checks", "08-43", "09-25", "09-27", "10-41b")
+leave_out(
+    "read from stored results, whose tables tests/experiments checks", "08-43", "09-25", "09-27", "10-41b", "10-45"
+)
 leave_out("drawn by a function that tests/lessons/test_figures checks", "02-25", "01-15", "01-34", "04-21", "10-06a")
 leave_out(
     "photos without a score", "01-30", "05-06", "06-23", "07-41", "11-05", "11-10", "11-11", "11-09", "08-05", "10-05"
@@ -1803,11 +1805,11 @@ def winners(cell):
             assert any(row["title"] in line and row["attacker"] in line for row in rows if row["recovered"] == value)
 
 
-@cell("10-43", "10-45")
+@cell("10-43")
 def relearnt(cell):
     n, drawn = cell.names, lines_of(cell.shown[0].axes[0])
-    attack = "relearn" if cell.id == "10-43" else "relearn_others"
-    titled(cell.shown[0], "five training photos" if attack == "relearn" else "other people")
+    attack = "relearn"
+    titled(cell.shown[0], "five training photos")
     audited = {name: [row for row in n["audits"][name] if row["attack"] == attack] for name in n["names"]}
     assert audited[n["names"][-1]], "the last method is relearnt"
     for name, rows in audited.items():

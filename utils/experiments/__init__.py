@@ -1,4 +1,4 @@
-"""Runs, kept safely: benchmark, sweep, ablation, sequence, audits."""
+"""Runs, kept safely: benchmark, sweep, ablation, sequence, audits, leaderboard."""
 
 from .ablation import ablation_lines, ablation_table, read_ablation
 from .audit_summary import audit_summary, read_audits

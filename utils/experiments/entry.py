@@ -48,11 +48,11 @@ def entered(path: Path) -> str:
     return new[0]
 
 
-def without_held_out(splits: Splits, fill: int = 127) -> Splits:
+def without_held_out(splits: Splits) -> Splits:
     """Return what a method may see: training photos; all others are grey, and there are no queries and no gallery."""
     faces, nothing = splits.faces, np.empty(0, np.int64)
     pixels = faces.images(np.arange(len(faces)))
-    pixels[np.setdiff1d(np.arange(len(faces)), splits.train)] = fill
+    pixels[np.setdiff1d(np.arange(len(faces)), splits.train)] = 127
     blind = dataclasses.replace(faces, pixels=pixels).known_as(f"{faces.fingerprint}, training photos alone")
     return dataclasses.replace(splits, faces=blind, query=nothing, gallery=nothing)
 
@@ -78,8 +78,10 @@ def trial(name: str, splits: Splits) -> Unlearned:
     """Run two steps of a method on a random network; raises what the method raises."""
     seed_everything(0)
     model, head = make_backbone("mini").eval(), make_head("cosface", 128, len(splits.trained))
-    known = {field.name: field.default for field in dataclasses.fields(METHODS[name].config)}
-    options = {key: min(known[key], most) for key, most in SHORT.items() if known.get(key)}
+    config = METHODS[name].config
+    known = {field.name: field.default for field in dataclasses.fields(config)}
+    mine = [key for key in SHORT if known.get(key) and key not in getattr(config, "unused", ())]
+    options = {key: min(known[key], SHORT[key]) for key in mine}
     return unlearn(name, model, head, splits, device="cpu", progress=False, **options)
 
 
