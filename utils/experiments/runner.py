@@ -14,6 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 import torch
 from joblib import Parallel, delayed
+from joblib.parallel import get_active_backend
 
 from ..settings import CourseError, progress_bar
 from .results import ResultStore, is_row, without_nan
@@ -106,18 +107,22 @@ def side_by_side(function: Callable, tasks: Iterator[tuple[int, tuple]], jobs: i
             given.append(number)
             yield delayed(in_worker)(function, number, task)
 
+    # at their start: a parent may be killed before it has a task for each
+    here = {"backend": "loky", "inner_max_num_threads": 1, "initializer": settle, "initargs": (os.getpid(),)}
     pool = Parallel(
         n_jobs=max(2, jobs),  # for one job joblib starts no process
-        backend="loky",
         return_as="generator_unordered",
         batch_size=1,
         pre_dispatch=max(2, jobs),
-        inner_max_num_threads=1,
-        initializer=settle,  # at their start: a parent may be killed before it has a task for each
-        initargs=(os.getpid(),),
+        **({} if on_cluster() else here),
     )
     with deaf_to_interrupts():
         return pool(calls())
+
+
+def on_cluster() -> bool:
+    """Say whether joblib.parallel_config(backend="dask") is in force: then runs go to the workers of that cluster."""
+    return "dask" in type(get_active_backend()[0]).__name__.casefold()
 
 
 @contextlib.contextmanager
