@@ -16,7 +16,7 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from ..settings import CourseError, atomic_path, sha256_of, whole_number
-from .similarity import Array, unit_rows
+from .similarity import Array, as_rows, unit_rows
 
 MANIFEST = "manifest.json"
 ROUNDING = 1e-5  # more than a cosine in float32 can be off
@@ -72,13 +72,19 @@ def is_whole(folder: Path, entry: dict) -> bool:
 
 def write_shard(folder: Path, number: int, first: int, rows: Array, shape: tuple[int, int]) -> dict:
     """Write one shard's unit rows as a .npy file and return its manifest entry; CourseError for another shape."""
-    rows = unit_rows(rows, f"embeddings of shard {number}").numpy()
+    rows = as_given(rows, f"embeddings of shard {number}")
     if rows.shape != shape:
         raise CourseError(f"Shard {number} has rows of shape {rows.shape}, and {shape} were asked for; check rows_of.")
     with atomic_path(Path(folder) / f"shard_{number:04}.npy") as temporary, open(temporary, "wb") as file:
         np.save(file, rows)
     path = Path(folder) / f"shard_{number:04}.npy"
     return {"number": number, "file": path.name, "first": first, "rows": len(rows), "sha256": sha256_of(path)}
+
+
+def as_given(rows: Array, what: str) -> np.ndarray:
+    """Return unit rows (N, d) as float32, bit for bit: to give them length 1 once more would move some in the last."""
+    unit_rows(rows, what)  # raises CourseError for what is no embedding
+    return np.ascontiguousarray(as_rows(rows), dtype=np.float32)
 
 
 def write_manifest(folder: Path, manifest: dict) -> None:
@@ -166,7 +172,7 @@ def search_shards(folder: Path, queries: Array, k: int, jobs: int | None = None)
     a shard. Raises CourseError, and merges nothing, for queries of another dimension, a k that the gallery cannot fill,
     a shard that is missing or damaged, and a worker that died. Introduced in notebook 12.
     """
-    manifest, queries = read_manifest(folder), unit_rows(queries, "query embeddings").numpy()
+    manifest, queries = read_manifest(folder), as_given(queries, "query embeddings")
     if queries.shape[1] != manifest["dim"]:
         told = f"Queries have {queries.shape[1]} dimensions and the shards {manifest['dim']}"
         raise CourseError(f"{told}; embed both with one model.")

@@ -4,3 +4,4 @@ from .base import *  # noqa: F403
 from .evidence import *  # noqa: F403
 from .faces import *  # noqa: F403
 from .methods import *  # noqa: F403
+from .scaling import *  # noqa: F403

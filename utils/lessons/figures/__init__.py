@@ -10,3 +10,4 @@ from .outcomes import *  # noqa: F403
 from .photos import *  # noqa: F403
 from .points import *  # noqa: F403
 from .ranking import *  # noqa: F403
+from .scaling import *  # noqa: F403
