@@ -39,6 +39,7 @@ QUESTIONS = {
     "09_benchmark": "Which method, at what price, for how many people?",
     "10_audit": "Does a forgotten face come back when somebody tries harder?",
     "11_forget_me": "Can a machine be made to forget you, and who finds you all the same?",
+    "12_scaling_up": "What changes when a gallery holds a million faces, is updated, and has to delete?",
 }
 MARK = '<meta name="generator" content="face identity unlearning course">'  # only pages that carry it are ours
 COVER_WIDTH = 480  # pixels of a picture in the contents table
