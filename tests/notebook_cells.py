@@ -1927,3 +1927,172 @@ def my_page(cell):
     for i, (old, new) in enumerate(ranks.values()):
         same([dots[2 * i][0, 0], dots[2 * i + 1][0, 0]], [old, new], list(ranks)[i])
     assert [tick.get_text() for tick in ax.get_yticklabels()] == list(ranks)
+
+
+# ---- 12 --------------------------------------------------------------------------------------------------------------
+
+leave_out("what the engines' files and the stored measurements say; tests/retrieval and test_scale check them",
+          "12-32", "12-34", "12-35", "12-42")  # fmt: skip
+
+
+@cell("12-07")
+def how_embeddings_lie(cell):
+    view, splits = cell.names["before"], cell.names["splits"]
+    photos = sorted({int(p) for pool in ("retain", "unseen") for p in held_out_of(splits, pool)})
+    table, people = cosine_of(view.rows(np.array(photos)), view.rows(np.array(photos))), splits.faces.labels[photos]
+    above = np.triu(np.ones_like(table, dtype=bool), 1)
+    same_person = people[:, None] == people[None]
+    within, between = table[above & same_person].mean(), table[above & ~same_person].std()
+    says(cell.printed, np.clip(within, 0.05, 0.95), np.clip(between, 0.05, 0.95))
+
+
+def held_out_of(splits, pool: str) -> list[int]:
+    return [int(i) for part in ("query", "gallery") for i in splits.photos(pool, part)]
+
+
+@cell("12-08")
+def drawn_faces(cell):
+    rows = cell.names["rows"]
+    says(cell.printed, len(rows), rows.shape[1], rows.size * 4 / 2**20)
+
+
+def searched_again(n, row) -> tuple[float, float, float]:
+    """Recall@1, @10 and the person's, searched once more with an index built the same way."""
+    from utils.retrieval import drawn
+
+    index, _ = drawn.build_index(n["rows_asked"], row["index"])
+    name, _, effort = row["effort"].partition(" ")
+    if name:
+        drawn.faiss.ParameterSpace().set_index_parameter(index, name, int(effort))
+    found = index.search(n["queries"], 10)[1]
+    cosines = n["queries"].astype(np.float64) @ n["rows_asked"].T.astype(np.float64)
+    truth = np.argsort(-cosines, axis=1, kind="stable")[:, :10]
+    ten = mean(len({*f} & {*t}) / 10 for f, t in zip(found.tolist(), truth.tolist(), strict=True))
+    own = mean(f[0] // drawn.PHOTOS == q for q, f in enumerate(found))
+    return mean(f[0] == t[0] for f, t in zip(found, truth, strict=True)), ten, own
+
+
+@cell("12-10")
+def recall_against_time(cell):
+    n = cell.names
+    n["rows_asked"] = n["rows"].copy()  # the next cells put copies of one photo into it
+    drawn_lines = {label.partition(" (")[0]: line for label, line in lines_of(cell.shown[0].axes[0]).items()}
+    for kind, line in drawn_lines.items():
+        rows = [row for row in n["measured"] if row["index"] == kind]
+        same(
+            line, [searched_again(n, row)[1] for row in rows], kind, atol=0.02
+        )  # an index may be built a little differently
+
+
+@cell("12-11")
+def table_of_recall(cell):
+    n = cell.names
+    for line, row in zip(cell.shown[0].rows[1:], n["measured"], strict=True):
+        assert line[:2] == [row["index"], row["effort"]]
+        for written, key in zip(line[2:], ("recall@1", "recall@10", "person@1"), strict=False):
+            says(written, 100 * row[key])
+        for written, key in zip(line[5:], ("median_ms", "p99_ms"), strict=True):
+            says(written, row[key])
+
+
+@cell("12-15")
+def the_same_ids(cell):
+    n = cell.names
+    cosines = n["asked"].astype(np.float64) @ n["rows"].T.astype(np.float64)
+    for query, row in enumerate(cosines[:-1]):
+        assert set(n["merged"][query]) == set(np.argsort(-row, kind="stable")[:10])
+    equal = np.flatnonzero((n["rows"] == n["rows"][-1]).all(axis=1))
+    assert n["merged"][-1].tolist() == equal[:10].tolist()
+    assert "same ids as one flat index: True" in cell.printed
+    says(cell.printed.partition("[")[2].partition("]")[0], *equal[:5])
+
+
+@cell("12-17")
+def a_damaged_shard(cell):
+    assert cell.printed.count("\n") == 1 and cell.names["manifest"]["shards"][2]["sha256"][:12] in cell.printed
+
+
+@cell("12-20")
+def rolled_over(cell):
+    n, splits = cell.names, cell.names["splits"]
+    for ax, (name, trial) in zip(cell.shown[0].axes, n["trials"].items(), strict=True):
+        old, new = Seen.of(n["before"]), Seen.of(trial.after)
+        drawn_lines = lines_of(ax)
+        for done in range(5):
+            first = {
+                int(g) for g in n["gallery"][: sum(4 * i // len(n["gallery"]) < done for i in range(len(n["gallery"])))]
+            }
+            there = Seen.__new__(Seen)
+            there.at = {int(g): (new if int(g) in first else old).at[int(g)] for g in splits.gallery}
+            for asker, seen in (("new", new), ("old", old)):
+                for pool in POOLS:
+                    expected = [seen.found(pool, there, lean)["r1"] for lean in (-1e-6, 1e-6)]
+                    value = drawn_lines[f"{pool}, {asker} model asks"][done]
+                    assert min(expected) - 1e-9 <= value <= max(expected) + 1e-9, (name, done, asker, pool)
+
+
+@cell("12-22")
+def the_old_gallery(cell):
+    n = cell.names
+    r1 = Seen.of(n["trials"]["dispersion"].after).found("forget", Seen.of(n["before"]))["r1"]
+    for line in cell.printed.splitlines():
+        says(line.partition("R@1 ")[2], 100 * r1)
+
+
+@cell("12-24")
+def scores_in_a_mixed_gallery(cell):
+    n, splits = cell.names, cell.names["splits"]
+    for ax, trial in zip(cell.shown[0].axes, n["trials"].values(), strict=True):
+        old, new, found = Seen.of(n["before"]), Seen.of(trial.after), {"new": [], "old": [], "strangers": []}
+        for query in splits.photos("retain", "query"):
+            for place, g in enumerate(n["gallery"]):
+                fresh = 4 * place // len(n["gallery"]) < 2
+                cosine = new.at[int(query)] @ (new if fresh else old).at[int(g)]
+                mine = splits.faces.labels[query] == splits.faces.labels[g]
+                found[("new" if fresh else "old") if mine else "strangers"].append(cosine)
+        words = ("same person, new vector", "same person, old vector", "strangers")
+        spread_is(ax, dict(zip(words, found.values(), strict=True)))
+
+
+@cell("12-26")
+def killed_and_gone_on(cell):
+    assert "4 of 4" in cell.printed and "accident: True" in cell.printed
+    assert len(set(cell.names["asked_for"])) == 4 and len(cell.names["asked_for"]) == 5
+
+
+@cell("12-28")
+def filtered(cell):
+    says(cell.printed, 0)
+
+
+@cell("12-30")
+def read_back(cell):
+    n, splits, faces = cell.names, cell.names["splits"], cell.names["faces"]
+    says(cell.printed.partition("%")[0], 100)
+    seen, labels = Seen.of(n["before"]), splits.faces.labels
+    photo = next(int(g) for g in splits.gallery if labels[g] in splits.forget)
+    queries = [int(q) for pool in POOLS for q in splits.photos(pool, "query")]
+    ranked = sorted(queries, key=lambda q: -(seen.at[q] @ seen.at[photo]))
+    for ax, q in zip(own_axes(cell.shown[0], cell.shown[0].subfigs[0])[1:], ranked, strict=False):
+        if ax.images:
+            assert (np.asarray(ax.images[0].get_array()) == np.moveaxis(faces.images([q])[0].numpy(), 0, -1)).all()
+            assert ("✓" in ax.get_title("center")) == (labels[q] == labels[photo])
+            says(ax.get_xlabel().rpartition("cos")[2], float(seen.at[q] @ seen.at[photo]))
+
+
+@cell("12-39")
+def two_processes(cell):
+    written = [text.get_text() for text in cell.shown[0].axes[0].texts]
+    for text, gap in zip(written, cell.names["gaps"].values(), strict=True):
+        assert text == f"{gap:.0e}"
+    assert cell.names["gaps"]["gathered"] < 1e-5 < cell.names["gaps"]["local"]
+
+
+@cell("12-41")
+def the_price_of_a_request(cell):
+    n, ax = cell.names, cell.shown[0].axes[0]
+    names = [tick.get_text() for tick in ax.get_yticklabels()]
+    for name, text in zip(names, ax.texts, strict=True):
+        photos = n["photos_processed"]().get(name.replace(" ", "_"), 3_141_890)
+        seconds = photos / n["speed"]["embed" if name == "gallery anew" else "train"]
+        says(text.get_text(), seconds / 60)

@@ -175,6 +175,15 @@ def precision(relevant):
     return sum((i + 1) / rank for i, rank in enumerate(hits)) / len(hits)
 
 
+def merged(answers, k):
+    left, kept = [pair for shard in answers for pair in shard], []
+    while left and len(kept) < k:
+        best = max(cosine for cosine, _ in left)
+        kept.append(min(row for cosine, row in left if cosine == best))
+        left.remove((best, kept[-1]))
+    return kept
+
+
 def front(points):
     rows = points.tolist()
     beats = [[all(map(le, p, q)) and p != q for p in rows] for q in rows]
@@ -545,6 +554,21 @@ CASES = {
         (ODD, WRONG, "template 0.40", hidden(0.2)),
         (ODD, WRONG, "at least 6", "far"),
         (ODD, WRONG, "template 0.00", simplex(8)),
+    ],
+    "12_merged": [
+        (RIGHT, EXACT, "", merged),
+        (RIGHT, EXACT, "", lambda answers, k: torch.tensor(merged(answers, k))),
+        (TYPICAL, WRONG, "equal by rising row", lambda a, k: [r for _, r in sorted(sum(a, []), reverse=True)][:k]),
+        (TYPICAL, WRONG, "shape", lambda answers, k: merged(answers, 99)),
+        (ODD, WRONG, "falling cosine", lambda answers, k: [row for _, row in sum(answers, [])][:k]),
+        (ODD, WRONG, "shape", lambda answers, k: sum(answers, [])[:k]),
+    ],
+    "12_pairs_seen": [
+        (RIGHT, EXACT, "", lambda n, w: w * (n // w) * (n // w - 1) / (n * (n - 1))),
+        (TYPICAL, WRONG, "how many other photos", lambda n, w: 1 / w),
+        (TYPICAL, WRONG, "how many other photos", lambda n, w: (n / w) / n),
+        (ODD, WRONG, "how many other photos", lambda n, w: 1 - (n / w - 1) / (n - 1)),
+        (ODD, WRONG, "TypeError", lambda n: 0.5),
     ],
     "11_chance": [
         (RIGHT, EXACT, "", 5 / 400, 5, 400),

@@ -342,6 +342,11 @@ def test_notebook_09_says_what_the_stored_runs_say(in_a_hurry):
     assert len({run["seed"] for run in names["runs"]}) > 1
 
 
+def test_notebook_12_says_what_is_so_in_a_small_gallery(in_a_hurry, capsys):
+    checked("12", dataset="folder", root=str(in_a_hurry / "12x12"), n_forget=2, n_vectors=2000)
+    assert "✗" not in capsys.readouterr().out
+
+
 def test_every_check_of_a_cell_has_its_cell():
     ids = {cell.id for path in NOTEBOOKS for cell in code_cells(nbformat.read(path, as_version=4))}
     assert {*notebook_numbers.CHECKS, *notebook_numbers.LEFT_OUT} <= ids

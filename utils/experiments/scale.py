@@ -129,7 +129,7 @@ def price_rows(scale: dict, backbone: str = "facenet") -> list[list[str]]:
 
     rows = [["for ten people of VGGFace2", "photos processed", "CPU, hours", "GPU, hours"]]
     priced = {METHODS[name].title: (photos, "train") for name, photos in photos_processed().items()}
-    priced["**then: the gallery embedded anew**"] = VGGFACE2_PHOTOS, "embed"
+    priced["then: the gallery embedded anew"] = VGGFACE2_PHOTOS, "embed"
     for title, (photos, what) in sorted(priced.items(), key=lambda item: item[1]):
         rows.append([title, f"{photos:,.0f}", *(hours(photos, what, device) for device in ("cpu", "cuda"))])
     return rows

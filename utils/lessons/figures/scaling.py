@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from numpy.typing import ArrayLike
 
 from .base import (
@@ -24,6 +25,8 @@ from .base import (
     words,
 )
 
+TICKS = [number * 10.0**power for power in range(-3, 4) for number in (1, 3)]
+
 
 def recall_lines(measured: Sequence[Mapping], recall: str = "recall@10", title: str = "") -> Figure:
     """Show recall against milliseconds a query (log axis), a line per index, its efforts as points. Notebook 12."""
@@ -33,12 +36,11 @@ def recall_lines(measured: Sequence[Mapping], recall: str = "recall@10", title: 
         times, shares = ([row[key] for row in rows] for key in ("median_ms", recall))
         look = dict(color=CYCLE[place], marker=MARKERS[place], markersize=7, linewidth=1.8)
         ax.plot(times, shares, label=f"{kind} ({rows[0]['megabytes']:,.0f} MB)", **look)
-    ax.set(
-        xscale="log",
-        xlabel="milliseconds a query, median, one thread",
-        ylabel=f"{recall} against exact",
-        ylim=(0, 1.05),
-    )
+    ax.set(xscale="log", xlabel="milliseconds a query (median)", ylabel=f"{recall} against exact", ylim=(0, 1.05))
+    low, high = ax.get_xlim()
+    ticks = [tick for tick in TICKS if low <= tick <= high]
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.xaxis.set_minor_locator(NullLocator())
     gridded(ax, "both", "y")
     ax.legend(loc="lower right")
     return finished(fig, title)
@@ -95,5 +97,5 @@ def gap_bars(gaps: Mapping[str, float], label: str, limit: float, title: str = "
     ax.set(xscale="log", xlabel=label, xlim=(least, 10), ylim=(len(gaps) - 0.4, -0.6))
     ax.set_yticks(places, [words(name) for name in gaps])
     gridded(ax, "x")
-    ax.legend(loc="lower right")
+    ax.legend(loc="upper right")
     return finished(fig, title)
