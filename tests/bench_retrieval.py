@@ -10,6 +10,13 @@ import sys
 import time
 
 CONTENDERS = ("course", "accuracy_calculator")
+# What --peers compares: the task, the peer, how many photos, and who stands for the course.
+PEERS = (
+    ("R@1 and mAP, 10,000 × 512", "accuracy_calculator", 10_000, "course"),
+    ("R@1 and mAP, 1,000 × 512", "torchmetrics", 1_000, "course"),
+    ("R@1 and mAP, 1,000 × 512", "ranx", 1_000, "course"),
+    ("facenet, 96 photos embedded", "embed_facenet_pytorch", 96, "embed_course"),
+)
 
 
 def self_gallery(n: int, dim: int, per_identity: int, noise: float):
@@ -44,6 +51,52 @@ def score_accuracy_calculator(rows, labels) -> dict[str, float]:
     return {"map": scores["mean_average_precision"], "r1": scores["precision_at_1"]}
 
 
+def score_torchmetrics(rows, labels) -> dict[str, float]:
+    """Score every photo against all others with torchmetrics, which wants one flat list of pairs."""
+    import torch
+    from torchmetrics.retrieval import RetrievalMAP, RetrievalPrecision
+
+    n, others = len(rows), ~torch.eye(len(rows), dtype=torch.bool)
+    pairs = (rows @ rows.T)[others], (labels[:, None] == labels)[others]
+    queries = torch.arange(n).repeat_interleave(n - 1)
+    scores = [metric(*pairs, indexes=queries) for metric in (RetrievalMAP(), RetrievalPrecision(top_k=1))]
+    return {"map": float(scores[0]), "r1": float(scores[1])}
+
+
+def score_ranx(rows, labels) -> dict[str, float]:
+    """Score every photo against all others with ranx, which wants a dictionary of every query's ranking."""
+    from ranx import Qrels, Run, evaluate
+
+    cosines, people = (rows @ rows.T).tolist(), labels.tolist()
+    places = range(len(people))
+    run = {f"q{i}": {f"d{j}": cosines[i][j] for j in places if j != i} for i in places}
+    relevant = {f"q{i}": {f"d{j}": 1 for j in places if j != i and people[j] == people[i]} for i in places}
+    found = evaluate(Qrels(relevant), Run(run), ["map", "precision@1"])
+    return {"map": float(found["map"]), "r1": float(found["precision@1"])}
+
+
+def embed_course(photos):
+    """Embed uint8 photos with the course's facenet and its embed."""
+    import torch
+
+    from utils.models import embed
+    from utils.models.backbones import make_backbone
+
+    torch.manual_seed(0)
+    return embed(make_backbone("facenet"), photos, batch_size=32)
+
+
+def embed_facenet_pytorch(photos):
+    """Embed the same photos with the loop that facenet-pytorch's own example has."""
+    import torch
+    from facenet_pytorch import InceptionResnetV1, fixed_image_standardization
+
+    torch.manual_seed(0)
+    network = InceptionResnetV1(pretrained=None).eval()
+    with torch.no_grad():
+        return torch.cat([network(fixed_image_standardization(batch.float())) for batch in photos.split(32)])
+
+
 def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
     """Run one contender in this process; seconds are for scoring alone, peak_mb is the whole process."""
     import resource
@@ -51,15 +104,32 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
     import torch
 
     torch.set_num_threads(options.threads)
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    if name.startswith("embed"):
+        photos = torch.randint(0, 256, (options.n, 3, 160, 160), dtype=torch.uint8)
+        run = {"embed_course": embed_course, "embed_facenet_pytorch": embed_facenet_pytorch}[name]
+        run(photos[:2])
+        at_rest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+        start = time.perf_counter()
+        found = {"map": float(run(photos).abs().sum()), "r1": 0.0, "seconds": time.perf_counter() - start}
+        return found | {
+            "cpu_seconds": 0.0,
+            "extra_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit - at_rest,
+        }
     rows, labels = self_gallery(options.n, options.dim, options.per_identity, options.noise)
-    score = {"course": score_course, "accuracy_calculator": score_accuracy_calculator}[name]
+    score = {
+        "course": score_course,
+        "accuracy_calculator": score_accuracy_calculator,
+        "torchmetrics": score_torchmetrics,
+        "ranx": score_ranx,
+    }[name]
     score(rows[: 2 * options.per_identity], labels[: 2 * options.per_identity])  # imports and first-call set-up
+    at_rest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     start, cpu_start = time.perf_counter(), time.process_time()
     scores = score(rows, labels)
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
-    unit = 2**20 if sys.platform == "darwin" else 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    return scores | {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mb": peak}
+    return scores | {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mb": peak, "extra_mb": peak - at_rest}
 
 
 def measure_in_subprocess(name: str, arguments: list[str], threads: int) -> dict[str, float]:
@@ -78,13 +148,40 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--per-identity", type=int, default=20, help="photos per person")
     parser.add_argument("--noise", type=float, default=3.0, help="spread of a person's photos (large: chance level)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads for both")
-    parser.add_argument("--only", choices=CONTENDERS, help="run one in this process and print JSON")
+    parser.add_argument("--only", help="run one in this process and print JSON")
+    parser.add_argument("--peers", action="store_true", help="measure all of PEERS and store data/results/peers.json")
     return parser.parse_args(arguments)
+
+
+def measure_peers(threads: int) -> list[dict]:
+    """Return a row per peer, the course's measurement beside it; who is not installed is left out and named."""
+    rows = []
+    for task, name, n, ours in PEERS:
+        size = ["--n", str(n), "--threads", str(threads)]
+        try:
+            here, there = (measure_in_subprocess(who, size, threads) for who in (ours, name))
+        except subprocess.CalledProcessError as error:
+            print(f"{name} was not measured: {error.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+            continue
+        gap = abs(here["map"] / there["map"] - 1) if n != 10_000 else abs(here["map"] - there["map"])
+        kept = [{"seconds": one["seconds"], "peak_mb": max(one["extra_mb"], 0.1)} for one in (here, there)]
+        rows.append({"task": task, "name": name, "course": kept[0], "peer": kept[1], "difference": gap})
+        print(rows[-1], flush=True)
+    return rows
 
 
 def main(arguments: list[str]) -> int:
     """Print both contenders side by side; exit 1 if their scores differ by more than 1e-6."""
     options = parse(arguments)
+    if options.peers:
+        from utils.experiments.scale import PEERS as STORED
+        from utils.experiments.scale import machine
+        from utils.settings import atomic_path
+
+        found = {"schema": 1, "threads": options.threads, "machine": machine(), "rows": measure_peers(options.threads)}
+        with atomic_path(STORED) as temporary:
+            temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        return 0
     if options.only:
         print(json.dumps(measure(options.only, options)))
         return 0

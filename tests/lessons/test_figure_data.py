@@ -424,3 +424,31 @@ def test_projection_to_the_sphere_follows_the_widest_directions(shape):
 
 def test_bars_of_reads_what_is_drawn():
     assert bars_of(fg.score_bars(RESULTS).axes[0])["forget"] == pytest.approx([0.9, 0.6, 0.2])
+
+
+def test_figures_of_notebook_12_draw_what_they_are_given():
+    rows = [
+        {"index": kind, "megabytes": 3.0, "median_ms": time, "recall@10": time / 10} for kind in "ab" for time in (1, 2)
+    ]
+    rows[3]["recall@10"] = 0.7
+    ax = fg.recall_lines(rows).axes[0]
+    assert {name: line.tolist() for name, line in lines_of(ax).items()} == {
+        "a (3 MB)": [0.1, 0.2],
+        "b (3 MB)": [0.1, 0.7],
+    }
+    assert [line.get_xdata().tolist() for line in ax.lines] == [[1, 2], [1, 2]]
+    asks = {asker: {pool: [k + i / 10, k] for i, pool in enumerate(("forget", "retain", "unseen"))}
+            for k, asker in ((0.1, "old"), (0.5, "new"))}  # fmt: skip
+    figure = fg.rollover_lines({"x": asks, "y": asks})
+    for ax in figure.axes:
+        drawn = lines_of(ax)
+        for asker, pools in asks.items():
+            for pool, shares in pools.items():
+                same(drawn[f"{pool}, {asker} model asks"], shares, pool)
+        assert {line.get_color() for line in ax.lines if line.get_label().startswith("forget")} == {fg.FORGET}
+    sets = [0.91, 0.95, 0.4], [0.3], [0.0, 0.1, -0.2]
+    words = ("same person, new vector", "same person, old vector", "strangers")
+    spread_is(fg.mixed_scores({"x": sets}).axes[0], dict(zip(words, sets, strict=True)))
+    bars = fg.gap_bars({"far": 0.5, "near": 1e-7}, "gap", 1e-5).axes[0]
+    assert [text.get_text() for text in bars.texts] == ["5e-01", "1e-07"]
+    same([patch.get_x() + patch.get_width() for patch in bars.patches], [0.5, 1e-7], "bars")

@@ -338,7 +338,13 @@ def test_the_view_that_faces_some_points_has_them_in_front():
 # ---- names as people write them --------------------------------------------------------------------------------------
 
 STATE = {"groups": [0.9, 0.8], "unseen": 0.7}
+MEASURED = {"index": "IVF", "megabytes": 1.0, "median_ms": 0.3, "recall@10": 0.9}
+ROLLED = {asks: {pool: [0.1, 0.5, 0.9] for pool in ("forget", "retain", "unseen")} for asks in ("new", "old")}
 NAMED = {
+    "recall_lines": lambda n: fg.recall_lines([MEASURED | {"index": n}], title=n),
+    "rollover_lines": lambda n: fg.rollover_lines({n: ROLLED}, n),
+    "mixed_scores": lambda n: fg.mixed_scores({n: ([0.9], [0.5], [0.0, 0.1])}, n),
+    "gap_bars": lambda n: fg.gap_bars({n: 1e-7}, "gap", 1e-5, n),
     "photo_grid": lambda n: fg.photo_grid(PHOTOS[:2], [n, f"{n}\nb"], title=n),
     "identity_rows": lambda n: fg.identity_rows(PHOTOS, LABELS, [n] * 6, n),
     "alignment_steps": lambda n: fg.alignment_steps(np.moveaxis(PHOTOS[0], 0, -1), ALIGNED, title=n),

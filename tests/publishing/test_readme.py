@@ -35,7 +35,7 @@ def test_the_readme_is_one_page():
 def test_the_list_names_the_notebooks_on_disk():
     on_disk = {f"notebooks/{path.name}" for path in (REPO_ROOT / "notebooks").glob("*.ipynb")}
     assert {target for target in links() if target.endswith(".ipynb")} == on_disk
-    assert sum(bool(re.match(r"- \d\d \[", line)) for line in TEXT.splitlines()) == len(on_disk) == 12
+    assert sum(bool(re.match(r"- \d\d \[", line)) for line in TEXT.splitlines()) == len(on_disk) == 13
 
 
 def test_three_commands_are_enough_to_begin():
@@ -57,7 +57,7 @@ def test_what_commands_write_is_up_to_date(path):
 
 def test_every_results_file_has_its_table():
     text = (REPO_ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-    assert len(overview.BLOCK.findall(text)) == 7 == text.count("| --- |\n") == text.count("<!-- /results -->")
+    assert len(overview.BLOCK.findall(text)) == 12 == text.count("| --- |\n") == text.count("<!-- /results -->")
     assert [kind for _, _, kind, _, _ in overview.BLOCK.findall(TEXT)] == ["--links", "--contents", "--summary"]
 
 
@@ -167,7 +167,7 @@ def test_every_list_of_minutes_says_the_same(tmp_path):
     from utils.publishing.course import make_site
 
     said = list(overview.minutes().values())
-    assert len(said) == 12 and all(re.fullmatch(r"reading \d+, running \d+", text) for text in said)
+    assert len(said) == 13 and all(re.fullmatch(r"reading \d+, running \d+", text) for text in said)
     assert re.findall(r"\*\((.*)\)\*", overview.contents()) == said
     assert re.findall(r"\| (reading.*) \|", overview.timetable()) == said
     make_site(build=tmp_path)

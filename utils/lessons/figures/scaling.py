@@ -35,7 +35,7 @@ def recall_lines(measured: Sequence[Mapping], recall: str = "recall@10", title: 
         rows = [row for row in measured if row["index"] == kind]
         times, shares = ([row[key] for row in rows] for key in ("median_ms", recall))
         look = dict(color=CYCLE[place], marker=MARKERS[place], markersize=7, linewidth=1.8)
-        ax.plot(times, shares, label=f"{kind} ({rows[0]['megabytes']:,.0f} MB)", **look)
+        ax.plot(times, shares, label=f"{words(kind)} ({rows[0]['megabytes']:,.0f} MB)", **look)
     ax.set(xscale="log", xlabel="milliseconds a query (median)", ylabel=f"{recall} against exact", ylim=(0, 1.05))
     low, high = ax.get_xlim()
     ticks = [tick for tick in TICKS if low <= tick <= high]
@@ -95,6 +95,7 @@ def gap_bars(gaps: Mapping[str, float], label: str, limit: float, title: str = "
         ax.text(max(value, 2 * least) * 1.4, place, f"{value:.0e}", va="center", fontsize=10)
     ax.axvline(limit, color=ORIGINAL, linestyle=":", label="float32 rounding")
     ax.set(xscale="log", xlabel=label, xlim=(least, 10), ylim=(len(gaps) - 0.4, -0.6))
+    ax.xaxis.set_major_formatter("{x:g}")
     ax.set_yticks(places, [words(name) for name in gaps])
     gridded(ax, "x")
     ax.legend(loc="upper right")
