@@ -52,12 +52,12 @@ def score_accuracy_calculator(rows, labels) -> dict[str, float]:
 
 
 def score_torchmetrics(rows, labels) -> dict[str, float]:
-    """Score every photo against all others with torchmetrics, which wants one flat list of pairs."""
+    """Score every photo against all others with torchmetrics, which wants one flat list of pairs, scores above 0."""
     import torch
     from torchmetrics.retrieval import RetrievalMAP, RetrievalPrecision
 
     n, others = len(rows), ~torch.eye(len(rows), dtype=torch.bool)
-    pairs = (rows @ rows.T)[others], (labels[:, None] == labels)[others]
+    pairs = (1 + rows @ rows.T)[others], (labels[:, None] == labels)[others]
     queries = torch.arange(n).repeat_interleave(n - 1)
     scores = [metric(*pairs, indexes=queries) for metric in (RetrievalMAP(), RetrievalPrecision(top_k=1))]
     return {"map": float(scores[0]), "r1": float(scores[1])}
@@ -109,13 +109,9 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
         photos = torch.randint(0, 256, (options.n, 3, 160, 160), dtype=torch.uint8)
         run = {"embed_course": embed_course, "embed_facenet_pytorch": embed_facenet_pytorch}[name]
         run(photos[:2])
-        at_rest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
         start = time.perf_counter()
         found = {"map": float(run(photos).abs().sum()), "r1": 0.0, "seconds": time.perf_counter() - start}
-        return found | {
-            "cpu_seconds": 0.0,
-            "extra_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit - at_rest,
-        }
+        return found | {"cpu_seconds": 0.0, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit}
     rows, labels = self_gallery(options.n, options.dim, options.per_identity, options.noise)
     score = {
         "course": score_course,
@@ -124,12 +120,11 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
         "ranx": score_ranx,
     }[name]
     score(rows[: 2 * options.per_identity], labels[: 2 * options.per_identity])  # imports and first-call set-up
-    at_rest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     start, cpu_start = time.perf_counter(), time.process_time()
     scores = score(rows, labels)
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    return scores | {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mb": peak, "extra_mb": peak - at_rest}
+    return scores | {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mb": peak}
 
 
 def measure_in_subprocess(name: str, arguments: list[str], threads: int) -> dict[str, float]:
@@ -164,7 +159,7 @@ def measure_peers(threads: int) -> list[dict]:
             print(f"{name} was not measured: {error.stderr.strip().splitlines()[-1]}", file=sys.stderr)
             continue
         gap = abs(here["map"] / there["map"] - 1) if n != 10_000 else abs(here["map"] - there["map"])
-        kept = [{"seconds": one["seconds"], "peak_mb": max(one["extra_mb"], 0.1)} for one in (here, there)]
+        kept = [{"seconds": one["seconds"], "peak_mb": one["peak_mb"]} for one in (here, there)]
         rows.append({"task": task, "name": name, "course": kept[0], "peer": kept[1], "difference": gap})
         print(rows[-1], flush=True)
     return rows
