@@ -355,6 +355,18 @@ def pairs_drawn(cell):
     spread_is(cell.shown[0].axes[0], {"different people": other, "same person": own})
 
 
+@cell("02-62")
+def two_models_on_real_faces(cell):
+    figure, sides = cell.shown[0], cell.names["sides"]
+    titled(figure, f"{sides['photos']:,} held-out photos of {sides['people']} people")
+    for ax, side in zip(figure.axes, sides["models"].values(), strict=True):
+        drawn = {patch.get_label(): patch.get_data() for patch in ax.patches}
+        for kind, label in (("other", "pairs of two people"), ("same", "pairs of one person")):
+            same(drawn[label].values, side[kind], label)
+            same(drawn[label].edges, sides["bins"], label)
+        says(ax.get_title("left").rpartition("R@1")[2], 100 * side["r1"])
+
+
 @cell("02-22")
 def strangers_and_random_points(cell):
     n = cell.names

@@ -17,7 +17,9 @@ from utils.models.embedding import embed
 
 POOLS = ("forget", "retain", "unseen")
 CHECKS: dict[str, Callable[[Cell], None]] = {}
-OPENING = re.compile(r"exercises\.check_|= open_session\(")  # an exercise, and what opening a data set says
+OPENING = re.compile(
+    r"exercises\.check_|= open_session\(|^remind_of", re.MULTILINE
+)  # an exercise, and what opening says
 LEFT_OUT: dict[str, str] = {}  # cells that print or show something else than scores, and what
 
 

