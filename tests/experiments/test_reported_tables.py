@@ -72,15 +72,15 @@ def hand_made() -> dict:
 
 SINGLE = ["1.1", "2.2", "3.3", "94.4", "95.5", "86.6", "100.0"]
 ROWS = [
-    ["a / facenet", "10", "Original model", *SINGLE, "5", "999", ""],
-    ["d / mini (dev)", "5", "Original model", *SINGLE[::-1], "0", "0", ""],
-    ["d / mini", "5", "homemade", *SINGLE, "5", "999", ""],
+    ["a / facenet", "10", "reference", "Original model", *SINGLE, "5", "999", ""],
+    ["d / mini (dev)", "5", "reference", "Original model", *SINGLE[::-1], "0", "0", ""],
+    ["d / mini", "5", "–", "homemade", *SINGLE, "5", "999", ""],
     # (1200 + 1300 + 1700)/3 seconds, (1000 + 2000 + 6000)/3 images
-    ["d / mini", "10", "Retrained without them", *MEANS, "1,400", "3,000", ""],
+    ["d / mini", "10", "reference", "Retrained without them", *MEANS, "1,400", "3,000", ""],
+    ["d / mini", "10", "weights", "Dispersion, log-sum-exp", *SINGLE[::-1], "5", "999", "diverged: seed 1"],
     # forget R@1 (10 + 30)/2, mAP of the one seed that knows it, retain R@1 (80 + 90)/2, unseen R@1 (50 + 60)/2
-    ["d / mini", "10", "Erasing a subspace (ESC)",
+    ["d / mini", "10", "wrapper", "Erasing a subspace (ESC)",
      "–", "20.0 ± 10.0", "20.0", "85.0 ± 5.0", "–", "55.0 ± 5.0", "–", "5", "999", ""],
-    ["d / mini", "10", "Dispersion, log-sum-exp", *SINGLE[::-1], "5", "999", "diverged: seed 1"],
 ]  # fmt: skip
 
 
@@ -89,16 +89,16 @@ def test_every_cell_of_the_results_table_is_right():
     assert table.rows == [[*HEADER, "remark"], *ROWS]
     assert (
         "forget accuracy ↓,forget R@1 ↓,forget mAP ↓,retain R@1 ↑,retain mAP ↑,unseen R@1 ↑,unseen mAP ↑"
-        == ",".join(HEADER[3:10])
+        == ",".join(HEADER[4:11])
     )
-    assert (HEADER[:3], HEADER[10:]) == (("data / model", "forgotten", "method"), ("seconds", "images"))
+    assert (HEADER[:4], HEADER[11:]) == (("data / model", "forgotten", "class", "method"), ("seconds", "images"))
     assert "No result: dispersion, seed 1, 10 people: The run diverged at step 3." in table.notes
 
 
 def test_the_narrow_table_and_the_markdown_have_the_same_cells():
     results = {"runs": [row for row in hand_made()["runs"] if row["dataset"] == "d" and row["n_forget"] == 10]}
     narrow = results_table(results, narrow=True)
-    assert narrow.rows == [[*HEADER[2:10], "remark"], *([*row[2:10], row[-1]] for row in ROWS[3:])]
+    assert narrow.rows == [[*HEADER[3:11], "remark"], *([*row[3:11], row[-1]] for row in ROWS[3:])]
     lines = results_table(hand_made(), markdown=True).splitlines()
     assert lines[0] == "| " + " | ".join([*HEADER, "remark"]) + " |"
     assert lines[2:8] == ["| " + " | ".join(row) + " |" for row in ROWS]
@@ -110,11 +110,11 @@ def test_the_table_of_a_file_has_the_same_cells(tmp_path, capsys):
     write_results(tmp_path / "r.json", {"schema": 2, "runs": [row for row in runs if row["method"] != "homemade"]})
     assert main(["--table", "--markdown", "--out", str(tmp_path / "r.json")]) == 0
     lines = capsys.readouterr().out.splitlines()
-    wanted = ["| " + " | ".join(row) + " |" for row in ROWS if row[2] != "homemade"]
+    wanted = ["| " + " | ".join(row) + " |" for row in ROWS if row[3] != "homemade"]
     assert lines[2:7] == wanted
     chosen = ["--methods", "retrain,esc"]
     assert main(["--table", "--markdown", *chosen, "--out", str(tmp_path / "r.json")]) == 0
-    lines = [row.removesuffix(" |  |") + " |" for row in wanted[2:4]]  # no remark, no column of remarks
+    lines = [row.removesuffix(" |  |") + " |" for row in (wanted[2], wanted[4])]  # no remark, no column of remarks
     assert capsys.readouterr().out.splitlines()[2:4] == lines
 
 
@@ -147,7 +147,7 @@ def test_a_column_takes_its_own_pool_and_score():
 
 def test_a_table_of_two_sizes_or_seeds_averages_neither_sizes_nor_people():
     runs = [run("esc", seed, [0.1 * (number + seed)] * 7, n_forget=number) for number in (1, 5) for seed in (0, 1)]
-    assert [row[1:4] for row in table_rows({"runs": runs})[0]] == [
+    assert [[row[1], *row[3:5]] for row in table_rows({"runs": runs})[0]] == [
         ["1", "Erasing a subspace (ESC)", "15.0 ± 5.0"],
         ["5", "Erasing a subspace (ESC)", "55.0 ± 5.0"],
     ]
@@ -165,9 +165,9 @@ def test_a_table_of_two_sizes_or_seeds_averages_neither_sizes_nor_people():
 )  # fmt: skip
 def test_what_differs_in_more_than_its_seed_is_never_averaged(field, one, other):
     rows = [run("esc", seed, [share] * 7, **{"config": {}}) for seed, share in ((0, 0.1), (1, 0.3))]
-    assert [row[4] for row in table_rows({"runs": rows})[0]] == ["20.0 ± 10.0"]
+    assert [row[5] for row in table_rows({"runs": rows})[0]] == ["20.0 ± 10.0"]
     rows = [row | {field: value} for row, value in zip(rows, (one, other), strict=True)]
-    assert sorted(row[4] for row in table_rows({"runs": rows})[0]) == ["10.0", "30.0"]
+    assert sorted(row[5] for row in table_rows({"runs": rows})[0]) == ["10.0", "30.0"]
     assert [len(group) for group in by_setting(rows).values()] == [1, 1]
 
 
@@ -185,7 +185,7 @@ def test_the_seeds_without_a_result_are_named_in_order():
     lost = [{**run("esc", seed, [...] * 7), "error": "The run diverged at step 3."} for seed in (2, 0)]
     other = {**run("esc", 3, [...] * 7), "error": "Out of memory."}
     rows = results_table({"runs": [*lost, run("esc", 1, [0.1] * 7)]}).rows
-    assert rows[1][3] == "10.0" and rows[1][-1] == "diverged: seed 0, 2"
+    assert rows[1][4] == "10.0" and rows[1][-1] == "diverged: seed 0, 2"
     assert results_table({"runs": [*lost, other, run("esc", 1, [0.1] * 7)]}).rows[1][-1] == "no result: seed 0, 2, 3"
     assert results_table({"runs": lost}).rows[1][-1] == "diverged"
 

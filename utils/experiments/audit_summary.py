@@ -9,7 +9,7 @@ from statistics import fmean
 
 from ..audit.case import ATTACKS
 from ..settings import command
-from ..unlearning.registry import METHODS
+from ..unlearning.registry import METHODS, by_kind
 from .plan import STORED, plan_parser
 from .results import ResultStore
 from .tables import grouped, percent, remark, table_with_people, with_remarks
@@ -103,8 +103,7 @@ def audit_summary(runs: Sequence[dict], markdown: bool = False, traces: bool = F
     header = ["method", *(TRACES.values() if traces else header)]
     with_winner = markdown and not traces
     rows, remarks = [[*header, "what won"] if with_winner else header], []
-    order = {name: place for place, name in enumerate(METHODS)}
-    for group, note in grouped(sorted(runs, key=lambda run: (order.get(run["method"], len(order)), run["seed"]))):
+    for group, note in grouped(sorted(runs, key=lambda run: (by_kind(run["method"]), run["seed"]))):
         audits, name = [run["audit"] for run in group if "audit" in run], group[0]["method"]
         found = [verdict(audit) for audit in audits]
         cells = [METHODS[name].title if name in METHODS else name]

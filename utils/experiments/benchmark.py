@@ -19,7 +19,7 @@ from ..models.embedding import uncentred
 from ..retrieval.evaluation import Evaluation, evaluate
 from ..settings import BUILD_DIR, command, resolve_device
 from ..unlearning.loop import Unlearned, unlearn
-from ..unlearning.registry import METHODS, make_config
+from ..unlearning.registry import METHODS, by_kind, make_config
 from .plan import (
     DATA,
     FLAGS,
@@ -238,21 +238,21 @@ def read_results(path: Path) -> dict:
     return ResultStore(Path(path)).read()
 
 
-def table_place(run: dict, order: dict[str, int]) -> tuple:
-    """Return where a run stands in a table: by data set, number forgotten, method, then seed."""
-    return run["dataset"], run["n_forget"], order.get(run["method"], len(order)), run["seed"]
+def table_place(run: dict) -> tuple:
+    """Return where a run stands in a table: by data set, number forgotten, class of method, method, then seed."""
+    return run["dataset"], run["n_forget"], by_kind(run["method"]), run["seed"]
 
 
 def table_rows(results: dict, narrow: bool = False) -> tuple[list[list[str]], list[str]]:
     """Return the cells of the summary, a row per method and setting, mean over seeds with the spread; and remarks."""
-    order = {name: place for place, name in enumerate(METHODS)}
-    runs = sorted(results["runs"], key=lambda run: table_place(run, order))
+    runs = sorted(results["runs"], key=table_place)
     plain = has_plain(runs)
     rows, remarks = [], []
     for group, note in grouped(runs, () if narrow else ("dataset", "backbone", "dev", "n_forget")):
         first, name = group[0], group[0]["method"]
         data = f"{first['dataset']} / {first['backbone']}" + (" (dev)" if first.get("dev") else "")
-        cells = [data, str(first["n_forget"]), METHODS[name].title if name in METHODS else name]
+        known = METHODS.get(name)
+        cells = [data, str(first["n_forget"]), known.kind if known else "–", known.title if known else name]
         cells += score_cells(group, COLUMNS + (PLAIN if plain else ()))
         prices = [[run[key] for run in group if key in run] for key in ("seconds", "images_processed")]
         rows.append([*cells, *(f"{fmean(price):,.0f}" if price else "–" for price in prices)])
@@ -265,7 +265,7 @@ COLUMNS = (("forget", "accuracy"), *((pool, score) for pool in POOLS for score i
 PLAIN = (("uncentred", "forget_r1"), ("uncentred", "forget_map"))  # of models that a searcher may use either way
 PLAIN_HEADER = ("forget R@1 uncentred ↓", "forget mAP uncentred ↓")
 HEADER = (
-    "data / model", "forgotten", "method", "forget accuracy ↓", "forget R@1 ↓", "forget mAP ↓",
+    "data / model", "forgotten", "class", "method", "forget accuracy ↓", "forget R@1 ↓", "forget mAP ↓",
     "retain R@1 ↑", "retain mAP ↑", "unseen R@1 ↑", "unseen mAP ↑", "seconds", "images",
 )  # fmt: skip
 
@@ -283,7 +283,7 @@ def results_table(results: dict, markdown: bool = False, narrow: bool = False) -
     """
     rows, remarks = table_rows(results, narrow)
     header = (*HEADER[:-2], *(PLAIN_HEADER if has_plain(results["runs"]) else ()), *HEADER[-2:])
-    rows = [row[2:-2] if narrow else row for row in (header, *rows)]
+    rows = [row[3:-2] if narrow else row for row in (header, *rows)]
     return table_with_people(with_remarks(rows, remarks), results["runs"], markdown, results.get("failed", ()))
 
 

@@ -89,6 +89,14 @@ class Method:
 
 
 METHODS: dict[str, Method] = {}
+KINDS = ("reference", "weights", "wrapper")  # in the order of tables: yardsticks, then each class by itself
+
+
+def by_kind(name: str) -> tuple[int, int]:
+    """Return where a method stands among all: by its class, then as registered; unknown ones come last."""
+    if name not in METHODS:
+        return len(KINDS), 0
+    return KINDS.index(METHODS[name].kind), list(METHODS).index(name)
 
 
 def method(name: str, config: type, **about: object) -> Callable:

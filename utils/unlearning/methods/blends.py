@@ -171,7 +171,7 @@ ONLY_GRID = {"learning_rate": (3e-4, 1e-3, 2e-3, 3e-3), "blend_weight": (3.0, 10
 def dispersion_blends(task: Task, config: BlendsConfig) -> None:
     """Disperse large groups of a person's photos; hold retained photos and blends of two people. Notebook 08.
 
-    The course's recommendation where nothing may be added behind the network.
+    The course's recommendation (`RECOMMENDED`): nothing is added behind the network.
     """
     run_with_blends(task, config, task.retain_train_photos, scattered_terms(config))
 

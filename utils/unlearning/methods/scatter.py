@@ -148,7 +148,7 @@ def gather_scatter(task: Task, config: ScatterConfig) -> None:
 
     The weights lose who is who among the forgotten; the layer behind them loses which photo is like which. Scattered
     points are spread as retained people's are: aimed at the ordinary, not at the extreme. A model that has such a layer
-    already keeps it, so that later requests join the earlier ones. This is the course's recommended method.
+    already keeps it, so that later requests join the earlier ones. A wrapper: whoever holds the weights takes it off.
     """
     sample = some_of(task, task.retain_train_photos)
     earlier = task.model if isinstance(task.model, ScatterBackbone) else None
