@@ -10,7 +10,8 @@ from torch import nn
 from utils.models.backbones import make_backbone
 from utils.models.interface import Card, FaceBackbone
 from utils.settings import CourseError
-from utils.unlearning import rates, unlearn
+from utils.unlearning import loop, rates, unlearn
+from utils.unlearning.methods.adapters import last_layers
 from utils.unlearning.rates import degrees_per_rate, share_of_rate, some_of
 
 
@@ -44,6 +45,9 @@ def test_degrees_of_a_plane_by_hand(scale):
     found = degrees_per_rate(model, list(model.parameters()), looks())
     assert found == pytest.approx(math.degrees(1) / scale, rel=2e-2)
     assert torch.equal(model.map.weight, before), "the weights are put back"
+    model.requires_grad_(False)
+    assert degrees_per_rate(model, list(model.parameters()), looks()) == pytest.approx(found)
+    assert not model.map.weight.requires_grad, "and go on resting"
 
 
 def test_only_the_weights_that_move_are_nudged():
@@ -92,3 +96,14 @@ def test_a_run_moves_less_where_points_move_more(toy_world, monkeypatch):
     halved, plain = weights(degrees / 2, 2e-2), weights(math.inf, 1e-2)
     assert (halved - plain).norm() < 1e-4 * plain.norm()
     assert (weights(math.inf, 2e-2) - plain).norm() > 1e-3 * plain.norm()
+
+
+@pytest.mark.filterwarnings("ignore:The head names")
+def test_adapters_are_measured_through_the_weights_they_change(toy_world, monkeypatch):
+    """At the start only one of their two factors has a slope, so they would seem stiff."""
+    asked = []
+    monkeypatch.setattr(loop, "share_of_rate", lambda model, weights, looks: asked.append(weights) or 1.0)
+    options = {"steps": 1, "photos_per_identity": 3, "retain_per_step": 4}
+    model = unlearn("gs_lora", *toy_world, device="cpu", progress=False, **options).model
+    wanted = [layer.weight.shape for layer in last_layers(model)]
+    assert [weight.shape for weight in asked[0]] == wanted

@@ -262,6 +262,7 @@ def run_steps(
     losses_of: Callable[[Batch], dict[str, Tensor]],
     *,
     parameters: list[torch.nn.Parameter] | None = None,
+    through: list[torch.nn.Parameter] | None = None,
     sides: Callable[[int], tuple[bool, bool]] = both_sides,
     after_step: Callable[[int], None] = lambda step: None,
     batch_of: Callable[[Task, int, np.ndarray, np.ndarray, bool], Batch] | None = None,
@@ -271,12 +272,13 @@ def run_steps(
     One mixed forward pass per step over the `sides` (forget, retain) it asks for; BatchNorm statistics stay frozen
     unless config.batchnorm is "train"; `parameters` default to what config.trainable says. A network whose points move
     more easily takes a share of the learning rate (see `rates`), for which a few photos are looked at that do not
-    count as processed. `after_step` is called after each update; `batch_of` replaces `make_batch`. Raises CourseError,
-    naming the step, when the run diverges.
+    count as processed; `through` names the weights that the moving ones change, where it is others. `after_step` is
+    called after each update; `batch_of` replaces `make_batch`. Raises CourseError, naming the step, when the run
+    diverges.
     """
     parameters = parameters or moving_parameters(task, config)
     probe = task.retain_train_photos if config.retain_per_step else task.forget_photos
-    rate = config.learning_rate * share_of_rate(task.model.eval(), parameters, task.looks.of(some_of(probe)))
+    rate = config.learning_rate * share_of_rate(task.model.eval(), through or parameters, task.looks.of(some_of(probe)))
     set_batchnorm(task.model, config.batchnorm)
     optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(config.steps, 1), rate * 0.05)

@@ -27,11 +27,13 @@ def degrees_per_rate(model: FaceBackbone, weights: list[torch.nn.Parameter], loo
     Adam moves every weight by about the learning rate. Here each takes a tiny step along the sign of one gradient, that
     of the points' mean cosine to a random direction, and is put back. `looks` are what `points_of` takes.
     """
+    asked = [weight.requires_grad for weight in weights]
+    for weight in weights:
+        weight.requires_grad_(True)
     points = F.normalize(points_of(model, looks).float())
-    if not points.any():
-        return 0.0
     aim = F.normalize(torch.randn(points.shape[1], generator=torch.Generator().manual_seed(0)), dim=0).to(points.device)
     slopes = torch.autograd.grad((points @ aim).mean(), weights, allow_unused=True)
+    points = points.detach()
     before = [weight.detach().clone() for weight in weights]
     with torch.no_grad():
         for weight, slope in zip(weights, slopes, strict=True):
@@ -39,7 +41,10 @@ def degrees_per_rate(model: FaceBackbone, weights: list[torch.nn.Parameter], loo
         chords = (F.normalize(points_of(model, looks).float()) - points).norm(dim=1)
         for weight, old in zip(weights, before, strict=True):
             weight.copy_(old)
-    return float(torch.rad2deg(2 * torch.asin(chords / 2)).mean()) / NUDGE
+    for weight, old in zip(weights, asked, strict=True):
+        weight.requires_grad_(old)
+    turned = torch.rad2deg(2 * torch.asin((chords / 2).clamp(max=1)))
+    return float(turned.mean()) / NUDGE if points.any() else 0.0
 
 
 def share_of_rate(model: FaceBackbone, weights: list[torch.nn.Parameter], looks: Tensor) -> float:

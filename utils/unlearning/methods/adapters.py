@@ -137,5 +137,7 @@ def gs_lora(task: Task, config: GsLoraConfig) -> None:
             terms["sparsity"] = config.sparse_weight * torch.stack([adapter.size() for adapter in adapters]).sum()
         return terms
 
-    run_steps(task, config, losses, parameters=[p for adapter in adapters for p in adapter.parameters()])
+    moving = [weight for adapter in adapters for weight in adapter.parameters()]
+    adapted = [layer.parametrizations.weight.original for layer in last_layers(task.model)]
+    run_steps(task, config, losses, parameters=moving, through=adapted)
     merge_adapters(task.model)
