@@ -19,6 +19,7 @@ from notebook_numbers import (
     cosine_of,
     cross_entropy,
     dots_of,
+    front_says,
     header_is,
     heat_says,
     held_out,
@@ -47,6 +48,7 @@ from utils.lessons import figures
 from utils.lessons.sphere import DISPERSAL_LOSSES, LABEL_LOSSES, journey, make_scene
 from utils.models import embed
 from utils.unlearning import METHODS
+from utils.unlearning.registry import by_kind
 
 leave_out(
     "what the machine and the data set are", "00-06", "00-14", "01-07", "01-33", "02-07", "03-07", "03-09", "01-45"
@@ -1483,14 +1485,12 @@ def the_table_of_08(cell):
 
 @cell("08-47")
 def the_front_of_08(cell):
-    n, ax = cell.names, cell.shown[0].axes[0]
-    (collection,) = (c for c in ax.collections if len(c.get_offsets()) > 1)
-    dots, colours, names = collection.get_offsets(), collection.get_array(), list(n["results"])
-    assert "forget" in ax.get_ylabel() and "retain" in ax.get_xlabel()
+    n = cell.names
+    points = {name: (row["unseen"]["map"], row["forget"]["map"]) for name, row in n["results"].items()}
+    front_says(cell.shown[0].axes[0], points)
     for name, seen in known_runs(n).items():
-        forget, retain, unseen = maps(seen)
-        same(dots[names.index(name)], [retain, forget], name, atol=1e-4)
-        same(colours[names.index(name)], unseen, name, atol=1e-4)
+        forget, _, unseen = maps(seen)
+        same(points[name], [unseen, forget], name, atol=1e-4)
 
 
 @cell("08-49")
@@ -1518,7 +1518,7 @@ def of_seeds(n) -> dict[str, list[dict]]:
 def stored_tables(cell):
     runs, expected = of_seeds(cell.names), {}
     books = ("05", "06") if cell.id == "09-07" else ("07", "08")
-    for name, entry in METHODS.items():
+    for name, entry in sorted(METHODS.items(), key=lambda item: by_kind(item[0])):
         if name in runs and (name in ("original", "retrain") or entry.notebook in books):
             scores = [("forget", "accuracy"), *((pool, key) for pool in POOLS for key in ("r1", "map"))]
             known = [[run[pool].get(key) for run in runs[name]] for pool, key in scores]
@@ -1538,16 +1538,15 @@ def mean_scores(n) -> dict[str, dict]:
 
 @cell("09-12")
 def the_front(cell):
-    n, scores = cell.names, mean_scores(cell.names)
-    rows = {name: (s["forget"]["map"], -s["retain"]["map"], -s["unseen"]["map"]) for name, s in scores.items()}
-    best = [a for a in rows if not any(
-        rows[b] != rows[a] and all(x <= y for x, y in zip(rows[b], rows[a], strict=True)) for b in rows
-    )]  # fmt: skip
-    assert cell.printed.strip().rpartition(": ")[2].split(", ") == [name for name in n["names"] if name in best]
-    (collection,) = (c for c in cell.shown[0].axes[0].collections if len(c.get_offsets()) > 1)
-    for name, dot, colour in zip(n["names"], collection.get_offsets(), collection.get_array(), strict=True):
-        same(dot, [scores[name]["retain"]["map"], scores[name]["forget"]["map"]], name)
-        same(colour, scores[name]["unseen"]["map"], name)
+    points = {name: (s["unseen"]["map"], s["forget"]["map"]) for name, s in mean_scores(cell.names).items()}
+    front_says(cell.shown[0].axes[0], points)
+    kinds = [kind for kind in ("weights", "wrapper") if any(METHODS[name].kind == kind for name in points)]
+    for line, kind in zip(cell.printed.strip().split("\n"), kinds, strict=True):
+        rivals = {name: spot for name, spot in points.items() if METHODS[name].kind == kind}
+        best = [name for name, (x, y) in rivals.items() if not any(
+            u >= x and f <= y and (u, f) != (x, y) for u, f in rivals.values()
+        )]  # fmt: skip
+        assert line.startswith(kind) and line.rpartition(": ")[2].split(", ") == best
 
 
 def forgotten(n) -> dict[str, list[float]]:

@@ -9,11 +9,14 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
+from matplotlib.colors import same_color
 from matplotlib.figure import Figure
 from small_world import Cell
 
 from utils.faces.splits import Splits
+from utils.lessons import figures
 from utils.models.embedding import embed
+from utils.unlearning import METHODS
 
 POOLS = ("forget", "retain", "unseen")
 CHECKS: dict[str, Callable[[Cell], None]] = {}
@@ -291,6 +294,28 @@ def dots_of(ax: Axes) -> list[np.ndarray]:
     """Where the dots of every scatter are (n, 2), in the order of drawing; empty ones left out."""
     sets = [np.asarray(c.get_offsets()) for c in ax.collections if isinstance(c, PathCollection)]
     return [dots for dots in sets if len(dots)]
+
+
+def front_says(ax: Axes, points: Mapping[str, Sequence[float]], atol: float = 2e-5) -> None:
+    """Assert that each method's name points at its (unseen, forget), where a dot with the class's marker lies.
+
+    A dot has the front's colour, and lies on a line, if its class has no better one."""
+    named = {text.get_text(): text.xy for text in ax.texts}
+    assert len(named) == len(points)
+    dots = [(spot, face, len(c.get_paths()[0].vertices)) for c in ax.collections for spot, face in zip(
+        c.get_offsets(), np.resize(c.get_facecolors(), (len(c.get_offsets()), 4)), strict=True
+    )]  # fmt: skip
+    joined = {tuple(np.round(spot, 9)) for line in ax.lines for spot in line.get_xydata()}
+    corners = {"reference": 5, "weights": 26, "wrapper": 4}  # of a square, a circle and a triangle, closed
+    for name, (unseen, forget) in points.items():
+        kind, at = METHODS[name].kind, named[METHODS[name].title]
+        same(at, (unseen, forget), name, atol)
+        rivals = [points[other] for other in points if METHODS[other].kind == kind]
+        beaten = any(x >= unseen and y <= forget and (x, y) != (unseen, forget) for x, y in rivals)
+        best = kind != "reference" and not beaten
+        mine = [face for spot, face, n in dots if np.allclose(spot, at, atol=1e-9, rtol=0) and n == corners[kind]]
+        assert any(same_color(face, figures.FRONT) == best for face in mine), f"{name}: on the front? {best}"
+        assert best <= (tuple(np.round(at, 9)) in joined), f"{name}: not on the line"
 
 
 def person_dots(figure: Figure, expected: Mapping[str, Sequence[float]]) -> None:

@@ -11,6 +11,7 @@ from notebook_numbers import (
     bars_say,
     cosine_of,
     dots_of,
+    front_says,
     heat_says,
     lines_of,
     own_axes,
@@ -272,16 +273,23 @@ def test_a_panel_has_before_left_and_after_right():
     assert bars.containers[0][0].get_x() < bars.containers[1][0].get_x()
 
 
-def test_pareto_has_retain_across_forget_up_and_unseen_as_colour():
+def test_a_front_has_unseen_across_forget_up_and_each_class_for_itself():
+    starts = {
+        "block_list": (0.04, 0.9), "gather_scatter": (0.01, 0.7), "esc": (0.05, 0.8), "scrub": (0.5, 0.95),
+        "salun": (0.6, 0.9), "dispersion": (0.1, 0.75), "original": (0.99, 0.96), "retrain": (0.001, 0.97),
+    }  # fmt: skip
+    rows = {
+        name: {
+            "forget": {"map": forget, "r1": forget / 2}, "unseen": {"map": unseen, "r1": unseen / 2},
+            "retain": {"map": 0.3, "r1": 0.2}, "chance": {"map": 0.02, "r1": forget / 9},
+        } for name, (forget, unseen) in starts.items()
+    }  # fmt: skip
     for metric in ("map", "r1"):
-        figure = fg.pareto(RESULTS, metric)
-        ax = figure.axes[0]
-        (dots,) = (c for c in ax.collections if len(c.get_offsets()) == 3)
-        same(dots.get_offsets(), [(s["retain"][metric], s["forget"][metric]) for s in RESULTS.values()], metric)
-        same(dots.get_array(), [s["unseen"][metric] for s in RESULTS.values()], "unseen")
-        named = {text.get_text(): text.xy for text in ax.texts if hasattr(text, "xy")}
-        same(named["esc"], (RESULTS["esc"]["retain"][metric], RESULTS["esc"]["forget"][metric]), "esc")
-        same(ax.lines[0].get_ydata()[0], np.mean([s["chance"][metric] for s in RESULTS.values()]), "chance")
+        ax = fg.pareto(rows, metric).axes[0]
+        front_says(ax, {name: (row["unseen"][metric], row["forget"][metric]) for name, row in rows.items()})
+        assert ax.get_xlabel().startswith("unseen") and ax.get_ylabel().startswith("forget")
+        chance = next(line for line in ax.lines if line.get_label() == "chance")
+        same(chance.get_ydata()[0], np.mean([row["chance"][metric] for row in rows.values()]), "chance")
 
 
 def test_histories_keep_their_names():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import warnings
 
 import matplotlib
@@ -12,10 +13,12 @@ import numpy as np
 import pytest
 import torch
 from IPython.core.interactiveshell import InteractiveShell
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import same_color
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from PIL import Image
 
 from utils.faces.alignment import AlignedFace, canonical_landmarks
@@ -99,7 +102,7 @@ CASES = {
         {"esc": {1: {"forget": 0.1, "unseen": 0.8}, 5: {"forget": 0.2, "unseen": 0.7}}}
     ),
     "request_lines": lambda: fg.request_lines({"esc": [[{"groups": [0.9, 0.8], "unseen": 0.7}] * 3] * 2}),
-    "pareto_some_named": lambda: fg.pareto(SCORES, named=["original"]),
+    "pareto_of_strangers": lambda: fg.pareto({f"mine_{i}": SCORES["original"] for i in range(70)}, "r1"),
     "sphere_film": lambda: fg.sphere_film({"a loss": WAY, "b": WAY}, WAY[0], (0, 2, 5), {"b": "found"}, "film"),
     "best_dispersal": lambda: fg.best_dispersal([2, 3], {"mean": [-1, 0.2]}, [-1, -0.5], "best"),
     "take_home": lambda: fg.take_home(SEARCH, SEARCH, {"a photo": (1, 30.0), "a template": (2, 4)}, 400, "you"),
@@ -224,12 +227,36 @@ def test_history_takes_records_or_columns_and_parts_losses_from_cosines():
         assert [line.get_label() for line in cosines.lines] == ["mean cosine"]
 
 
-def test_pareto_labels_of_neighbouring_points_are_moved_apart():
-    labels = {text.get_text(): text for text in fg.pareto(SCORES).axes[0].texts}
-    assert {"original", "retrain", "random labels"} <= labels.keys()
-    assert SCORES["original"]["forget"]["map"] - SCORES["retrain"]["forget"]["map"] < 0.01
-    assert labels["original"].get_position()[1] - labels["retrain"].get_position()[1] >= 0.05
-    assert labels["original"].xy[1] == SCORES["original"]["forget"]["map"]  # the leader still points at the dot
+@pytest.mark.parametrize("n", [2, 12, 40])
+def test_a_front_names_every_point_beside_the_axes_and_none_over_another(n):
+    same_place = {f"{name} ({i} epochs)": SCORES["original"] for i in range(n // 2) for name in ("esc", "scrub")}
+    figure = fg.pareto(same_place, title="all in one place")
+    ax, pen = figure.axes[0], FigureCanvasAgg(figure).get_renderer()
+    figure.draw(pen)
+    boxes = [Text.get_window_extent(text, pen) for text in sorted(ax.texts, key=lambda text: -text.get_position()[1])]
+    assert len({text.get_text() for text in ax.texts}) == n == len(boxes)
+    assert all(above.y0 >= below.y1 for above, below in zip(boxes, boxes[1:], strict=False))
+    assert min(box.x0 for box in boxes) > ax.bbox.x1
+    legend, title = figure.legends[0].get_window_extent(pen), figure._suptitle.get_window_extent(pen)
+    assert boxes[-1].y0 > legend.y1 and boxes[0].y1 < title.y0
+    assert ax.spines.left.get_bounds() == (0, 1) and ax.spines.bottom.get_bounds()[1] == 1  # not beyond 100 %
+
+
+def test_the_front_is_what_no_other_beats():
+    points = {"a": (99, 99), "b": (80, 5), "c": (85, 5), "d": (84, 9), "e": (90, 50), "c again": (85, 5), "f": (90, 60)}
+    assert fg.front_of(points) == ["c", "c again", "e", "a"]
+
+
+def test_names_are_moved_as_little_as_possible():
+    assert fg.spread([50, 50, 20], 4, 0, 100) == pytest.approx([48, 52, 20])  # two share the way
+    assert fg.spread([1, 0, 2], 3, 0, 100) == pytest.approx([3, 0, 6])  # the middle one stays, but for the floor
+    heights = [5, 3, 5, 9]
+    placed = fg.spread(heights, 2, 2, 9)
+    grid = itertools.combinations(np.arange(2, 9.01, 0.25), 4)
+    apart = [spots for spots in grid if min(np.diff(spots)) >= 2]
+    best = min(sum((a - b) ** 2 for a, b in zip(spots, sorted(heights), strict=True)) for spots in apart)
+    assert min(np.diff(sorted(placed))) >= 2 - 1e-9 and min(placed) >= 2 and max(placed) <= 9
+    assert best - 0.2 <= sum((a - b) ** 2 for a, b in zip(placed, heights, strict=True)) <= best + 1e-9
 
 
 def test_a_panel_shows_both_models_and_is_small_enough_for_a_row_of_them():
@@ -299,11 +326,6 @@ def test_an_alt_text_tells_titles_axes_legend_and_written_values_once():
     assert "a person · before" in fg.alt_text(fg.before_after_search([SEARCH], [SEARCH]))
 
 
-def test_only_named_methods_are_written_into_a_crowded_plot():
-    written = texts(fg.pareto(SCORES, named=["original"]))
-    assert "original" in written and "random labels" not in written
-
-
 def luminance(colour: str) -> float:
     """The relative luminance of WCAG 2.2."""
     shares = np.array(matplotlib.colors.to_rgb(colour))
@@ -357,6 +379,9 @@ NAMED = {
     "sphere_scatter": lambda n: fg.sphere_scatter({n: fg.to_sphere(EMB)}, LABELS, [n] * 6, n),
     "sphere_film": lambda n: fg.sphere_film({n: WAY}, WAY[0], (0, 2), {n: n}, n),
     "best_dispersal": lambda n: fg.best_dispersal([2, 3], {n: [-1, 0.2]}, [-1, -0.5], n),
+    "two_recognisers": lambda n: fg.two_recognisers(
+        {"bins": [-1, 0, 1], "models": {n: {"title": n, "r1": 0.5, "same": [0.2, 0.8], "other": [0.9, 0.1]}}}, n
+    ),
     "circle_scatter": lambda n: fg.circle_scatter({n: unit(RNG.normal(size=(5, 2)))}, n),
     "margin_curves": lambda n: fg.margin_curves(title=n),
     "photos_per_person": lambda n: fg.photos_per_person([0, 0, 1], 2, n),
@@ -369,6 +394,7 @@ NAMED = {
         EMB[:4], EMB[4:8], [1, 1], [3, 40], {n: 1.0}, {n: 0.5}, gallery_size=90, person=n, title=n
     ),
     "pareto": lambda n: fg.pareto({n: SCORES["original"], "b": SCORES["retrain"]}, title=n),
+    "front_figure": lambda n: fg.front_figure({n: (0.5, 0.5), "b": (0, 1)}, title=n),
     "history_curves": lambda n: fg.history_curves([{n: 0.1}], n),
     "pair_weights": lambda n: fg.pair_weights(RNG.uniform(0, 1, 9), title=n),
     "steps_diagram": lambda n: fg.steps_diagram([(n, n)], n),

@@ -80,22 +80,6 @@ def test_the_picture_shows_the_points_of_the_results():
     assert overview.FRONT_PICTURE.relative_to(REPO_ROOT).as_posix() in links()
 
 
-def test_the_front_is_what_no_other_beats():
-    points = {
-        "original": (99, 99), "random_labels": (80, 5), "dispersion": (85, 5), "scrub": (84, 9), "unsir": (90, 50),
-        "retrain": (95, 1), "block_list": (93, 2), "gather_scatter": (92, 3),
-    }  # fmt: skip
-    assert overview.front_of(points) == ["dispersion", "unsir"], "yardsticks and wrappers are no rivals"
-    assert overview.front_of(points, "wrapper") == ["block_list"]
-
-
-def test_names_in_the_figure_stay_apart_and_inside():
-    heights = [50.0, 50.0, 51.0, 100.0, 100.0, 0.0]
-    placed = overview.spread(heights, 3, -1, 101)
-    assert all(b - a >= 3 - 1e-9 for a, b in zip(sorted(placed), sorted(placed)[1:], strict=False))
-    assert min(placed) >= -1 and max(placed) <= 101 and placed[0] == 50 and placed[5] == 0
-
-
 def test_queries_are_counted_in_the_faces_of_the_results():
     runs = overview.runs_by_method()["original"]
     assert overview.forget_queries(runs) == [50] * len(runs)  # five held-out photos of each of ten people

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean
 
 import nbformat
-from matplotlib.figure import Figure
+from matplotlib import rc_context
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -22,7 +22,8 @@ from .. import settings
 from ..experiments.benchmark import read_results
 from ..experiments.plan import Plan, open_splits
 from ..experiments.tables import by_setting, percent
-from ..lessons.figures.base import CHANCE, FORGET, INK, ORIGINAL, RETRAIN, UNSEEN
+from ..lessons.figures.base import STYLE, compact_png
+from ..lessons.figures.fronts import front_figure
 from ..settings import BUILD_DIR, REPO_ROOT, CourseError, atomic_path, command
 from ..tables import text_table
 from ..unlearning.registry import METHODS, RECOMMENDED
@@ -36,7 +37,6 @@ CLONE = re.compile(r"!git clone .*")
 BLOCK = re.compile(r"(<!-- results: python -m (utils\.\w+) (.*?) -->\n)(.*?)(<!-- /results -->)", re.DOTALL)
 RESULTS = REPO_ROOT / "data" / "results" / "synthetic_quick.json"
 FRONT_PICTURE = REPO_ROOT / "data" / "figures" / "front.png"
-REFERENCES = {"original": ("s", ORIGINAL), "retrain": ("D", RETRAIN)}
 RELABELLING = ("random_labels", "random_labels_resampled", "salun", "salun_fixed")
 PAPER = ("dispersion_uniform_alone", "dispersion_hard_alone")  # the paper's own setting: forget photos and no others
 BUDGETS = (0, 1_000, 6_500, 10_000)  # images; where one row of the table of budgets ends and the next begins
@@ -136,8 +136,8 @@ def runs_by_method(path: Path = RESULTS) -> dict[str, list[dict]]:
 
 
 def mean_map(runs: Sequence[Mapping], pool: str) -> float:
-    """Return a pool's mAP, the mean over runs, in percent."""
-    return 100 * fmean(run[pool]["map"] for run in runs)
+    """Return a pool's mAP, the mean over runs."""
+    return fmean(run[pool]["map"] for run in runs)
 
 
 def lowest(runs: Mapping[str, Sequence[Mapping]], names: Iterable[str]) -> str:
@@ -195,76 +195,19 @@ def budgets(path: Path = RESULTS) -> str:
 
 
 def front_points(path: Path = RESULTS) -> dict[str, tuple[float, float]]:
-    """Return each method's (unseen mAP, forget mAP) in percent, the means over seeds."""
+    """Return each method's (unseen mAP, forget mAP) as shares, the means over seeds."""
     runs = runs_by_method(path)
-    return {name: tuple(round(mean_map(rows, pool), 2) for pool in ("unseen", "forget")) for name, rows in runs.items()}
-
-
-def front_of(points: Mapping[str, tuple[float, float]], kind: str = "weights") -> list[str]:
-    """Return the methods of a class that no other of it beats in both, from the best hidden up."""
-    front: list[str] = []
-    for name in sorted(points, key=lambda name: (points[name][1], -points[name][0])):
-        if METHODS[name].kind == kind and (not front or points[name][0] > points[front[-1]][0]):
-            front.append(name)
-    return front
-
-
-def spread(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Return heights moved as little as needed to lie `gap` apart between `low` and `high`, in their old order."""
-    order = sorted(range(len(heights)), key=lambda i: heights[i])
-    placed = dict.fromkeys(order, low)
-    floor = low
-    for i in order:
-        placed[i] = floor = max(heights[i], floor)
-        floor += gap
-    roof = high
-    for i in reversed(order):
-        placed[i] = min(placed[i], roof)
-        roof = placed[i] - gap
-    return [placed[i] for i in range(len(heights))]
-
-
-def front_figure(points: Mapping[str, tuple[float, float]]) -> Figure:
-    """Show forget mAP against unseen mAP, a point per method and its name at the right; best is lower right."""
-    fig = Figure(figsize=(5.2, 8.2), dpi=150)
-    ax = fig.add_axes((0.125, 0.07, 0.43, 0.86))
-    front = front_of(points)
-    ax.plot(*zip(*(points[name] for name in front), strict=True), color=FORGET, linewidth=2, alpha=0.55, zorder=2)
-    bold = {*front, *front_of(points, "wrapper")}
-    right = max(x for x, _ in points.values()) + 0.6
-    ax.set(xlim=(min(x for x, _ in points.values()) - 0.6, right), ylim=(-2, 103))
-    names = sorted(points, key=lambda name: (points[name][1], points[name][0]))
-    heights = spread([points[name][1] for name in names], min(2.7, 104 / len(names)), -1.5, 102.5)
-    for name, height in zip(names, heights, strict=True):
-        x, y = points[name]
-        plain = ("^" if METHODS[name].kind == "wrapper" else "o", FORGET if name in front else CHANCE)
-        marker, colour = REFERENCES.get(name, plain)
-        ax.plot(x, y, marker, color=colour, markersize=7, markeredgecolor="white", markeredgewidth=0.7, zorder=3)
-        line = dict(arrowstyle="-", color=colour, linewidth=0.6, alpha=0.7, shrinkA=2, shrinkB=0, relpos=(0, 0.5))
-        label = dict(fontsize=9, va="center", color=INK if name not in REFERENCES else colour)
-        text = ax.annotate(METHODS[name].title, (x, y), (right + 0.7, height), arrowprops=line, **label)
-        text.set_fontweight("bold" if name in bold or name in REFERENCES else "normal")
-    ax.set_xlabel("unseen mAP, % (higher is better)", color=UNSEEN, fontsize=10)
-    ax.set_ylabel("forget mAP, % (lower is better)", color=FORGET, fontsize=10)
-    ax.tick_params(labelsize=9)
-    ax.grid(True, color="#DDDDDD", linewidth=0.8)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
-    fig.text(0.02, 0.975, "Hidden, and at what price for strangers?", fontsize=12, weight="bold", color=INK)
-    told = "Orange: no method in the weights is better in both.\nTriangles: wrappers. Best is lower right."
-    fig.text(0.02, 0.963, told, fontsize=9, color=FORGET, va="top")
-    return fig
+    return {name: tuple(round(mean_map(rows, pool), 4) for pool in ("unseen", "forget")) for name, rows in runs.items()}
 
 
 def draw_front(path: Path = FRONT_PICTURE) -> None:
     """Write the picture of the first page; the points it shows go into the file, so that an old one is known."""
-    points, full = front_points(), io.BytesIO()
-    front_figure(points).savefig(full, format="png")
-    shown = PngInfo()
+    points, shown = front_points(), PngInfo()
     shown.add_text("points", json.dumps(points))
-    small = Image.open(full).convert("RGB").quantize(64, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    with atomic_path(path) as temporary:
-        small.save(temporary, format="png", optimize=True, pnginfo=shown)
+    with rc_context(STYLE | {"savefig.dpi": 150}):
+        png, _ = compact_png(front_figure(points, title="Hidden, and at what price for strangers?"))
+    with atomic_path(path) as temporary, Image.open(io.BytesIO(png)) as picture:
+        picture.save(temporary, format="png", optimize=True, pnginfo=shown)
 
 
 def points_drawn(path: Path = FRONT_PICTURE) -> dict[str, tuple[float, float]]:

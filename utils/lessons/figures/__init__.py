@@ -6,6 +6,7 @@ with the call and the picture appears once; nothing has to be shown or closed.
 
 from .audits import *  # noqa: F403
 from .base import *  # noqa: F403
+from .fronts import *  # noqa: F403
 from .outcomes import *  # noqa: F403
 from .photos import *  # noqa: F403
 from .points import *  # noqa: F403

@@ -1,4 +1,4 @@
-"""Figures of what unlearning did: scores, fronts, histories, costs."""
+"""Figures of what unlearning did: scores, histories, costs; fronts have a room of their own."""
 
 from __future__ import annotations
 
@@ -133,53 +133,6 @@ def _paired_bars(ax: Axes, before: Mapping[str, float], after: Mapping[str, floa
     ax.set_yticks([0, 0.5, 1], ["0%", "50%", "100%"], fontsize=9)
     ax.set_title("grey: before, colour: after", fontsize=10)
     gridded(ax, "y")
-
-
-def pareto(
-    results: Mapping[str, Mapping],
-    metric: str = "map",
-    title: str = "Held-out photos",
-    named: Sequence[str] | None = None,
-) -> Figure:
-    """Show forget against retain with unseen as colour, one point per method; best is lower right. Notebook 08.
-
-    With many methods `named` says which of them are written beside their points.
-    """
-    forget, retain, unseen = (np.array([s[pool][metric] for s in results.values()]) for pool in POOLS)
-    short = METRICS.get(metric, metric)
-    fig, ax = one(7.4, 4.8)
-    look = dict(c=unseen, cmap=HEAT, vmin=min(unseen.min(), 0.5), vmax=max(unseen.max(), 0.9))
-    dots = ax.scatter(retain, forget, s=130, edgecolors=INK, zorder=3, **look)
-    shown = [i for i, name in enumerate(results) if named is None or name in named]
-    _spread_labels(ax, retain, forget, [words(name) for name in results], shown)
-    chance = np.mean([scores["chance"][metric] for scores in results.values()])
-    ax.axhline(chance, color=CHANCE, linestyle=":", linewidth=1.6)
-    ax.text(0.01, chance, "chance", transform=ax.get_yaxis_transform(), color=CHANCE, va="bottom", fontsize=10)
-    ax.set(xlabel=f"retain {short} (higher is better)", ylabel=f"forget {short} (lower is better)")
-    bar = fig.colorbar(dots, ax=ax, label=f"unseen {short}")
-    bar.ax.yaxis.set_major_formatter(PERCENT)
-    ax.set_xlim(right=min(ax.get_xlim()[1], 1.01))  # nothing is beyond 100 %
-    gridded(ax, percent="xy")
-    return finished(fig, title)
-
-
-def _spread_labels(ax: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str], shown: Sequence[int]) -> None:
-    """Write the shown names beside their points: to the side with more room, and apart where points crowd."""
-    ax.set_xlim(min(x.min(), 0.0) if x.min() < 0.5 else x.min() - 0.08, min(max(x.max() + 0.06, 0.2), 1.04))
-    ax.set_ylim(-0.05, max(1.0, y.max() * 1.12))
-    middle = sum(ax.get_xlim()) / 2
-    used: list[tuple[float, float]] = []
-    for i in sorted(shown, key=lambda i: y[i]):
-        height = y[i]
-        near = [other for place, other in used if abs(x[i] - place) < 0.3 * np.ptp(ax.get_xlim())]
-        while any(abs(height - other) < 0.05 for other in near):
-            height += 0.02
-        used.append((x[i], height))
-        side = -1 if x[i] > middle else 1
-        beside = (x[i] + side * 0.03 * np.ptp(ax.get_xlim()), height)
-        leader = dict(arrowstyle="-", color=CHANCE, linewidth=0.8, shrinkA=0, shrinkB=0)
-        align = dict(ha="right" if side < 0 else "left", va="center", fontsize=10)
-        ax.annotate(names[i], (x[i], y[i]), beside, arrowprops=leader, **align)
 
 
 # what else a history holds: neither a loss nor a cosine

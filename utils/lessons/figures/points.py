@@ -101,7 +101,7 @@ def two_recognisers(sides: Mapping, title: str = "") -> Figure:
         for kind, colour, line in (("other", CHANCE, "--"), ("same", RETAIN, "-")):
             who = "two people" if kind == "other" else "one person"
             ax.stairs(side[kind], sides["bins"], color=colour, linestyle=line, linewidth=2, label=f"pairs of {who}")
-        ax.set(xlabel="cosine of the two embeddings", title=f"{side['title']}\nR@1 {side['r1']:.1%}")
+        ax.set(xlabel="cosine of the two embeddings", title=f"{words(side['title'])}\nR@1 {side['r1']:.1%}")
         gridded(ax, "y", "y")
     panels[0].set_ylabel("share of pairs")
     legend_below(fig, panels[0], 2)
