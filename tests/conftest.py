@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import os
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from utils.models.checkpoints import EMBEDDED, Recogniser, load_recogniser, trai
 from utils.models.embedding import embed
 from utils.models.heads import head_from_centroids
 from utils.settings import MODEL_DIR, REPO_ROOT
-from utils.unlearning import rates
+from utils.unlearning import loop
 from utils.unlearning.loop import Task
 
 
@@ -31,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(autouse=True)
 def whole_rates(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the hardly trained networks of tests take learning rates whole; test_rates.py tries what shortens them."""
-    monkeypatch.setattr(rates, "USUAL", math.inf)
+    monkeypatch.setattr(loop, "share_of_rate", lambda *_: 1.0)
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from ..models.trunks import Looks, kept_outputs, points_of
 from ..retrieval.scores import retrieval_scores
 from ..settings import CourseError, as_seed, progress_bar, resolve_device, seed_everything
 from .dispersion import hardest_cosine, mean_cosine, pairs_by_identity
-from .rates import share_of_rate, some_of
+from .rates import share_of_rate
 from .registry import METHODS, Method, StepConfig, check_data, make_config
 
 WATCHED_PHOTOS, WATCHED_PEOPLE = 4, 40
@@ -278,7 +278,7 @@ def run_steps(
     """
     parameters = parameters or moving_parameters(task, config)
     probe = task.retain_train_photos if config.retain_per_step else task.forget_photos
-    rate = config.learning_rate * share_of_rate(task.model.eval(), through or parameters, task.looks.of(some_of(probe)))
+    rate = config.learning_rate * share_of_rate(task.model.eval(), through or parameters, task.looks, probe)
     set_batchnorm(task.model, config.batchnorm)
     optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(config.steps, 1), rate * 0.05)

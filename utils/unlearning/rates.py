@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..models.backbones import FaceBackbone
-from ..models.trunks import points_of
+from ..models.trunks import Looks, points_of
 from ..settings import CourseError
 
 USUAL = 20_000.0  # degrees per unit of learning rate; the embedded network has about 12,000, dlib's 3,500,000
@@ -47,8 +47,9 @@ def degrees_per_rate(model: FaceBackbone, weights: list[torch.nn.Parameter], loo
     return float(turned.mean()) / NUDGE if points.any() else 0.0
 
 
-def share_of_rate(model: FaceBackbone, weights: list[torch.nn.Parameter], looks: Tensor) -> float:
-    """Return the part of a learning rate that a network takes: all of it, or less if its points move more easily.
+def share_of_rate(model: FaceBackbone, weights: list[torch.nn.Parameter], looks: Looks, photos: np.ndarray) -> float:
+    """Return the part of a learning rate that a network takes: all of it, or less if its points move more easily, as
+    measured on a few of some photos.
 
     So a setting that was chosen on one network serves another: a trust ratio (LARS, You et al. 2017) that looks at the
     points, not at the weights' lengths, and once, at the start. Raises CourseError if no step moves a point.
@@ -56,7 +57,7 @@ def share_of_rate(model: FaceBackbone, weights: list[torch.nn.Parameter], looks:
     moving = [weight for weight in model.parameters() if any(weight is other for other in weights)]
     if not moving:
         return 1.0  # the head alone
-    degrees = degrees_per_rate(model, moving, looks)
+    degrees = degrees_per_rate(model, moving, looks.of(some_of(photos)))
     if degrees == 0:
         raise CourseError("No step moves a point of this network: if all weights of a layer are zero, train it first.")
     return min(1.0, USUAL / degrees)  # 1 where a weight is no number: the first step will say so

@@ -138,6 +138,7 @@ def gs_lora(task: Task, config: GsLoraConfig) -> None:
         return terms
 
     moving = [weight for adapter in adapters for weight in adapter.parameters()]
-    adapted = [layer.parametrizations.weight.original for layer in last_layers(task.model)]
+    layers = [layer for layer in task.model.modules() if parametrize.is_parametrized(layer, "weight")]
+    adapted = [layer.parametrizations.weight.original for layer in layers]
     run_steps(task, config, losses, parameters=moving, through=adapted)
     merge_adapters(task.model)
