@@ -277,9 +277,13 @@ def test_every_cell_of_the_audits_tables_is_right():
     runs = [audits(1, 0.06), audits(0, 0.0)]
     title = "Erasing a subspace (ESC)"
     # photos: 30 and 42, not the 99 of the pairs; old gallery: 40 and 58; weights: 20 and 44; AUC: (0.52 + 0.58)/2
-    row = [title, "36.0 ± 6.0", "–", "49.0 ± 9.0", "32.0 ± 12.0", "0.55"]
-    header = ["method", "photos ↓", "names ↓", "old gallery ↓", "weights ↓", "pairs (0.5)"]
-    assert audit_summary(runs).rows == [header, row]
+    row = [title, "36.0 ± 6.0", "–", "49.0 ± 9.0", "32.0 ± 12.0", "–", "–", "–", "–"]
+    header = ["method", "photos ↓", "names ↓", "old gallery ↓", "weights ↓", "old head ↓", "old model ↓"]
+    assert audit_summary(runs).rows == [[*header, "names, raw top-1", "weights, raw mAP"], row]
+    assert [cells[:2] for cells in audit_summary(runs, traces=True).rows] == [
+        ["method", "pairs (0.5)"],
+        [title, "0.55"],
+    ]
     assert "| " + " | ".join([*row, "the old"]) + " |" in audit_summary(runs, markdown=True)
     table = audit_table({"esc": audits(0, 0.0)["audit"], "lotus": audits(0, 0.1)["audit"][:2]})
     assert table.rows == [
