@@ -318,7 +318,7 @@ def checked(number: str, read: bool = True, **parameters: object) -> dict:
     """Run a notebook and, if it is to be read, compare what its cells print and draw with what their data say."""
     reader = notebook_numbers.Reader()
     names = small_world.run_notebook(number, reader if read else None, device="cpu", **parameters)
-    assert reader.faults == []
+    assert not reader.faults, "\n".join(reader.faults)
     return names
 
 

@@ -166,6 +166,6 @@ def test_an_audit_hears_every_part_though_outputs_are_kept(small, tiny_faces):
     before = look(small.model, tiny_faces, photos)
     keep_outputs(small.model, tiny_faces)
     after = look(small.model, tiny_faces, photos)
-    assert list(before) == list(after) == [*list(small.model.layers())[:-1], "embedding"]
+    assert list(before) == list(after) == [*list(small.model.layers())[:-1], "embedding", "length"]
     assert all(torch.allclose(before[part], F.normalize(after[part]) if part == "embedding" else after[part], atol=1e-5)
                for part in before)  # fmt: skip

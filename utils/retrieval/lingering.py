@@ -33,7 +33,10 @@ def search_without(index: faiss.Index, queries: np.ndarray, k: int, deleted: Ite
     hidden = faiss.IDSelectorNot(faiss.IDSelectorBatch(np.asarray(list(deleted), dtype=np.int64)))
     flat = not isinstance(faiss.downcast_index(getattr(index, "index", index)), faiss.IndexHNSW)
     make = faiss.SearchParameters if flat else faiss.SearchParametersHNSW
-    return index.search(queries, k, params=make(sel=hidden))[1]
+    search = getattr(
+        index, "search_numpy", index.search
+    )  # faiss.contrib.torch_utils replaces search by one without params
+    return search(queries, k, params=make(sel=hidden))[1]
 
 
 def rebuilt_without(index: faiss.Index, spec: str, deleted: Iterable[int]) -> faiss.Index:
