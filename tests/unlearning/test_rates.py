@@ -13,7 +13,7 @@ from utils.models.interface import Card, FaceBackbone
 from utils.settings import CourseError
 from utils.unlearning import loop, rates, unlearn
 from utils.unlearning.methods.adapters import last_layers
-from utils.unlearning.rates import degrees_per_rate, share_of_rate, some_of
+from utils.unlearning.rates import degrees_per_rate, evenly, share_of_rate
 
 
 class Plane(FaceBackbone):
@@ -81,8 +81,8 @@ def test_a_layer_of_zeros_is_refused_in_one_sentence():
 
 
 def test_photos_are_evenly_spaced_and_few():
-    assert some_of(np.arange(5)).tolist() == [0, 1, 2, 3, 4]
-    assert len(some_of(np.arange(1000))) == 32 and some_of(np.arange(1000))[[0, -1]].tolist() == [0, 999]
+    assert evenly(np.arange(5), 32).tolist() == [0, 1, 2, 3, 4]
+    assert len(evenly(np.arange(1000), 32)) == 32 and evenly(np.arange(1000), 32)[[0, -1]].tolist() == [0, 999]
 
 
 @pytest.mark.filterwarnings("ignore:The head names")
@@ -97,7 +97,7 @@ def test_a_run_moves_less_where_points_move_more(toy_world, monkeypatch):
 
     monkeypatch.setattr(loop, "share_of_rate", share_of_rate)
     splits = toy_world[2]
-    photos = splits.faces.images(some_of(splits.photos("retain_train", "train")))
+    photos = splits.faces.images(evenly(splits.photos("retain_train", "train"), rates.PROBED))
     model = toy_world[0].eval()
     degrees = degrees_per_rate(model, list(model.parameters()), photos)
     halved, plain = weights(degrees / 2, 2e-2), weights(math.inf, 1e-2)

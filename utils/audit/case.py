@@ -188,6 +188,12 @@ def cannot(why: str) -> dict:
     return {"score": math.nan, "note": why}
 
 
+def best_of(results: dict[str, dict]) -> dict:
+    """Return the search that finds most, with the score of every one in its details."""
+    best = max(results.values(), key=lambda result: result["score"])
+    return best | {"details": {name: result["score"] for name, result in results.items()}}
+
+
 def searched(case: AuditCase, rows: Tensor, photos: np.ndarray, gallery_rows: Tensor, gallery: np.ndarray) -> dict:
     """Search a gallery with unit rows: mAP, R@1 and the chance level; a photo never finds itself."""
     labels, names = case.labels(photos), case.labels(gallery)

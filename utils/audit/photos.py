@@ -19,7 +19,18 @@ from ..faces.datasets import FaceDataset
 from ..models.augmentation import move
 from ..models.embedding import embed, uncentred
 from ..retrieval.similarity import SAME_POINT, mean_or_nan
-from .case import AuditCase, attack, cannot, mean_by, mean_directions, plain_search, ridge_map, sample, searched
+from .case import (
+    AuditCase,
+    attack,
+    best_of,
+    cannot,
+    mean_by,
+    mean_directions,
+    plain_search,
+    ridge_map,
+    sample,
+    searched,
+)
 
 
 @attack(
@@ -117,8 +128,7 @@ def disturbed(case: AuditCase) -> dict:
         name: searched(case, rows, case.queries, case.subject.rows(gallery), gallery)
         for name, rows in disturbed_rows(case, tuple(DISTURBANCES)).items()
     }
-    best = max(results.values(), key=lambda result: result["score"])
-    return best | {"details": {name: result["score"] for name, result in results.items()}}
+    return best_of(results)
 
 
 def pair_cosines(case: AuditCase, pool: str, parts: Sequence[str]) -> np.ndarray:
@@ -322,8 +332,7 @@ def other_similarity(case: AuditCase) -> dict:
         plain = uncentred(subject.model)
         choices["raw"] = [embed(plain, case.splits.faces, i, device=subject.device) for i in (queries, gallery)]
     results = {name: searched(case, q, queries, g, gallery) for name, (q, g) in choices.items()}
-    best = max(results.values(), key=lambda result: result["score"])
-    return best | {"details": {name: result["score"] for name, result in results.items()}}
+    return best_of(results)
 
 
 @attack(

@@ -16,7 +16,7 @@ from ..models.backbones import FaceBackbone
 from ..models.embedding import embed
 from ..models.heads import head_from_centroids
 from ..settings import resolve_device
-from .case import PHOTOS_AT_ONCE, AuditCase, Subject, attack, cannot, mean_by, plain_search, sample, searched
+from .case import PHOTOS_AT_ONCE, AuditCase, Subject, attack, best_of, cannot, mean_by, plain_search, sample, searched
 from .gallery import orthogonal_map
 from .names import named_first
 
@@ -62,8 +62,7 @@ def layers(case: AuditCase) -> dict:
     if not earlier:
         return cannot("the model names no earlier parts")
     results = {part: layer_search(case, [part]) for part in earlier}
-    best = max(results.values(), key=lambda result: result["score"])
-    return best | {"details": {part: result["score"] for part, result in results.items()}}
+    return best_of(results)
 
 
 @attack(

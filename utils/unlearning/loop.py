@@ -22,7 +22,7 @@ from ..models.trunks import Looks, kept_outputs, points_of
 from ..retrieval.scores import retrieval_scores
 from ..settings import CourseError, as_seed, progress_bar, resolve_device, seed_everything
 from .dispersion import hardest_cosine, mean_cosine, pairs_by_identity
-from .rates import share_of_rate
+from .rates import evenly, share_of_rate
 from .registry import METHODS, Method, StepConfig, check_data, make_config
 
 WATCHED_PHOTOS, WATCHED_PEOPLE = 4, 40
@@ -171,7 +171,7 @@ def warn_of_strange_head(task: Task, entry: Method) -> None:
     A hardly trained model is as wrong, but unsure. A method that may see no retained photo is asked about its own.
     """
     photos = task.retain_train_photos if "retain_train" in (*entry.needs, *entry.optional) else task.forget_photos
-    photos = photos[np.unique(np.linspace(0, len(photos) - 1, ASKED_PHOTOS).astype(int))] if len(photos) else photos
+    photos = evenly(photos, ASKED_PHOTOS)
     if not len(photos):
         return
     cosines = task.head.cosines(embed(task.model, task.splits.faces, photos).to(task.device))

@@ -16,9 +16,9 @@ NUDGE = 1e-5  # what is tried out: small enough for a straight line
 PROBED = 32  # photos
 
 
-def some_of(photos: np.ndarray) -> np.ndarray:
-    """Return up to PROBED photos, evenly spaced."""
-    return photos[np.unique(np.linspace(0, len(photos) - 1, min(PROBED, len(photos))).astype(int))]
+def evenly(photos: np.ndarray, most: int) -> np.ndarray:
+    """Return up to `most` photos, evenly spaced."""
+    return photos[np.unique(np.linspace(0, len(photos) - 1, min(most, len(photos))).astype(int))]
 
 
 def degrees_per_rate(model: FaceBackbone, weights: list[torch.nn.Parameter], looks: Tensor) -> float:
@@ -57,7 +57,7 @@ def share_of_rate(model: FaceBackbone, weights: list[torch.nn.Parameter], looks:
     moving = [weight for weight in model.parameters() if any(weight is other for other in weights)]
     if not moving:
         return 1.0  # the head alone
-    degrees = degrees_per_rate(model, moving, looks.of(some_of(photos)))
+    degrees = degrees_per_rate(model, moving, looks.of(evenly(photos, PROBED)))
     if degrees == 0:
         raise CourseError("No step moves a point of this network: if all weights of a layer are zero, train it first.")
     return min(1.0, USUAL / degrees)  # 1 where a weight is no number: the first step will say so
