@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from utils.faces.datasets import FaceDataset
 from utils.faces.splits import Splits, make_splits
 from utils.models import finetuning, training
-from utils.models.augmentation import augment
+from utils.models.augmentation import augment, greyscale
 from utils.models.backbones import FaceBackbone
 from utils.models.checkpoints import Recogniser, TrainConfig, head_options, trained_photos
 from utils.models.finetuning import FinetuneConfig, finetune
@@ -111,7 +111,8 @@ def slow_training(
                 continue
             labels = [classes[place] for place in places]
             pixels = torch.stack([faces.pixels[photos[place]] for place in places])
-            points = model((augment(pixels, generator).float() - 127.5) / 128)
+            changed = augment(pixels, generator, config.grey, config.tint)
+            points = model((changed.float() - 127.5) / 128)
             rows = slow_logits(points, head, labels, config)
             terms = [torch.logsumexp(row, 0) - row[label] for row, label in zip(rows, labels, strict=True)]
             loss = sum(terms) / len(terms)
@@ -243,7 +244,7 @@ def test_batches_are_every_photo_once_in_a_drawn_order_and_a_lone_one_is_left_ou
 def test_every_epoch_draws_its_own_order_and_its_own_changes(splits, monkeypatch):
     """Otherwise a long training would see the same few pictures over and over."""
     seen, real = [], training.augment
-    monkeypatch.setattr(training, "augment", lambda photos, draw: seen.append(real(photos, draw)) or seen[-1])
+    monkeypatch.setattr(training, "augment", lambda *given: seen.append(real(*given)) or seen[-1])
     photos, config = splits.train[:6], TrainConfig(epochs=2, batch_size=6, learning_rate=0.01)
     head = make_head("cosface", 6, 6)
     train_recogniser(TinyNet(), head, splits.faces, photos, np.arange(6), config, device="cpu", progress=False)
@@ -284,23 +285,34 @@ def slow_move(face: Tensor, angle: float, zoom: float, shift: tuple[float, float
     return result
 
 
-def test_augmentation_is_the_slow_one(splits):
+def test_grey_is_brightness_in_all_channels_of_the_same_type():
+    photos = torch.randint(0, 256, (5, 3, 4, 4), generator=torch.Generator().manual_seed(2), dtype=torch.uint8)
+    bright = sum(w * photos[:, k].double() for k, w in enumerate((0.299, 0.587, 0.114)))
+    assert torch.equal(greyscale(photos), bright.round().to(torch.uint8)[:, None].expand(-1, 3, -1, -1))
+    assert greyscale(photos.float())[:, 1].double() == pytest.approx(bright, abs=1e-4)
+
+
+@pytest.mark.parametrize(("grey", "tint"), [(0.0, 0.1), (0.25, 0.2)])
+def test_augmentation_is_the_slow_one(splits, grey, tint):
     """Up to 0.2 rad, 15 % of zoom, 14 % of shift, half mirrored; light, tint and offset; a third partly covered."""
     photos = splits.faces.pixels[:24]
-    found = augment(photos, torch.Generator().manual_seed(11))
+    found = augment(photos, torch.Generator().manual_seed(11), grey, tint)
     draw, count = torch.Generator().manual_seed(11), len(photos)
 
     def uniform(low: float, high: float, *shape: int) -> list:
         return (torch.rand(count, *shape, generator=draw).double() * (high - low) + low).tolist()
 
     angle, zoom, shift, coin = uniform(-0.2, 0.2), uniform(0.85, 1.15), uniform(-0.14, 0.14, 2), uniform(0, 1)
-    gain, tint, offset = uniform(0.85, 1.15), uniform(0.9, 1.1, 3), uniform(-12, 12)
+    paled = uniform(0, 1) if grey else [1.0] * count
+    gain, tints, offset = uniform(0.85, 1.15), uniform(1 - tint, 1 + tint, 3), uniform(-12, 12)
     centre, half, cover, colour = uniform(0, 1, 2), uniform(0.07, 0.22, 2), uniform(0, 1), uniform(0, 255, 3)
     hidden = 0
     for i, photo in enumerate(photos.double()):
         wanted = slow_move(photo, angle[i], zoom[i], shift[i], coin[i] < 0.5)
+        if paled[i] < grey:
+            wanted = (0.299 * wanted[0] + 0.587 * wanted[1] + 0.114 * wanted[2]).repeat(3, 1, 1)
         for channel in range(3):
-            wanted[channel] = wanted[channel] * gain[i] * tint[i][channel] + offset[i]
+            wanted[channel] = wanted[channel] * gain[i] * tints[i][channel] + offset[i]
         for row in range(SIDE):
             for column in range(SIDE):
                 places = [(k / (SIDE - 1), centre[i][axis], half[i][axis]) for axis, k in ((0, column), (1, row))]
@@ -364,7 +376,7 @@ def test_another_weights_seed_is_another_start_another_order_and_other_changes(s
     starts, pictures = [], []
     real = training.augment
     monkeypatch.setattr(training, "make_backbone", lambda *_: starts.append(TinyNet()) or copy.deepcopy(starts[-1]))
-    monkeypatch.setattr(training, "augment", lambda photos, draw: pictures.append(real(photos, draw)) or pictures[-1])
+    monkeypatch.setattr(training, "augment", lambda *given: pictures.append(real(*given)) or pictures[-1])
     for seed in (0, 1, 0):
         config = TrainConfig(epochs=1, batch_size=64, weights_seed=seed)
         train_from_scratch(splits, splits.trained, "mini", config, CPU, False)

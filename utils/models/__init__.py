@@ -1,6 +1,6 @@
 """From a crop to a point on the sphere."""
 
-from .augmentation import augment
+from .augmentation import augment, greyscale
 from .backbones import card_of, make_backbone
 from .embedding import embed
 from .finetuning import FinetuneConfig, cost_table, finetune, step_costs
@@ -14,6 +14,7 @@ __all__ = [
     "cost_table",
     "embed",
     "finetune",
+    "greyscale",
     "load_or_train",
     "make_backbone",
     "step_costs",

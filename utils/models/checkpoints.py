@@ -43,6 +43,8 @@ class TrainConfig:
     scale: float = 32.0
     margin: float = 0.5
     weights_seed: int = 0
+    grey: float = 0.25  # share of photos that lose their colour, so that colour is no short cut
+    tint: float = 0.2
 
     def __post_init__(self) -> None:
         one_of(self.loss, HEADS, "margin loss")

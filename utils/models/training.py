@@ -84,7 +84,7 @@ def train_recogniser(
         total, seen = 0.0, 0
         for batch in epoch_batches(indices, config.batch_size, generator):
             labels = torch.tensor([class_of_photo[i] for i in batch.tolist()], device=device)
-            photos = augment(faces.images(batch).to(device), generator)
+            photos = augment(faces.images(batch).to(device), generator, config.grey, config.tint)
             with torch.autocast(device.type, enabled=False):
                 loss = F.cross_entropy(head(model(model.preprocess(photos)), labels), labels)
             optimiser.zero_grad(set_to_none=True)
