@@ -83,9 +83,8 @@ def test_a_bad_file_is_refused_in_one_sentence(which, tmp_path, capsys):
 def test_a_missing_file_or_nothing_at_all_is_one_sentence(tmp_path, capsys):
     for flags, said in (
         ([str(tmp_path / "none.py")], "There is no method file"),
-        ([], "Name one method file, or methods of the course"),
-        ([str(TEMPLATE), "--methods", "esc"], "Name one method file, or methods of the course"),
-        (["--methods", "esc", "--boards", "real"], "No board 'real' at hand; there are: drawn"),
+        ([], "Name one method file, or ask for the table"),
+        ([str(TEMPLATE), "--boards", "real"], "No board 'real' at hand; there are: drawn"),
     ):
         assert leaderboard.main(flags) == 2
         assert said in capsys.readouterr().err
@@ -207,3 +206,31 @@ def test_real_faces_are_a_board_where_they_are_and_meet_the_attacks_of_seconds(m
     assert leaderboard.attacks_on("drawn") == list(ATTACKS)
     assert {"search", "int4", "one_photo", "adversarial_query"} < set(leaderboard.attacks_on("real")) < set(ATTACKS)
     assert dataclasses.is_dataclass(real)
+
+
+def test_the_courses_own_methods_stand_beside_with_scores_and_audit_of_the_same_model(monkeypatch, tmp_path, capsys):
+    same = {"forget_ids": ["A"], "config": {"steps": 1}, "train": {"epochs": 1}}
+    scores = [
+        entry_of(method, seed, {}) | same | {"config": {"steps": steps}}
+        for method, seed, steps in (("esc", 0, 1), ("esc", 1, 1), ("scrub", 0, 1), ("scrub", 1, 2))
+    ]
+    for row in scores:
+        del row["audit"], row["board"], row["kind"]
+    audits = [
+        {"method": method, "seed": seed, **same, "audit": [{"attack": "search", "score": seed}]}
+        for method, seed in (("scrub", 1), ("esc", 1), ("esc", 0))
+    ]
+    monkeypatch.setattr(leaderboard, "read_results", lambda path: {"runs": scores})
+    monkeypatch.setattr(leaderboard, "read_audits", lambda path: audits)
+    paths = {"drawn": (tmp_path / "a", tmp_path), "real": (tmp_path / "a", tmp_path / "none")}
+    monkeypatch.setattr(leaderboard, "COURSE", paths)
+    rows = leaderboard.course_rows()  # scrub's audit is of other settings, and nothing real was audited
+    assert [(row["method"], row["seed"], row["board"], row["kind"]) for row in rows] == [
+        ("esc", 0, "drawn", "wrapper"),
+        ("esc", 1, "drawn", "wrapper"),
+    ]
+    assert [row["audit"][0]["score"] for row in rows] == [0, 1]
+    for row in audits:
+        row["audit"] = entry_of("esc", 0, {"photos": 0.5})["audit"]
+    assert leaderboard.main(["--table", "--markdown"]) == 0
+    assert "| Erasing a subspace (ESC) | 2 |" in capsys.readouterr().out

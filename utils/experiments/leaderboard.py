@@ -10,6 +10,7 @@ old model, mean over seeds; every line says what it cost in images, seconds, and
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -22,17 +23,22 @@ from ..audit.case import ATTACKS, Subject
 from ..retrieval.evaluation import evaluate
 from ..settings import BUILD_DIR, CourseError, command, resolve_device, sha256_of
 from ..unlearning.registry import METHODS
-from .audit_summary import SHIPPED, holder_cell, trace, verdict
+from .audit_summary import AUDIT_FILE, SHIPPED, holder_cell, read_audits, trace, verdict
 from .audits import plan_case
-from .benchmark import map_by_person, run_and_keep, runs_of, unlearned
+from .benchmark import map_by_person, read_results, run_and_keep, runs_of, unlearned
 from .entry import check_entry, entered, without_held_out
-from .plan import STORED, Plan, check_plan, parse_methods
+from .plan import STORED, Plan, check_plan
 from .results import ResultStore
 from .runner import refuse
 from .tables import percent, remark, score_cells, table_with_people, with_remarks
 
-BOARD_FILE = STORED / "leaderboard.json"
 board_store = partial(ResultStore, name="leaderboard")
+# where the course's own methods stand: the scores of each board, and the audits of the same models
+COURSE = {
+    "drawn": (STORED / "synthetic_quick.json", AUDIT_FILE),
+    "real": (STORED / "lfw_dlib.json", STORED / "audit_lfw.json"),
+}
+SAME = ("method", "seed", "forget_ids", "config", "train")  # what a score and an audit of one model agree on
 TRAINED = ("relearn", "relearn_others", "distil_back")  # attacks that train a network: on drawn faces only
 MANY = ("batchnorm", "int8", "pruned_10", "pruned_30", "disturbed")  # and these embed everybody once more each
 CLASSES = {"weights": "in the weights", "wrapper": "wrapper", "reference": "yardstick"}
@@ -77,6 +83,24 @@ def run_board(
     wanted = [(task, identity | more) for task, identity in runs_of(plan, plan.methods, opened, progress)]
     function = partial(board_run, opened, board, progress)
     return run_and_keep(function, wanted, store, plan, opened, desc=f"{board} faces", fresh=fresh, progress=progress)
+
+
+def course_rows() -> list[dict]:
+    """Return the course's own methods as rows of the boards: stored scores, each beside the audit of the same model."""
+    rows = []
+    for board, (scores, audits) in COURSE.items():
+        audited = read_audits(audits) if audits.exists() else []
+        found = {same_model(run): run["audit"] for run in audited if "audit" in run}
+        for run in read_results(scores)["runs"]:
+            if same_model(run) in found:
+                more = {"board": board, "kind": METHODS[run["method"]].kind, "audit": found[same_model(run)]}
+                rows.append(run | more)
+    return rows
+
+
+def same_model(run: dict) -> str:
+    """Return what tells the unlearned model of a run from all others."""
+    return json.dumps([run.get(name) for name in SAME], sort_keys=True)
 
 
 def grouped_entries(rows: Iterable[dict]) -> list[list[dict]]:
@@ -127,7 +151,6 @@ def main(arguments: Iterable[str] | None = None) -> int:
     shape = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="python -m utils.leaderboard", description=__doc__, formatter_class=shape)
     parser.add_argument("file", nargs="?", type=Path, help="a Python file that registers one method: docs/my_method.py")
-    parser.add_argument("--methods", default="", metavar="A,B", help="enter methods of the course instead")
     parser.add_argument("--seeds", type=int, default=3, metavar="K", help="from seed 0 on (default 3)")
     parser.add_argument("--root", default="", metavar="DIR", help="LFW's folder (default: what FACE_COURSE_LFW names)")
     parser.add_argument("--boards", default="", metavar="A,B", help="drawn, real (default: all at hand)")
@@ -137,27 +160,26 @@ def main(arguments: Iterable[str] | None = None) -> int:
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     args = parser.parse_args(arguments)
-    out = args.out or (BOARD_FILE if args.table else BUILD_DIR / "leaderboard.json")
+    out = args.out or BUILD_DIR / "leaderboard.json"
     failed = [] if args.table else enter(args, out)
-    print(leaderboard(board_store(out).rows(), args.markdown))
+    mine = board_store(out).rows() if args.out or not args.table else []
+    print(leaderboard([*mine, *course_rows()], args.markdown))
     refuse(failed)
     return 0
 
 
 def enter(args: argparse.Namespace, out: Path) -> list[dict]:
     """Check and run what a command line enters; return the runs that failed."""
-    if bool(args.file) == bool(args.methods):
-        raise CourseError("Name one method file, or methods of the course with --methods.")
-    names = (entered(args.file),) if args.file else parse_methods(args.methods)
-    if args.file:
-        check_entry(names[0])
+    if not args.file:
+        raise CourseError("Name one method file, or ask for the table with --table.")
+    name = entered(args.file)
+    check_entry(name)
     at_hand, failed = boards(args.root), []
-    chosen = [name.strip() for name in args.boards.split(",") if name.strip()] or list(at_hand)
-    if missing := [name for name in chosen if name not in at_hand]:
+    chosen = [board.strip() for board in args.boards.split(",") if board.strip()] or list(at_hand)
+    if missing := [board for board in chosen if board not in at_hand]:
         raise CourseError(f"No board '{missing[0]}' at hand; there are: {', '.join(at_hand)} (real faces: --root).")
     for board in chosen:
-        plan = replace(at_hand[board], methods=names, seeds=args.seeds)
-        source = sha256_of(args.file) if args.file else ""
-        done = run_board(board, plan, out, source=source, fresh=args.fresh, progress=not args.quiet)
+        plan = replace(at_hand[board], methods=(name,), seeds=args.seeds)
+        done = run_board(board, plan, out, source=sha256_of(args.file), fresh=args.fresh, progress=not args.quiet)
         failed += done.get("failed", ())
     return failed
