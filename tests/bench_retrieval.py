@@ -145,6 +145,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads for both")
     parser.add_argument("--only", help="run one in this process and print JSON")
     parser.add_argument("--peers", action="store_true", help="measure all of PEERS and store data/results/peers.json")
+    parser.add_argument("--alone", action="store_true", help="add the course alone at --n photos to that file")
     return parser.parse_args(arguments)
 
 
@@ -165,17 +166,28 @@ def measure_peers(threads: int) -> list[dict]:
     return rows
 
 
+def store_peers(options: argparse.Namespace) -> None:
+    """Write data/results/peers.json: all peers in one run, or what it holds with the course alone at one more size."""
+    from utils.experiments.scale import PEERS as STORED
+    from utils.experiments.scale import machine
+    from utils.settings import atomic_path
+
+    if options.alone:
+        found, task = json.loads(STORED.read_text(encoding="utf-8")), f"R@1 and mAP, {options.n:,} × 512"
+        here = measure_in_subprocess("course", ["--n", str(options.n)], options.threads)
+        mine = {"task": task, "course": {"seconds": here["seconds"], "peak_mb": here["peak_mb"]}}
+        found["rows"] = [row for row in found["rows"] if row["task"] != task] + [mine]
+    else:
+        found = {"schema": 1, "threads": options.threads, "machine": machine(), "rows": measure_peers(options.threads)}
+    with atomic_path(STORED) as temporary:
+        temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
 def main(arguments: list[str]) -> int:
     """Print both contenders side by side; exit 1 if their scores differ by more than 1e-6."""
     options = parse(arguments)
-    if options.peers:
-        from utils.experiments.scale import PEERS as STORED
-        from utils.experiments.scale import machine
-        from utils.settings import atomic_path
-
-        found = {"schema": 1, "threads": options.threads, "machine": machine(), "rows": measure_peers(options.threads)}
-        with atomic_path(STORED) as temporary:
-            temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if options.peers or options.alone:
+        store_peers(options)
         return 0
     if options.only:
         print(json.dumps(measure(options.only, options)))

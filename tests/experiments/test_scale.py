@@ -70,5 +70,6 @@ def test_the_spread_of_drawn_faces_is_that_of_the_embedded_model():
 def test_peers_are_compared_by_ratio(tmp_path):
     row = {"task": "mAP", "name": "peer", "course": {"seconds": 2.0, "peak_mb": 10.0}, "difference": 1e-9}
     path = tmp_path / "peers.json"
-    path.write_text(json.dumps({"rows": [row | {"peer": {"seconds": 24.0, "peak_mb": 5.0}}]}))
+    path.write_text(json.dumps({"rows": [row | {"peer": {"seconds": 24.0, "peak_mb": 5.0}}, row]}))
+    assert scale.peer_rows(path)[2] == ["mAP", "–", "2.00", "–", "–", "10", "–", "–", "–"]
     assert scale.peer_rows(path)[1] == ["mAP", "peer", "2.00", "24.00", "12.0 ×", "10", "5", "0.5 ×", "1e-09"]
