@@ -68,3 +68,9 @@ def test_your_own_photos_are_searched_with_a_real_recogniser_where_there_is_one(
 ):
     monkeypatch.setattr("utils.lessons.own_photos.dlib_at_hand", lambda: at_hand)
     assert recogniser_for(asked, album, dataset) == wanted
+
+
+def test_the_degrees_of_any_backbone_are_printed_and_a_wrong_one_is_one_sentence(capsys):
+    assert room.main(["--degrees", "mini"]) == 0
+    assert capsys.readouterr().out.startswith("mini, none: ")
+    assert room.main(["--degrees", "minni"]) == 2 and "mini" in capsys.readouterr().err

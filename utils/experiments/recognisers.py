@@ -11,11 +11,13 @@ import numpy as np
 from torch import Tensor
 
 from ..faces.splits import Splits
+from ..faces.synthetic.dataset import synthetic_faces
 from ..models.dlib_weights import dlib_at_hand
 from ..models.embedding import embed
-from ..models.finetuning import starting_model
+from ..models.finetuning import STARTS, starting_model
 from ..retrieval.scores import retrieval_scores
-from ..settings import CourseError, atomic_path, command
+from ..settings import CourseError, atomic_path, command, seed_everything
+from ..unlearning.rates import PROBED, degrees_per_rate
 from .plan import STORED, Plan, prepared
 
 RECOGNISERS = STORED / "recognisers.json"
@@ -60,14 +62,29 @@ def two_recognisers(dataset: str = "synthetic", root: str = "", max_identities: 
     return measured(splits, {"mini": starting_model("mini", "embedded"), "dlib": recogniser.model})
 
 
+def degrees(backbone: str, start: str) -> float:
+    """Return by how many degrees per unit of learning rate a model moves drawn faces if all that may move does."""
+    seed_everything(0)
+    model = starting_model(backbone, start).eval().let_move()
+    faces = synthetic_faces(PROBED, 0, 1, 1, image_size=model.card.crop_size, progress=False, cached=False)[0]
+    return degrees_per_rate(model, [weight for weight in model.parameters() if weight.requires_grad], faces)
+
+
 @command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure both recognisers on a data set of real faces and store shares of pairs, no photo; returns 0, or 2."""
+    """Measure both recognisers on a data set of real faces and store shares of pairs, no photo; or, of any backbone,
+    how easily its points move. Returns 0, or 2."""
     parser = argparse.ArgumentParser(prog="python -m utils.recognisers", description=main.__doc__)
     parser.add_argument("--dataset", default="lfw", metavar="NAME", help="real faces: lfw, celeba, vggface2, folder")
     parser.add_argument("--root", default="", metavar="DIR", help="where the photos are")
     parser.add_argument("--out", type=Path, default=RECOGNISERS, metavar="FILE", help="where the numbers go")
+    parser.add_argument("--degrees", metavar="BACKBONE", help="print the degrees that points move per learning rate")
+    parser.add_argument("--start", default="none", metavar="NAME", help=f"its weights, one of: {', '.join(STARTS)}")
     args = parser.parse_args(arguments)
+    if args.degrees:
+        found = degrees(args.degrees, args.start)
+        print(f"{args.degrees}, {args.start}: {found:,.0f} degrees per unit of learning rate")
+        return 0
     if args.dataset == "synthetic":
         raise CourseError("The two recognisers are compared on real faces: choose --dataset lfw and its --root.")
     if not dlib_at_hand():
