@@ -163,6 +163,13 @@ def forget_queries(runs: Sequence[Mapping]) -> list[int]:
     return counts
 
 
+def queries(path: Path = REAL) -> str:
+    """Return how many searches for forgotten people a file's runs rest on, seed by seed."""
+    runs = runs_by_method(path)["original"]
+    told = [f"{count} at seed {run['seed']}" for run, count in zip(runs, forget_queries(runs), strict=True)]
+    return f"Searches for a forgotten person: {', '.join(told)}."
+
+
 def summary(drawn: Path = RESULTS, real: Path = REAL) -> str:
     """Return the five rows of the first page as Markdown, on drawn and on real faces: two yardsticks, and what changes
     weights: the best of two families, and what the course recommends."""
@@ -267,7 +274,8 @@ def write_all() -> list[str]:
     return [str(path.relative_to(REPO_ROOT)) for path in changed]
 
 
-PRINTED = {"contents": contents, "timetable": timetable, "links": links, "summary": summary, "budgets": budgets}
+PRINTED = {"contents": contents, "timetable": timetable, "links": links, "summary": summary}
+PRINTED |= {"budgets": budgets, "queries": queries}
 MODES = {
     "write": "write anew what documents and notebooks show",
     "figure": "draw the first page's figure",
@@ -277,6 +285,7 @@ MODES = {
     "links": "print where the course can be opened",
     "summary": "print the first page's table",
     "budgets": "print how many images the methods look at",
+    "queries": "print on how many searches the results on real faces rest",
 }
 
 
