@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +14,25 @@ import torch
 from PIL import Image
 
 from utils.faces import alignment
-from utils.faces.alignment import BATCH, AlignedFace, Aligner, canonical_landmarks, read_photo, similarity_transform
+from utils.faces.alignment import AlignedFace, Aligner, canonical_landmarks, read_photo, similarity_transform
+from utils.faces.crops import READ
 from utils.faces.listing import list_people
 
 
 class PlainAligner(Aligner):
-    """The same aligner with its networks and photos as facenet-pytorch leaves them."""
+    """The same aligner with its networks and photos as facenet-pytorch leaves them, all that are read at a time."""
 
     def __init__(self, image_size: int) -> None:
         super().__init__(image_size)
         for net in (self.detector.pnet, self.detector.rnet, self.detector.onet):
             net.to(memory_format=torch.contiguous_format)
+
+    def _align(self, images: Sequence[Image.Image]) -> list:
+        few, alignment.BATCH = alignment.BATCH, READ
+        try:
+            return super()._align(images)
+        finally:
+            alignment.BATCH = few
 
     def _detect(self, copies: list[Image.Image], share: float) -> list[tuple]:
         quick, alignment.plane_by_plane = alignment.plane_by_plane, lambda images: images
@@ -56,9 +65,9 @@ def main() -> None:
     aligners = {"plain": PlainAligner(options.size), "here": Aligner(options.size)}
     answers: dict[str, list] = {name: [] for name in aligners}
     seconds = dict.fromkeys(aligners, 0.0)
-    for start in range(0, len(paths), BATCH):
-        photos = [read_photo(path) for path in paths[start : start + BATCH]]
-        for name, aligner in list(aligners.items())[:: 1 if start // BATCH % 2 else -1]:
+    for start in range(0, len(paths), READ):
+        photos = [read_photo(path) for path in paths[start : start + READ]]
+        for name, aligner in list(aligners.items())[:: 1 if start // READ % 2 else -1]:
             if not start:
                 aligner(photos[:2])  # first-call set-up
             clock = time.process_time()

@@ -22,7 +22,7 @@ MAX_SIDE = 2048  # larger photos are reduced on reading: no crop needs more deta
 DETECTION_SIDE = 320  # faces are searched in a copy of at most this many pixels per side
 SMALLEST_SIDE = 20  # MTCNN cannot search an image smaller than its first window
 FACE_SHARES = (0.24, 0.07)  # smallest face looked for, as a share of the longest side; the second only if none is found
-BATCH = 32
+BATCH = 16  # photos searched together: what the networks make of twice as many no longer fits into a processor's cache
 BACKDROP = (127, 127, 127)  # behind transparent pixels, and beyond the photo's edge
 
 # Eyes, nose and mouth corners in a unit square: the common 112-pixel layout, which margin then pulls to the middle.

@@ -22,6 +22,7 @@ from .downloads import require_room
 from .listing import MAY_NEED_A_PLUGIN, Photo, image_kind
 
 SHARD = 256  # photos per unit of work: what an interruption can lose, and what is held in memory
+READ = 32  # photos open at a time: those of equal sizes are searched together
 UNREADABLE = "not a readable image"
 DIGITS = 32  # of a hash of content that are kept
 
@@ -208,8 +209,8 @@ class AlignedFaceCache:
 
     def _process(self, photos: list[Photo]) -> list[Outcome]:
         outcomes = []
-        for start in range(0, len(photos), alignment.BATCH):
-            outcomes += self._cut([_opened(photo) for photo in photos[start : start + alignment.BATCH]])
+        for start in range(0, len(photos), READ):
+            outcomes += self._cut([_opened(photo) for photo in photos[start : start + READ]])
         return outcomes
 
     def _cut(self, opened: list[tuple[Image.Image | str, str]]) -> list[Outcome]:
