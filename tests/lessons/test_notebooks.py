@@ -23,6 +23,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from utils.experiments import ablation, benchmark, sequence, sweep
+from utils.models.backbones import make_backbone
 from utils.models.checkpoints import EMBEDDED, load_recogniser
 from utils.publishing import course
 from utils.settings import MODEL_DIR, REPO_ROOT, CourseError
@@ -414,6 +415,18 @@ def test_a_notebook_runs_with_a_model_that_was_trained_elsewhere(number, in_a_hu
     assert "believe your own figures" in told and "✗" not in told
 
 
+@pytest.mark.parametrize("number", ["06", "08", "10"])
+def test_a_notebook_names_and_leaves_out_what_a_scripted_network_does_not_show(
+    number, in_a_hurry, scripted_model, capsys
+):
+    small_world.run_notebook(
+        number, dataset="folder", root=str(in_a_hurry / "12x12"), backbone=scripted_model, device="cpu"
+    )
+    told, left_out = capsys.readouterr().out, {"06": "GS-LoRA", "10": "ESC, folded into the weights"}.get(number)
+    assert "✗" not in told
+    assert left_out is None or f"{left_out} is left out" in told
+
+
 @pytest.fixture(scope="session")
 def foreign_model(tmp_path_factory) -> str:
     """The embedded network's weights as somebody else's file, described beside it."""
@@ -421,4 +434,13 @@ def foreign_model(tmp_path_factory) -> str:
     torch.save(load_recogniser(MODEL_DIR / EMBEDDED["original"])[0].model.state_dict(), place)
     told = {"input_size": 64, "embedding_dim": 128, "architecture": "mini"}
     place.with_suffix(".json").write_text(json.dumps(told), encoding="utf-8")
+    return f"file:{place}"
+
+
+@pytest.fixture(scope="session")
+def scripted_model(tmp_path_factory, foreign_model) -> str:
+    """The same network as TorchScript, which shows none of its modules."""
+    model, place = make_backbone(foreign_model, "auto"), tmp_path_factory.mktemp("scripted") / "theirs.pt"
+    torch.jit.trace(model, torch.zeros(2, 3, 64, 64), check_trace=False).save(str(place))
+    place.with_suffix(".json").write_text('{"input_size": 64, "embedding_dim": 128}', encoding="utf-8")
     return f"file:{place}"

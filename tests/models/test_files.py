@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +13,19 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from utils.audit import audit, make_case
 from utils.experiments.plan import Plan, check_plan, face_size, references
 from utils.models import finetuning
 from utils.models.backbones import BACKBONES, FaceBackbone, card_of, make_backbone
 from utils.models.checkpoints import EMBEDDED, TrainConfig, room_for
 from utils.models.embedding import embed
+from utils.models.files import FileBackbone
 from utils.models.finetuning import FinetuneConfig, finetune
+from utils.models.interface import Card, Lacking, take_after
 from utils.models.training import load_or_train
 from utils.settings import MODEL_DIR, CourseError
 from utils.unlearning.loop import unlearn
+from utils.unlearning.methods.adapters import last_layers
 
 MINI = {"input_size": 64, "embedding_dim": 128}
 
@@ -85,6 +91,26 @@ def test_it_runs_where_a_backbone_runs_and_results_keep_no_path(tmp_path, tiny_s
     assert outcome.history and isinstance(outcome.model, FaceBackbone)
     scrambled = make_backbone(name, "none")
     assert not torch.allclose(*(next(m.parameters()) for m in (scrambled, found.model)))
+
+
+def test_what_needs_layers_says_in_a_sentence_that_a_scripted_network_shows_none(tmp_path, tiny_splits):
+    found = load_or_train(tiny_splits, backbone=put(tmp_path, Inner()), device="cpu", progress=False)
+    for method, said in (("gs_lora", "shows no convolution"), ("esc_folded", "last linear map.*RecursiveScriptModule")):
+        with pytest.raises(Lacking, match=said):
+            unlearn(method, found.model, found.head, tiny_splits, device="cpu", progress=False)
+    case = make_case(tiny_splits, (found.model, found.head), device="cpu")
+    for row in audit(case, ["layers", "batchnorm", "int8", "int4", "pruned_10", "distil_back"]):
+        assert math.isnan(row["score"]) and "shows no" in row["note"] or "no earlier parts" in row["note"], row
+    assert all(weight.requires_grad for weight in copy.deepcopy(found.model).parameters())
+
+
+def test_layers_are_found_where_a_converted_network_shows_some(tiny_faces):
+    for network, count in ((Inner(), 4), (nn.Sequential(nn.Flatten(), nn.Linear(192, 8)), 1)):
+        model = FileBackbone(torch.fx.symbolic_trace(network))  # as of ONNX
+        take_after(model, Card("theirs", embedding_dim=8, input_size=64 if count > 1 else 8, crop_size=64))
+        assert len(last_layers(model.eval())) == count
+    with pytest.raises(CourseError, match="Unknown part 'body'; choose one of: embedding"):
+        model.let_only_move(["body"])
 
 
 def test_it_can_be_trained_fine_tuned_and_found_again(tmp_path, tiny_splits, own_cache):

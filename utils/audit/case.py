@@ -17,6 +17,7 @@ from ..faces.splits import Splits
 from ..models.backbones import FaceBackbone, bare
 from ..models.embedding import embed
 from ..models.heads import CosineHead
+from ..models.interface import Lacking
 from ..retrieval.evaluation import held_out_photos
 from ..retrieval.scores import RetrievalScores, chance_level, retrieval_scores
 from ..settings import CourseError, one_of, resolve_device
@@ -84,7 +85,9 @@ class Subject:
         """Return features (n, c) float32 of photos by index, of a part by name; raises CourseError outside `photos`."""
         if (strange := np.setdiff1d(photos, self.photos)).size:
             raise CourseError(f"Photo {strange[0]} is none that an audit looks at; choose from subject.photos.")
-        return self.seen[part][torch.from_numpy(np.searchsorted(self.photos, photos))]
+        return self.seen[one_of(part, self.seen, "part of the network")][
+            torch.from_numpy(np.searchsorted(self.photos, photos))
+        ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,13 +174,19 @@ def attack(name: str, **about: str) -> Callable:
     """Register an attack under a name; used as a decorator on `run(case) -> {'score': ...}`.
 
     A result may also hold 'chance', 'unseen' (the same score of never-seen people), 'people' (the score of each person
-    by label), 'details' and a 'note'.
+    by label), 'details' and a 'note'. On a network that lacks what it needs, an attack does not apply.
     """
 
     def register(run: Callable[[AuditCase], dict]) -> Callable[[AuditCase], dict]:
+        def run_or_tell(case: AuditCase) -> dict:
+            try:
+                return run(case)
+            except Lacking as why:
+                return cannot(str(why))
+
         one_of(about["attacker"], ATTACKERS, "attacker")
         one_of(about["target"], TARGETS, "target")
-        ATTACKS[name] = Attack(name, run, **about)
+        ATTACKS[name] = Attack(name, run_or_tell, **about)
         return run
 
     return register

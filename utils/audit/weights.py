@@ -15,6 +15,7 @@ from ..models.augmentation import augment
 from ..models.backbones import FaceBackbone
 from ..models.embedding import embed
 from ..models.heads import head_from_centroids
+from ..models.interface import maps_of
 from ..settings import resolve_device
 from .case import PHOTOS_AT_ONCE, AuditCase, Subject, attack, best_of, cannot, mean_by, plain_search, sample, searched
 from .gallery import orthogonal_map
@@ -156,7 +157,7 @@ def batchnorm(case: AuditCase) -> dict:
     model, photos = case.copy_of_model(), sample(case.splits)
     norms = batch_norms(model)
     if not norms or len(photos) < 2:
-        return cannot("the model has no BatchNorm statistics" if not norms else "there are no retained photos")
+        return cannot("the model shows no BatchNorm statistics" if not norms else "there are no retained photos")
     model.to(resolve_device(case.subject.device))
     for norm in norms:
         norm.reset_running_stats()
@@ -168,8 +169,8 @@ def batchnorm(case: AuditCase) -> dict:
 
 
 def weight_tables(model: nn.Module) -> list[Tensor]:
-    """Return the weights of convolutions and linear layers."""
-    return [module.weight for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    """Return the weights of convolutions and linear layers; raises Lacking where none can be seen."""
+    return [module.weight for module in maps_of(model)]
 
 
 @torch.no_grad()
@@ -271,8 +272,12 @@ DISTIL_STEPS, DISTIL_BATCH, DISTIL_RATE = 150, 64, 2e-3
 
 
 def fresh(model: FaceBackbone, seed: int) -> FaceBackbone:
-    """Return a network of the same shape with weights drawn anew; parts that rest stay, what was added is left off."""
+    """Return a network of the same shape with weights drawn anew; parts that rest stay, what was added is left off.
+
+    Raises Lacking where no layers can be seen.
+    """
     student = copy.deepcopy(innermost(model))
+    maps_of(student)
     resting = {id(weight) for weight in student.at_rest()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

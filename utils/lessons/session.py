@@ -19,6 +19,7 @@ from ..experiments.runner import refuse
 from ..faces.datasets import FaceDataset
 from ..faces.splits import Splits
 from ..models.checkpoints import Recogniser
+from ..models.interface import Lacking
 from ..retrieval.evaluation import Evaluation, evaluate
 from ..retrieval.scores import RetrievalScores, retrieval_scores
 from ..settings import BUILD_DIR, one_of, resolve_device
@@ -75,6 +76,17 @@ class Session:
             outcome = unlearn(name, model, head, self.splits, seed=self.plan.seed, device=device, **options)
             after = evaluate(outcome.model, self.splits, outcome.trained_head, device=device)
         return Trial(name, METHODS[name].title, outcome, after)
+
+    def forget_by(self, *names: str) -> dict[str, Trial]:
+        """Run methods as `forget` does and return their trials by name; names and leaves out those that need what the
+        network does not have or does not show. Introduced in notebook 06."""
+        trials = {}
+        for name in names:
+            try:
+                trials[name] = self.forget(name)
+            except Lacking as why:
+                print(f"{METHODS[name].title} is left out. {why}")
+        return trials
 
     def without_names(self) -> Unlearned:
         """Return the original model with a head that has no rows for the forget people: all that can be made anew of a

@@ -36,6 +36,8 @@ class FileBackbone(FaceBackbone):
         """Return a copy of its own: a TorchScript's would stay tied to the original by gradients."""
         with torch.no_grad():
             twin = FileBackbone(copy.deepcopy(self.network, memo))
+        for weight, mine in zip(twin.parameters(), self.parameters(), strict=True):
+            weight.requires_grad_(mine.requires_grad)
         take_after(twin, self.card)
         return twin.train(self.training)
 

@@ -14,6 +14,10 @@ from ..settings import CourseError, one_of
 WHOLE = (0.0, 0.0, 1.0)
 
 
+class Lacking(CourseError):
+    """A network has not, or does not show, what a method or an attack works on: it is left out, and this says why."""
+
+
 def nobody_knows(names: Sequence[str], weights: str) -> str:
     """Say that nothing is known of a model's training people."""
     return f"Whom it was trained on is not known here, nor whether these {len(names)} people are among them."
@@ -133,8 +137,9 @@ class FaceBackbone(nn.Module):
     def let_only_move(self, names: Sequence[str]) -> None:
         """Let the weights of some parts by name ask for gradients, and no others (weights: scripted modules refuse)."""
         self.requires_grad_(False)
+        parts = self.layers()
         for name in names:
-            for weight in (weight for module in self.layers()[name] for weight in module.parameters()):
+            for weight in (weight for module in parts[one_of(name, parts, "part")] for weight in module.parameters()):
                 weight.requires_grad_(True)
 
     def train(self, mode: bool = True) -> FaceBackbone:
@@ -150,6 +155,13 @@ class FaceBackbone(nn.Module):
     def device(self) -> torch.device:
         """The device that holds the weights."""
         return next(self.parameters()).device
+
+
+def maps_of(model: nn.Module) -> list[nn.Module]:
+    """Return a network's convolutions and linear layers; raises Lacking where none can be seen."""
+    if found := [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]:
+        return found
+    raise Lacking("This network shows no convolution and no linear layer, as TorchScript never does.")
 
 
 def take_after(kind: type[FaceBackbone] | FaceBackbone, card: Card) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ...models.backbones import FaceBackbone
+from ...models.interface import maps_of
 from ...settings import CourseError
 from ..loop import Batch, Task, run_steps
 from ..losses import retained_names
@@ -67,7 +68,8 @@ class LowRank(nn.Module):
 def last_layers(model: FaceBackbone) -> list[nn.Module]:
     """Return the convolutions of a model's last stage, those that end at its smallest map, and its last linear layer.
 
-    They are found by sending one blank image through, so this works for any backbone. Introduced in notebook 06.
+    They are found by sending one blank image through, so this works for any backbone that shows its layers; raises
+    Lacking for another. Introduced in notebook 06.
     """
     convolutions: list[tuple[nn.Module, torch.Size]] = []
     linears: list[nn.Module] = []
@@ -78,8 +80,7 @@ def last_layers(model: FaceBackbone) -> list[nn.Module]:
         else:
             linears.append(module)
 
-    layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    hooks = [module.register_forward_hook(note) for module in layers]
+    hooks = [module.register_forward_hook(note) for module in maps_of(model)]
     model(torch.zeros(1, 3, model.input_size, model.input_size, device=model.device))
     for hook in hooks:
         hook.remove()

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...models.backbones import AddOn, FaceBackbone
+from ...models.interface import Lacking
 from ...settings import CourseError
 from ..loop import Task, forward
 from ..registry import method
@@ -81,7 +82,7 @@ def fold_projection(model: FaceBackbone, projection: Tensor) -> None:
     """Change a network's last linear map in place so that its embeddings g become P g, P (d, d).
 
     A BatchNorm behind it is affine at evaluation, a g + b: its scale moves into the map and its shift becomes P b, and
-    so does the mean that a centred model takes off. Raises CourseError where something else comes last.
+    so does the mean that a centred model takes off. Raises Lacking where something else comes last.
     """
     last = list(model.layers())[-1]
     modules = [module for part in model.layers()[last] for module in part.modules()]
@@ -89,8 +90,9 @@ def fold_projection(model: FaceBackbone, projection: Tensor) -> None:
     linear, norm = maps[0] if maps else None, maps[1] if len(maps) == 2 else None
     plain = isinstance(linear, nn.Linear) and (len(maps) == 1 or isinstance(norm, nn.BatchNorm1d))
     if isinstance(model, AddOn) or not plain:
-        found = type(model).__name__ if isinstance(model, AddOn) else ", ".join(type(m).__name__ for m in maps)
-        raise CourseError(f"A projection folds into a last linear map, with or without BatchNorm; here it is {found}.")
+        names = dict.fromkeys(type(module).__name__ for module in ([model] if isinstance(model, AddOn) else maps))
+        found = ", ".join(names) or "nothing with weights"
+        raise Lacking(f"A projection folds into a last linear map, with or without BatchNorm; here it is {found}.")
     p = projection.to(linear.weight)
     with torch.no_grad():
         if norm is not None:
@@ -149,4 +151,4 @@ def esc_folded(task: Task, config: EscConfig) -> None:
     fold_projection(task.model, projection)
     found = features(task, task.forget_photos[:PROBED])
     if not torch.allclose(F.normalize(found), F.normalize(points[:PROBED] @ projection.T), atol=1e-3):
-        raise CourseError("Something that is not linear follows this network's last map: use 'esc', a layer behind it.")
+        raise Lacking("Something that is not linear follows this network's last map: use 'esc', a layer behind it.")
