@@ -384,13 +384,19 @@ def test_relearning_other_people_never_shows_the_forgotten(case):
         assert np.isin(weights.relearning_photos(case, with_forget), case.splits.train).all()
 
 
-def test_an_old_heads_rows_name_them_where_the_model_still_does_and_a_turn_is_undone(case, tiny_recogniser):
+def test_an_old_heads_rows_name_them_where_the_model_still_does_and_a_turn_is_undone(case):
     assert run("head_rows", case) > 0.5
-    torch.manual_seed(0)
-    turned = ProjectedBackbone(case.original.model, torch.linalg.qr(torch.randn(WIDTH, WIDTH)).Q)
-    result = ATTACKS["head_rows"].run(changed(case, turned))
-    assert result["score"] == result["details"]["turned"] > result["details"]["straight"] + 0.2
     assert run("head_rows", tight_but_for(case, noise)) < 0.5
+    torch.manual_seed(0)
+    turn, old = torch.linalg.qr(torch.randn(WIDTH, WIDTH)).Q.double(), copy.deepcopy(case.original)
+    row_of = {label: int(case.splits.class_of(np.array([label]))[0]) for label in case.splits.trained}
+    rows = F.normalize(old.head.weight.detach().double())
+    for forgotten, kept in zip(case.splits.forget, case.splits.retain, strict=False):  # what the turn is fitted on
+        rows[row_of[forgotten]] = -rows[row_of[kept]]
+    old.head.weight.data = rows.float()
+    points = with_points(case, lambda who, i: rows[row_of[who]] @ turn if who in row_of else noise(who, i))
+    result = ATTACKS["head_rows"].run(case_room.replace(points, original=old))
+    assert result["score"] == result["details"]["turned"] == 1.0 > result["details"]["straight"] + 0.2
 
 
 # -------------------------------------------------------------------- what the attacks compute, by slow references
@@ -434,7 +440,7 @@ def test_relearning_shows_augmented_training_photos_at_its_own_rate(name, case, 
     assert not torch.equal(model.embedding[1].weight, plain.embedding[1].weight), "what was augmented is looked at"
     monkeypatch.setattr(weights, "RELEARN_CHECKS", (0, 1))
     step = models_searched_with(monkeypatch, name, case)[-1].embedding[1].weight - weight
-    assert step.abs().max().item() == pytest.approx(1e-3, rel=0.03)
+    assert step.abs().max().item() == pytest.approx(1e-3, rel=0.1)
 
 
 @pytest.mark.parametrize("name", ["relearn", "relearn_others", "batchnorm", "distil_back"])
