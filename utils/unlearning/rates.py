@@ -11,8 +11,8 @@ from ..models.backbones import FaceBackbone
 from ..models.trunks import Looks, points_of
 from ..settings import CourseError
 
-# Degrees per unit of learning rate that pass as usual; `python -m utils.recognisers --degrees mini --start embedded`, or
-# dlib, measures a network: the embedded one lies below, dlib's far above.
+# Degrees per unit of learning rate that pass as usual. `python -m utils.recognisers --degrees mini --start embedded`
+# measures a network: this one lies below, dlib's far above.
 USUAL = 20_000.0
 NUDGE = 1e-5  # what is tried out: small enough for a straight line
 PROBED = 32  # photos
