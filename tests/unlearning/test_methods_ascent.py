@@ -130,7 +130,7 @@ def test_bounded_ascent_stops_soon_after_its_bound_where_plain_ascent_goes_on(ta
     few = {"steps": 30, "learning_rate": 5e-4, "photos_per_identity": 8}
     run(bound, "bounded_ascent", beta=3.0, retain_per_step=8, **few)
     run(free, "gradient_ascent", check_every=0, **few)
-    assert math.log(8) * 0.5 < forget_loss(bound) < 0.7 * forget_loss(free)
+    assert math.log(8) * 0.5 < forget_loss(bound) < 0.85 * forget_loss(free)
 
 
 def test_gradient_ascent_ends_before_the_dev_people_are_lost(task):

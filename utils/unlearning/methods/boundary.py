@@ -24,7 +24,7 @@ PHOTOS_AT_ONCE = 128
 class BoundaryShrinkConfig(LogitConfig):
     """`epsilon` is the attack's step per pixel, where black is 0 and white 1; 0 asks the clean photo.
 
-    A step of 0.02 ends short of the boundary for most photos; the authors' 0.1 carries nearly all of them across.
+    A step of 0.02 ends short of the boundary for many photos; the authors' 0.1 carries nearly all of them across.
     """
 
     learning_rate: float = 1e-4
