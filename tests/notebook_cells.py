@@ -56,12 +56,22 @@ leave_out(
 leave_out("what reading the folder once more says, and nothing else", "01-13")
 leave_out("words, no numbers", "00-08", "00-23", "02-13", "01-24", "01-40", "01-43", "10-07", "10-09", "10-38", "09-05")
 leave_out("drawn from other numbers each time", "00-12", "03-19")
-leave_out(
-    "read from stored results, whose tables tests/experiments checks", "08-43", "09-25", "09-27", "10-41b", "10-45"
-)
+leave_out("read from stored results, whose tables tests/experiments checks", "09-25", "09-27", "10-41b", "10-45")
 leave_out("drawn by a function that tests/lessons/test_figures checks", "02-25", "01-15", "01-34", "04-21", "10-06a")
 leave_out(
-    "photos without a score", "01-30", "05-06", "06-23", "07-41", "11-05", "11-10", "11-11", "11-09", "08-05", "10-05"
+    "photos without a score",
+    "01-30",
+    "05-06",
+    "06-23",
+    "07-41",
+    "11-05",
+    "11-10",
+    "11-11",
+    "11-09",
+    "08-05",
+    "08-44",
+    "08-51",
+    "10-05",
 )
 
 
@@ -591,9 +601,9 @@ def the_roc(cell):
         assert low - 0.05 <= tar <= high + 0.05, f"at {far} {tar} is drawn, not {low} to {high}"
 
 
-@cell("03-49", "08-13")
+@cell("03-49", "08-13", "08-24")
 def circles(cell):
-    sets = cell.names["three_ways" if cell.id == "03-49" else "sets"]
+    sets = cell.names[{"03-49": "three_ways", "08-13": "sets", "08-24": "walked"}[cell.id]]
     for ax, (name, points) in zip(cell.shown[0].axes, sets.items(), strict=True):
         table = cosine_of(points, points)
         np.fill_diagonal(table, -2)
@@ -864,7 +874,7 @@ def crowd_of(session, friends: int = 3) -> list[int]:
     return [int(i) for person in (most, *splits.retain[:friends]) for i in photos if labels[i] == person]
 
 
-@cell("05-51", "07-54", "08-27")
+@cell("05-51", "07-54", "08-49")
 def moved_over_the_sphere(cell):
     n = cell.names
     session, crowd = n["session"], crowd_of(n["session"])
@@ -881,10 +891,8 @@ def moved_over_the_sphere(cell):
         moved = after(n["trials"]["esc"])
         panels = {"original": figures.to_sphere(before), "after ESC": figures.to_sphere(moved, before)}
     else:
-        early = {steps: session.forget("dispersion", steps=steps) for steps in (4, 12)}
-        panels = {"before": figures.to_sphere(before)}
-        panels |= {f"after {k} steps": figures.to_sphere(after(trial), before) for k, trial in early.items()}
-        panels["at the end"] = figures.to_sphere(after(n["dispersed"]), before)
+        names = ("original", "hard alone", "hard + anchor", "dispersion_blends")
+        panels = {name: figures.to_sphere(Seen.of(n["views"][name]).rows(crowd), before) for name in names}
     sphere_says(cell.shown[0], panels, session.faces.labels[crowd], session.faces.identities)
 
 
@@ -1349,163 +1357,181 @@ def practice(cell):
 # ---- 08 --------------------------------------------------------------------------------------------------------------
 
 
-def trio_of(n) -> list[int]:
-    labels = n["faces"].labels
-    return [int(i) for person in sorted(n["splits"].forget[:3]) for i in held_out(n["splits"]) if labels[i] == person]
-
-
 @cell("08-07")
-def three_people(cell):
+def two_searches_of_08(cell):
     n = cell.names
-    titled(cell.shown[0], "Forget people", "original model")
-    heat_says(cell.shown[0], {"": Seen.by(n["model"], n["splits"]).rows(trio_of(n))})
+    strips_say(cell.shown[0], n["splits"], list(zip([n["model"]] * 2, n["queries"], n["titles"], strict=True)))
 
 
-@cell("08-17")
-def who_is_pushed_most(cell):
+def goals_of(seen: Seen, before: Seen) -> tuple[float, float]:
+    """How often a stranger is ahead of an own photo of a forget query, and how alike retained queries' rankings are."""
+    splits, ahead, alike = seen.splits, [], []
+    for q in splits.photos("forget", "query"):
+        own, other = [], []
+        for g in splits.gallery:
+            if g != q:
+                (own if seen.labels[g] == seen.labels[q] else other).append(seen.at[int(q)] @ seen.at[int(g)])
+        if own:
+            ahead.append(mean([stranger > mine for mine in own for stranger in other]))
+    for q in splits.photos("retain", "query"):
+        rows = [[s.at[int(q)] @ s.at[int(g)] for g in splits.gallery] for s in (before, seen)]
+        alike.append(np.corrcoef(*(np.argsort(np.argsort(row)) for row in rows))[0, 1])
+    return mean(ahead), mean(alike)
+
+
+def report_says(table, views, before: Seen) -> None:
+    """Assert that a table holds both goals and R@1 of these views, {name: evaluation}."""
+    header_is(table, "", "strangers ahead", "order kept", *(f"{pool} R@1" for pool in POOLS))
+    assert [row[0] for row in table.rows[1:]] == list(views)
+    for row, view in zip(table.rows[1:], views.values(), strict=True):
+        seen = Seen.of(view)
+        ahead, alike = goals_of(seen, before)
+        says(row[1], 100 * ahead)
+        assert abs(float(row[2]) - alike) <= 0.02, (row, alike)  # photos at equal cosines take either rank
+        for written, pool in zip(row[3:], POOLS, strict=True):
+            says(written, 100 * seen.found(pool)["r1"])
+
+
+@cell("08-09", "08-17", "08-30", "08-35", "08-46")
+def goals_of_models(cell):
     n = cell.names
-    rows = embed(n["model"], n["faces"], n["splits"].photos("forget", "train")[:40], device="cpu")
-    cosines = np.sort(off_diagonal(cosine_of(rows, rows)))
-    for line in cell.shown[0].axes[0].lines[:-1]:
-        same(line.get_xdata(), cosines, "cosines of pairs", atol=1e-4)
+    views = n["broken"] if cell.id == "08-35" else n["views"]
+    (table,) = (shown for shown in cell.shown if hasattr(shown, "rows"))
+    report_says(table, views, Seen.of(n["session"].before))
 
 
-@cell("08-19")
-def the_family(cell):
+@cell("08-11", "08-21a")
+def three_photos_by_hand(cell):
     n = cell.names
+    rows = np.array([[2.0, 1.0, 0.0], [2.0, 0.0, 1.0], [1.0, 2.0, 1.0]])
+    table = cosine_of(rows, rows)
+    c12, c13, c23 = table[0, 1], table[0, 2], table[1, 2]
+    lines = cell.printed.splitlines()
+    if cell.id == "08-21a":
+        says(re.sub(r"photo \d", "", lines[0]), c12, c12, c13)
+        says(re.sub(r" / 3", "", lines[1]), c12, c12, c13, (2 * c12 + c13) / 3)
+        return
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    moved = rows - 0.5 * np.array([rows[1] + rows[2], rows[0] + rows[2], rows[0] + rows[1]]) / 3
+    stranger = [[2.0, -1.0, -1.0]]
+    after = cosine_of(moved, moved)
+    pairs, later = (c12, c13, c23), (after[0, 1], after[0, 2], after[1, 2])
+    left = [re.sub(r"c\d\d|photo \d|/ 3|->", "", line) for line in lines[-4:]]
+    says(left[0], *pairs)
+    says(left[1], *pairs, mean(pairs))
+    says(left[2], *later, mean(later))
+    spots = cosine_of(rows[:1], stranger)[0, 0], cosine_of(moved[:1], stranger)[0, 0]
+    says(left[3], c12, later[0], *spots)
+    assert spots[0] < c12 and spots[1] > later[0], "the stranger does not come to be ahead"
+    assert n["c12"] == max(n["c12"], n["c13"], n["c23"])
+
+
+@cell("08-27")
+def forget_photos_alone(cell):
+    n = cell.names
+    seen = {name: Seen.of(view) for name, view in n["views"].items()}
+    lost = [
+        seen["original"].found(pool)["map"] - seen["hard alone"].found(pool)["map"] for pool in ("retain", "unseen")
+    ]
+    says(cell.printed.splitlines()[-1], *(100 * x for x in lost))
+    table, bars = cell.shown
+    report_says(table, n["views"], seen["original"])
+    bars_say(bars, {name: scores_of(one) for name, one in seen.items()})
+    moved = Seen.of(n["views"]["uniform alone"])
+    assert any(abs(moved.at[i] @ seen["original"].at[i] - 1) > 1e-4 for i in moved.held_out("forget"))
+
+
+@cell("08-32")
+def shares_of_the_push(cell):
+    n = cell.names
+    cosines = np.array([n["c12"], n["c13"], n["c23"]])
     table = cell.shown[0]
-    header_is(table, "", *n["sets"], "clusters > spread")
-
-    def cosines(points) -> np.ndarray:
-        return off_diagonal(cosine_of(points, points)).reshape(len(points), -1)
-
-    by_hand = {
-        "uniform": lambda c: c.mean(),
-        "hard": lambda c: c.max(axis=1).mean(),
-        "lse": lambda c: np.log(np.exp(10 * c).mean()) / 10,
-    }
-    for row in table.rows[1:]:
-        if row[0] in by_hand:
-            for written, points in zip(row[1:4], n["sets"].values(), strict=True):
-                says(written, by_hand[row[0]](cosines(points)))
-        values = [n["DISPERSIONS"][row[0]](points).item() for points in n["sets"].values()]
-        says(" ".join(row[1:4]), *values)
-        assert row[4] == ("seen" if values[1] > values[2] + 1e-3 else "BLIND")
+    says(" ".join(table.rows[1][1:4]), *cosines)
+    for row, beta in zip(table.rows[2:], (0.1, 10, 100), strict=True):
+        weights = np.exp(beta * (cosines - 1))
+        says(" ".join(row[1:4]), *(100 * weights / weights.sum()))
+        says(row[4], np.log(np.exp(beta * (cosines - 1)).mean()) / beta + 1)
 
 
-@cell("08-23")
-def no_anchor(cell):
-    n = cell.names
-    expected = {
-        "original": scores_of(Seen.by(n["model"], n["splits"])),
-        "no anchor": scores_of(Seen.of(n["unanchored"])),
-    }
-    bars_say(cell.shown[0], expected)
-    forget = Seen.of(n["unanchored"])
-    assert any(abs(forget.at[i] @ Seen.of(n["session"].before).at[i] - 1) > 1e-4 for i in forget.held_out("forget"))
-
-
-@cell("08-25")
-def history(cell):
-    records = cell.names["dispersed"].outcome.history
-    drawn = [(line.get_label(), line.get_ydata()) for ax in cell.shown[0].axes for line in ax.lines]
-    assert drawn
-    for label, values in drawn:
-        same(values, [record[label.replace(" ", "_")] for record in records], label)
-
-
-@cell("08-31")
+@cell("08-39")
 def blends(cell):
     n = cell.names
     shown = [np.asarray(ax.images[0].get_array(), dtype=float) for ax in cell.shown[0].axes]
-    assert [ax.get_title("center") for ax in cell.shown[0].axes] == ["person A", "person B", "nobody"] * 4
+    assert [ax.get_title("center") for ax in cell.shown[0].axes] == ["person A", "person B", "nobody"] * 2
     people = []
     for one, other, mixed in zip(shown[::3], shown[1::3], shown[2::3], strict=True):
         same(mixed, (one + other) / 2, "a blend of two", atol=1.01)
         people += [n["faces"].labels[photo_of(x.astype(np.uint8), n["faces"])] for x in (one, other)]
-    assert set(people) <= set(n["splits"].retain)
+    assert set(people) <= set(n["splits"].retain_train)
 
 
-@cell("08-37")
-def gathered_and_scattered(cell):
+@cell("08-41")
+def where_blends_lie(cell):
     n = cell.names
-    model = n["gathered"].outcome.model
-    heat_says(cell.shown[0], {
-        "original": Seen.by(n["model"], n["splits"]).rows(trio_of(n)),
-        "gathered (inside)": Seen.by(model.backbone, n["splits"]).rows(trio_of(n)),
-        "scattered (what comes out)": Seen.by(model, n["splits"]).rows(trio_of(n)),
-    })  # fmt: skip
+    splits, train = n["splits"], n["splits"].photos("retain_train", "train")
+    seen, trained = Seen.of(n["session"].before), Seen.by(n["model"], splits, train)
+    people = sorted({int(seen.labels[i]) for i in train})
+    means = [sum(trained.at[int(i)] for i in train if seen.labels[i] == person) for person in people]
+    near = {pool: cosine_of(seen.rows(seen.held_out(pool)), means).max(axis=1) for pool in ("retain", "unseen")}
+    near["blends"] = cosine_of(n["nobodies"], means).max(axis=1)
+    lines_say(cell.printed.replace(":", ""), {name: [values.mean()] for name, values in near.items()})
+    spread_is(cell.shown[0].axes[0], {"unseen people": near["unseen"], "blends": near["blends"]})
 
 
-@cell("08-39")
+@cell("08-47")
+def searches_before_and_after(cell):
+    n = cell.names
+    before, after = n["model"], n["recommended"].outcome.model
+    rows = [(model, q, t) for q, t in zip(n["queries"], n["titles"], strict=True) for model in (before, after)]
+    strips_say(cell.shown[0], n["splits"], rows)
+
+
+@cell("08-61")
 def at_the_gate(cell):
     n = cell.names
-    model = n["gathered"].outcome.model
-    seen = Seen.by(model.backbone, n["splits"])
-    near = {pool: cosine_of(seen.rows(seen.held_out(pool)), model.meeting_point)[:, 0] for pool in POOLS}
+    seen, place = Seen.of(n["inside"]), n["target"]
+    near = {pool: cosine_of(seen.rows(seen.held_out(pool)), place)[:, 0] for pool in POOLS}
     spread_is(cell.shown[0].axes[0], {
         "forgotten people": near["forget"], "everybody else": np.concatenate([near["retain"], near["unseen"]]),
     })  # fmt: skip
-    assert abs(cell.shown[0].axes[0].lines[0].get_xdata()[0] - model.gate.item()) < 1e-6
+    assert abs(cell.shown[0].axes[0].lines[0].get_xdata()[0] - n["gate"]) < 1e-6
+    trained = Seen.by(n["model"], n["splits"], n["splits"].photos("retain_train", "train"))
+    rows = np.array(list(trained.at.values()))
+    energy = np.square(rows @ np.asarray(place, dtype=float)).sum()
+    assert energy <= 1.01 * np.linalg.eigvalsh(rows.T @ rows)[0] + 1e-4, "not the emptiest place"
 
 
-@cell("08-42")
+@cell("08-63")
+def parts_on_and_off(cell):
+    n = cell.names
+    before, inside = Seen.of(n["session"].before), Seen.of(n["inside"])
+    recommended = Seen.of(n["recommended"].after)
+    off = {"block_list": before, "esc": before, "gather_scatter": inside, "dispersion_blends": recommended}
+    served = {name: Seen.of(view) for name, view in n["boxes"].items()} | {"dispersion_blends": recommended}
+    for row, name in zip(cell.shown[0].rows[1:], off, strict=True):
+        assert row[0] == METHODS[name].title
+        found = served[name].found("forget"), off[name].found("forget"), served[name].found("unseen")
+        says(" ".join(row[1:4]), *(100 * scores["map"] for scores in found))
+
+
+@cell("08-65")
 def the_ablation(cell):
-    lines = cell.names["ablation_lines"](cell.names["ablation"])
+    lines = cell.names["ablation_lines"](cell.names["read_ablation"]())
     for ax, pool in zip(cell.shown[0].axes, ("forget", "unseen"), strict=True):
         assert ax.get_xlabel().startswith(pool)
         for dots, (_, label, trials) in zip(dots_of(ax), lines, strict=True):
             same(dots[:, 0], [trial[pool]["map"] for trial in trials], f"{label} {pool}")
 
 
-def known_runs(n) -> dict[str, list[list[float]]]:
-    """Forget, retain and unseen R@1 and mAP of the trials that notebook 08 keeps."""
-    known = {
-        "original": n["model"],
-        "dispersion": n["dispersed"].outcome.model,
-        "gather_scatter": n["gathered"].outcome.model,
-    }
-    return {name: Seen.by(model, n["splits"]) for name, model in known.items()}
-
-
-@cell("08-45")
-def the_table_of_08(cell):
-    from notebook_numbers import POOLS as pools
-
-    n = cell.names
-    rows = {row[0]: row for row in cell.shown[0].rows[1:]}
-    asked = [*n["names"], "dispersion_uniform", "dispersion_hard", "dispersion_forget_only", "original", "retrain"]
-    assert set(rows) == {METHODS[name].title for name in asked}
-    assert cell.shown[0].rows[0][1:8] == [
-        "forget accuracy ↓", "forget R@1 ↓", "forget mAP ↓",
-        "retain R@1 ↑", "retain mAP ↑", "unseen R@1 ↑", "unseen mAP ↑",
-    ]  # fmt: skip
-    for name, seen in known_runs(n).items():
-        found = {pool: seen.found(pool) for pool in pools}
-        for written, value in zip(
-            rows[METHODS[name].title][2:8], [found[p][k] for p in pools for k in ("r1", "map")], strict=True
-        ):
-            says(written, 100 * value)
-
-
-@cell("08-47")
+@cell("08-67")
 def the_front_of_08(cell):
     n = cell.names
-    points = {name: (row["unseen"]["map"], row["forget"]["map"]) for name, row in n["results"].items()}
-    front_says(cell.shown[0].axes[0], points)
-    for name, seen in known_runs(n).items():
+    named = {text.get_text(): text.xy for text in cell.shown[0].axes[0].texts}
+    known = {name: Seen.of(view) for name, view in (n["views"] | n["boxes"]).items()}
+    assert set(named) == {figures.class_of(name)[1] for name in n["results"]}
+    for name, seen in known.items():
         forget, _, unseen = maps(seen)
-        same(points[name], [unseen, forget], name, atol=1e-4)
-
-
-@cell("08-49")
-def ranks(cell):
-    n = cell.names
-    titled(cell.shown[0], "Forget people")
-    runs = known_runs(n)
-    spread_is(cell.shown[0].axes[0], {
-        "before": runs["original"].found("forget")["ranks"], "after": runs["gather_scatter"].found("forget")["ranks"],
-    })  # fmt: skip
+        same(named[figures.class_of(name)[1]], (unseen, forget), name, atol=1e-4)
 
 
 # ---- 09 --------------------------------------------------------------------------------------------------------------

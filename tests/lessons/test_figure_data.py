@@ -193,17 +193,6 @@ def test_margin_curves_at_sixty_degrees():
             same(values[120], at_60[label.split(":")[0]], label)
 
 
-def test_pair_weights_are_softmax_shares():
-    cosines = np.array([0.7, 0.1, 0.4])
-    lines = fg.pair_weights(cosines, sharpness=(2, 10)).axes[0].lines
-    for line, beta in zip(lines, (0, 2, 10), strict=False):
-        shares = [np.exp(beta * c) / sum(np.exp(beta * x) for x in cosines) for c in sorted(cosines)]
-        same(line.get_xdata(), sorted(cosines), "cosines")
-        same(line.get_ydata(), shares, f"beta {beta}")
-        assert beta == 0 or line.get_label().endswith(f"β = {beta}")
-    same([lines[-1].get_xdata()[0], lines[-1].get_ydata()[0]], [0.7, 1.0], "the hardest pair")
-
-
 def test_photos_per_person_and_the_least():
     ax = fg.photos_per_person([4, 4, 7, 7, 7, 1], 2).axes[0]
     same(ax.patches[0].get_data().values, [3, 2, 1], "photos")
@@ -236,12 +225,6 @@ def test_roc_has_far_across_and_tar_up():
     same(model.get_ydata(), [0.5, 0.9, 1], "tar")
     assert (model.get_label(), chance.get_label()) == ("this model", "guessing")
     same([mark.get_xdata()[0], mark.get_ydata()[0]], [0.1, 0.9], "the mark")
-
-
-def test_ranks_before_and_after():
-    ax = fg.rank_histogram([1, 1, 2], [10, 300, 7, 9], 400, random=50).axes[0]
-    spread_is(ax, {"before: median rank 1": [1, 1, 2], "after: median rank 9.5": [10, 300, 7, 9]})
-    assert ax.lines[0].get_xdata()[0] == 50
 
 
 def test_a_dot_per_person_and_the_median():
@@ -290,15 +273,6 @@ def test_a_front_has_unseen_across_forget_up_and_each_class_for_itself():
         assert ax.get_xlabel().startswith("unseen") and ax.get_ylabel().startswith("forget")
         chance = next(line for line in ax.lines if line.get_label() == "chance")
         same(chance.get_ydata()[0], np.mean([row["chance"][metric] for row in rows.values()]), "chance")
-
-
-def test_histories_keep_their_names():
-    records = [{"step": 3 * s, "loss": 1 / s, "retain_loss": s / 9, "mean_cosine": 0.5 / s} for s in (1, 2, 3)]
-    losses, cosines = fg.history_curves(records).axes
-    assert (losses.get_ylabel(), cosines.get_ylabel()) == ("loss", "cosine of forget photos")
-    for line in (*losses.lines, *cosines.lines):
-        same(line.get_xdata(), [3, 6, 9], "steps")
-        same(line.get_ydata(), [record[line.get_label().replace(" ", "_")] for record in records], line.get_label())
 
 
 def test_ablation_dots_by_line_and_pool():

@@ -41,7 +41,6 @@ SCORES = {
     | {"chance": {"r1": 0.01, "map": 0.02}}
     for name, r1 in (("original", 0.98), ("retrain", 0.97), ("random_labels", 0.4))
 }
-HISTORY = [{"step": s, "loss": 1.0 / s, "retain_loss": 0.1, "mean_cosine": 0.5} for s in range(1, 5)]
 BARS = {"forget accuracy": 1.0, "forget R@1": 0.98, "retain R@1": 0.97, "unseen R@1": float("nan")}
 
 AUDIT = [
@@ -83,13 +82,10 @@ CASES = {
     "precision_recall_walk": lambda: fg.precision_recall_walk([1, 0, 1, 1]),
     "precision_recall_walk_none": lambda: fg.precision_recall_walk([0, 0, 0]),
     "roc_curve": lambda: fg.roc_curve([0, 0.001, 0.1, 1], [0.2, 0.5, 0.9, 1]),
-    "rank_histogram": lambda: fg.rank_histogram([1, 1, 2], [10, 300, 7], 400, random=50),
     "identity_dots": lambda: fg.identity_dots({"forget": [0.1, 0.2], "retain": [0.9]}, "AP", chance=0.01),
     "score_bars": lambda: fg.score_bars(SCORES),
     "forgetting_panel": lambda: fg.forgetting_panel(EMB[:4], EMB[4:8], [1, 1], [3, 40], BARS, BARS, gallery_size=90),
     "pareto": lambda: fg.pareto(SCORES),
-    "history_curves": lambda: fg.history_curves(HISTORY),
-    "pair_weights": lambda: fg.pair_weights(RNG.uniform(0, 1, 30)),
     "attackers_diagram": lambda: fg.attackers_diagram({"photos": ("a",), "old head": ("a", "b")}, ("a", "b")),
     "audit_page": lambda: fg.audit_page(AUDIT, "one method"),
     "audit_map": lambda: fg.audit_map({"a_method": AUDIT, "other": AUDIT[:2]}),
@@ -106,6 +102,7 @@ CASES = {
     "sphere_film": lambda: fg.sphere_film({"a loss": WAY, "b": WAY}, WAY[0], (0, 2, 5), {"b": "found"}, "film"),
     "best_dispersal": lambda: fg.best_dispersal([2, 3], {"mean": [-1, 0.2]}, [-1, -0.5], "best"),
     "take_home": lambda: fg.take_home(SEARCH, SEARCH, {"a photo": (1, 30.0), "a template": (2, 4)}, 400, "you"),
+    "wrapper_diagram": lambda: fg.wrapper_diagram(),
     "steps_diagram": lambda: fg.steps_diagram([("photo", "pixels"), ("embedding", "numbers")], "how"),
 }
 
@@ -206,25 +203,10 @@ def test_sphere_projection_has_unit_rows_and_a_common_frame():
     np.testing.assert_allclose(fg.to_sphere(on_ball), on_ball)
 
 
-def test_pair_weights_sum_to_one_and_favour_the_nearest():
-    ax = fg.pair_weights(np.linspace(0, 0.9, 10), sharpness=(10,)).axes[0]
-    mean, lse = (line.get_ydata() for line in ax.lines[:2])
-    assert mean == pytest.approx(np.full(10, 0.1)) and lse.sum() == pytest.approx(1)
-    assert (np.diff(lse) > 0).all()
-
-
 def test_margin_curves_meet_the_formula():
     ax = fg.margin_curves(10, 0.35, 0.5).axes[0]
     plain, cosface, arcface = (line.get_ydata()[0] for line in ax.lines[:3])  # at angle 0
     assert (plain, cosface, arcface) == pytest.approx((10, 6.5, 10 * np.cos(0.5)))
-
-
-def test_history_takes_records_or_columns_and_parts_losses_from_cosines():
-    columns = {key: [record[key] for record in HISTORY] for key in HISTORY[0]}
-    for history in (HISTORY, columns):
-        losses, cosines = fg.history_curves(history).axes
-        assert [line.get_label() for line in losses.lines] == ["loss", "retain loss"]
-        assert [line.get_label() for line in cosines.lines] == ["mean cosine"]
 
 
 @pytest.mark.parametrize("n", [2, 12, 40])
@@ -387,7 +369,6 @@ NAMED = {
     "photos_per_person": lambda n: fg.photos_per_person([0, 0, 1], 2, n),
     "precision_recall_walk": lambda n: fg.precision_recall_walk([1, 0], title=n),
     "roc_curve": lambda n: fg.roc_curve([0, 1], [0, 1], title=n),
-    "rank_histogram": lambda n: fg.rank_histogram([1], [9], title=n),
     "identity_dots": lambda n: fg.identity_dots({n: [0.1]}, "AP", n),
     "score_bars": lambda n: fg.score_bars({n: SCORES["original"]}, title=n),
     "forgetting_panel": lambda n: fg.forgetting_panel(
@@ -395,8 +376,7 @@ NAMED = {
     ),
     "pareto": lambda n: fg.pareto({n: SCORES["original"], "b": SCORES["retrain"]}, title=n),
     "front_figure": lambda n: fg.front_figure({n: (0.5, 0.5), "b": (0, 1)}, title=n),
-    "history_curves": lambda n: fg.history_curves([{n: 0.1}], n),
-    "pair_weights": lambda n: fg.pair_weights(RNG.uniform(0, 1, 9), title=n),
+    "wrapper_diagram": lambda n: fg.wrapper_diagram(n),
     "steps_diagram": lambda n: fg.steps_diagram([(n, n)], n),
     "ablation_dots": lambda n: fg.ablation_dots([(n, n, [{p: {"map": 0.5} for p in fg.POOLS}])], n),
     "cost_bars": lambda n: fg.cost_bars({n: 10.0, "b": 1.0}, "photos", n, whole=n),
@@ -525,7 +505,7 @@ def labelled(figure: Figure):
 @pytest.mark.parametrize("name", CASES)
 def test_forget_is_orange_and_nothing_else_is(name):
     said = {"forget": fg.FORGET, "retain": fg.RETAIN, "unseen": fg.UNSEEN}
-    after = {"after", "after: median rank 10", "after: median 21.5", "after unlearning"}
+    after = {"after", "after: median 21.5", "after unlearning"}
     figure = CASES[name]()
     for label, artist in labelled(figure):
         pool = next((pool for pool in said if label.startswith(pool)), "forget" if label in after else None)

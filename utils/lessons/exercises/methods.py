@@ -12,7 +12,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import CLOSE, EXACT, NOT_ATTEMPTED, WRONG, as_array, checker, is_blank, nearest_cosines, same_as, unit_points
+from ...unlearning.dispersion import hardest_cosine, mean_cosine
+from ...unlearning.methods.scatter import smallest_principal_axis
+from .base import (
+    CLOSE,
+    EXACT,
+    NOT_ATTEMPTED,
+    WRONG,
+    as_array,
+    checker,
+    compared,
+    is_blank,
+    nearest_cosines,
+    same_as,
+    unit_points,
+)
 from .faces import drawn
 
 
@@ -165,15 +179,39 @@ def check_07_eraser(points: Tensor, k: int) -> np.ndarray:
     return np.eye(directions.shape[1]) - directions.T @ directions
 
 
-@same_as(
-    "mean-pair cosine",
-    [(F.normalize(draw),) for draw in drawn((2, 3), (5, 4), (8, 16))],
-    "in z @ z.T the diagonal compares each photo with itself: leave it out, and divide by n(n − 1).",
-)
-def check_08_mean_pair_cosine(z: Any) -> float:
+ROWS = [F.normalize(draw) for draw in drawn((2, 3), (5, 4), (8, 16))]
+
+
+def judged_loss(student: Callable, right: Callable[[Tensor], Tensor], hint: str) -> tuple[str, str]:
+    """Return the status of a loss of unit rows (n, d): its value is compared, and a gradient must flow."""
+    for rows in ROWS:
+        answer = student(rows.clone().requires_grad_())
+        status, remark = compared(answer, right(rows), hint, 1e-4)
+        if status != EXACT:
+            return status, remark
+        if not getattr(answer, "requires_grad", False):
+            return (
+                CLOSE,
+                "the number is right, and no gradient flows. Hint: torch alone, without .item(), float() or NumPy.",
+            )
+    return EXACT, ""
+
+
+@checker("uniform dispersion")
+def check_08_uniform(student: Callable) -> tuple[str, str]:
     """Check a function: unit rows (n, d) torch float -> mean cosine over all pairs of different rows. Notebook 08."""
-    total, n = float((z @ z.T).sum()), len(z)
-    return (total - float((z * z).sum())) / (n * (n - 1))
+    hint = "in z @ z.T the diagonal compares each photo with itself: leave it out, and divide by n(n − 1)."
+    return judged_loss(student, mean_cosine, hint)
+
+
+@checker("hard dispersion")
+def check_08_hard(student: Callable) -> tuple[str, str]:
+    """Check a function: unit rows (n, d) torch float -> mean of each row's largest cosine to another. Notebook 08."""
+    hint = "in z @ z.T push the diagonal below every cosine, take the maximum of each row, then the mean of these."
+    return judged_loss(student, hardest_cosine, hint)
+
+
+check_08_uniform.reference, check_08_hard.reference = mean_cosine, hardest_cosine
 
 
 @checker("blind spot")
@@ -184,7 +222,7 @@ def check_08_blind_spot(points: Any, slack: float = 0.02) -> tuple[str, str]:
     """
     if (z := unit_points(points, 4)) is None:
         return WRONG, "wanted are at least 4 rows, one unit vector each. Hint: divide each row by its norm."
-    mean, nearest, lowest = check_08_mean_pair_cosine.reference(z), nearest_cosines(z).min(), -1 / (len(z) - 1)
+    mean, nearest, lowest = float(mean_cosine(torch.from_numpy(z))), nearest_cosines(z).min(), -1 / (len(z) - 1)
     if mean <= lowest + slack and nearest > 0.9:
         if (found := groups(z)) > 2:
             return (
@@ -211,16 +249,6 @@ def groups(z: np.ndarray, near: float = 0.9) -> int:
             left -= edge
 
 
-@same_as(
-    "best possible",
-    [(count,) for count in (2, 3, 10, 40)],
-    "the squared length of a sum of unit vectors is n plus all pair cosines, and it is never below 0.",
-)
-def check_08_best_possible(n: int) -> float:
-    """Check the lowest mean-pair cosine that n unit vectors can have: a number, or a function of n. Notebook 08."""
-    return -1 / (n - 1)
-
-
 @checker("empty place")
 def check_08_empty_place(student: Callable) -> tuple[str, str]:
     """Check a function: unit rows (n, d) torch float -> the unit vector (d,) along which they have least energy.
@@ -241,3 +269,6 @@ def check_08_empty_place(student: Callable) -> tuple[str, str]:
         if excess > 0.01 * n:
             return CLOSE if excess <= 0.05 * n else WRONG, f"a quieter direction exists. Hint: {hint}"
     return EXACT, ""
+
+
+check_08_empty_place.reference = smallest_principal_axis

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure, SubFigure
 from numpy.typing import ArrayLike
 
 from .base import (
-    ACCENT,
     BETTER,
     CHANCE,
     CYCLE,
@@ -34,7 +33,6 @@ from .base import (
     finished,
     gridded,
     legend_below,
-    legend_right,
     lines_of,
     log_ticks,
     one,
@@ -50,7 +48,7 @@ def score_bars(
     results: Mapping[str, Mapping], metrics: Sequence[str] = ("r1", "map"), title: str = "Held-out photos"
 ) -> Figure:
     """Show forget, retain and unseen scores with chance lines, {method: evaluate(...)}. Introduced in notebook 08."""
-    fig = page(max(7.0, 1.35 * len(results) + 1.8), 2.75 * len(metrics) + 0.7)
+    fig = page(max(5.6, 1.35 * len(results) + 1.8), 2.75 * len(metrics) + 0.7)
     axes = fig.subplots(len(metrics), 1, sharex=True, squeeze=False)[:, 0]
     for ax, metric in zip(axes, metrics, strict=True):
         for j, (pool, colour) in enumerate(POOLS.items()):
@@ -135,51 +133,6 @@ def _paired_bars(ax: Axes, before: Mapping[str, float], after: Mapping[str, floa
     gridded(ax, "y")
 
 
-# what else a history holds: neither a loss nor a cosine
-NO_LOSSES = ("step", "moved", "dev_map", "name_error", "noise_norm", "damped", "erased")
-
-
-def history_curves(history: Sequence[Mapping[str, float]] | Mapping[str, Sequence[float]], title: str = "") -> Figure:
-    """Show losses (left) and cosines (right) by step, given as records or as columns. Introduced in notebook 08."""
-    history = history if isinstance(history, Mapping) else _columns(history)
-    length = max(len(values) for values in history.values())
-    steps = history.get("step", np.arange(1, length + 1))
-    losses = [key for key in history if key not in NO_LOSSES and "cosine" not in key]
-    cosines = [key for key in history if "cosine" in key]
-    groups = [(keys, label) for keys, label in ((losses, "loss"), (cosines, "cosine of forget photos")) if keys]
-    fig = page(4.9 * max(len(groups), 1), 3.9)
-    for ax, (keys, label) in zip(fig.subplots(1, len(groups), squeeze=False)[0], groups, strict=True):
-        for i, key in enumerate(keys):
-            look = dict(color=colour_of(key, (ORIGINAL, ACCENT, RETRAIN, CHANCE)[i % 4]), label=words(key))
-            ax.plot(steps, history[key], ("-", "--", "-.", ":")[i % 4], **look)
-        ax.set(xlabel="step", ylabel=label)
-        gridded(ax)
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
-    return finished(fig, title)
-
-
-def _columns(records: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
-    keys = dict.fromkeys(key for record in records for key in record)
-    return {key: [record.get(key, np.nan) for record in records] for key in keys}
-
-
-def pair_weights(cosines: ArrayLike, sharpness: Sequence[float] = (2, 10, 40), title: str = "") -> Figure:
-    """Show which share of the push each pair gets under mean, log-sum-exp and hardest-pair losses. Notebook 08."""
-    cosines = np.sort(np.asarray(cosines, dtype=np.float64).ravel())
-    curves = [("mean (β → 0)", np.full(cosines.size, 1 / cosines.size), CHANCE, "-")]
-    for beta, colour, line in zip(sharpness, (ACCENT, RETAIN, UNSEEN), ("--", "-.", (0, (5, 1))), strict=False):
-        weights = np.exp(beta * (cosines - cosines.max()))
-        curves.append((f"log-sum-exp, β = {beta:g}", weights / weights.sum(), colour, line))
-    fig, ax = one(7.2, 4.1)
-    for name, weights, colour, line in curves:
-        ax.plot(cosines, weights, linestyle=line, color=colour, label=name)
-    ax.plot([cosines[-1]], [1.0], "*", color=RETRAIN, markersize=16, label="hardest pair (β → ∞)", clip_on=False)
-    ax.set(xlabel="cosine of the pair", ylabel="share of the push", yscale="log", ylim=(1e-6, 1.5))
-    gridded(ax, percent="y")
-    legend_right(ax)
-    return finished(fig, title or f"Who gets pushed: {cosines.size:,} pairs of one person")
-
-
 def steps_diagram(steps: Sequence[tuple[str, str]], title: str = "") -> Figure:
     """Show a chain of boxes joined by arrows, each a (name, explanation) pair. Introduced in notebook 00."""
     fig, ax = one(2.05 * len(steps) + 0.3, 1.3 + (0.35 if title else 0))
@@ -196,12 +149,56 @@ def steps_diagram(steps: Sequence[tuple[str, str]], title: str = "") -> Figure:
     return finished(fig, title)
 
 
+WRAPPERS = (  # name, the chain, what a holder of the file learns
+    (
+        "Block list",
+        ("network,\nas it was", "near the stored mean\nof a person?", "noise"),
+        "holds a mean of each person who asked",
+    ),
+    (
+        "ESC",
+        ("network,\nas it was", "no gate:\nall faces pass", "directions\nerased"),
+        "holds the directions that they span",
+    ),
+    (
+        "Gather and scatter",
+        ("network sends\nthem to one place", "near that\nplace?", "noise"),
+        "holds a network that detects them",
+    ),
+)
+WRAPPED = (
+    "Protects against: whoever only sees a service's answers.\n"
+    "Not against: whoever holds the file and takes the part off."
+)
+
+
+def wrapper_diagram(title: str = "Three parts behind a network") -> Figure:
+    """Show three wrappers as chains network, gate, noise, and what they protect against. Introduced in notebook 08."""
+    fig, ax = one(5.9, 5.0)
+    for row, (name, chain, holds) in enumerate(WRAPPERS):
+        top = 2.6 * (len(WRAPPERS) - row)
+        ax.text(-0.45, top + 0.95, name, fontsize=12, fontweight="bold", va="center")
+        ax.text(2.45, top + 0.95, holds, fontsize=10, va="center", ha="right", color=CHANCE)
+        for place, (said, colour) in enumerate(zip(chain, (RETAIN, CHANCE, FORGET), strict=True)):
+            box = dict(boxstyle="round,pad=0.45", facecolor=to_rgba(colour, 0.14), edgecolor=colour, linewidth=1.8)
+            ax.text(place, top, said, ha="center", va="center", fontsize=10.5, bbox=box)
+        for left, right in ((0.4, 0.55), (1.5, 1.68)):
+            ax.annotate("", (right, top), (left, top), arrowprops=dict(arrowstyle="-|>", color=INK, linewidth=1.6))
+        if "?" in chain[1]:
+            ax.text(1.58, top + 0.4, "yes", fontsize=10, ha="center")
+            ax.text(1, top - 0.95, "no: untouched", fontsize=10, ha="center")
+    ax.text(-0.45, 0.75, WRAPPED, fontsize=10.5, va="center")
+    ax.set(xlim=(-0.5, 2.5), ylim=(0.1, 9.2))
+    ax.axis("off")
+    return finished(fig, title)
+
+
 def ablation_dots(lines: Sequence[tuple[str, str, Sequence[Mapping]]], title: str = "") -> Figure:
     """Show what each variant leaves findable and what it costs: a dot per seed, forget mAP and unseen mAP by line.
 
     `lines` are (group, label, trials), as `ablation.ablation_lines` returns them. Introduced in notebook 08.
     """
-    fig, axes = row_of(2, 9.6, 0.3 * len(lines) + 1.2, sharey=True)
+    fig, axes = row_of(2, 6.6, 0.3 * len(lines) + 1.5, sharey=True)
     start = lines[0][2][0]
     groups = {group: i % len(CYCLE) for i, group in enumerate(dict.fromkeys(group for group, _, _ in lines))}
     looks = {group: dict(color=CYCLE[i], marker=MARKERS[i], s=48) for group, i in groups.items()}
@@ -211,16 +208,16 @@ def ablation_dots(lines: Sequence[tuple[str, str, Sequence[Mapping]]], title: st
             ax.hlines(-place, min(0, *scores), np.mean(scores), color="#DDDDDD", zorder=1)
             ax.scatter(scores, [-place] * len(scores), edgecolors=PAPER, zorder=3, **looks[group])
         ax.axvline(start[pool]["map"], color=ORIGINAL, linestyle=":", linewidth=1.5)
-        ax.set(xlabel=f"{pool} mAP ({better})", xlim=(-0.02, 1.04), ylim=(0.7 - len(lines), 0.7))
+        ax.set(xlabel=f"{pool} mAP\n({better})", xlim=(-0.03, 1.06), ylim=(0.7 - len(lines), 0.7), xticks=(0, 0.5, 1))
         ax.xaxis.set_major_formatter(PERCENT)
     for place, (group, _, _) in enumerate(lines):
         if place and group != lines[place - 1][0]:
             for ax in axes:
                 ax.axhline(0.5 - place, color=INK, linewidth=0.8)
-    axes[0].set_yticks([-place for place in range(len(lines))], [words(label) for _, label, _ in lines], fontsize=9)
+    axes[0].set_yticks([-place for place in range(len(lines))], [words(label) for _, label, _ in lines])
     for group, look in looks.items():
         axes[0].scatter([], [], label=words(group), **look)
-    legend_below(fig, axes[0], len(groups))
+    legend_below(fig, axes[0], 3)
     return finished(fig, title)
 
 

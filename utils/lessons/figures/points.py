@@ -139,8 +139,13 @@ def sphere_scatter(
     kept = iter(CYCLE * len(labels))
     colours = {label: FORGET if label in forget else next(kept) for label in dict.fromkeys(labels.tolist())}
     solid = {"projection": "3d", "computed_zorder": False}
-    fig, axes = row_of(len(panels), 4.7 * len(panels) + 1.4, 4.7, subplot_kw=solid)
-    for ax, (name, xyz) in zip(axes, panels.items(), strict=True):
+    columns = min(len(panels), 2)
+    rows = -(-len(panels) // columns)
+    fig = page(3.3 * max(columns, 1.3), 3.4 * rows + 0.8)
+    axes = list(fig.subplots(rows, columns, squeeze=False, subplot_kw=solid).flat)
+    for ax in axes[len(panels) :]:
+        ax.set_axis_off()
+    for ax, (name, xyz) in zip(axes, panels.items(), strict=False):
         _wireframe(ax, view)
         xyz = np.asarray(xyz)
         front = xyz @ _towards(view) > 0
@@ -151,8 +156,7 @@ def sphere_scatter(
                 ax.scatter(*chosen.T, depthshade=False, edgecolors=PAPER, linewidths=0.4, **look)
             ax.scatter([], [], [], color=colour, marker=MARKERS[i % len(MARKERS)], s=40, label=name_of(label, names))
         ax.set_title(words(name), loc="center")
-    handles, texts = axes[-1].get_legend_handles_labels()
-    fig.legend(handles, texts, loc="outside right center", ncols=1 + len(texts) // 14)
+    legend_below(fig, axes[0], 2 * columns)
     return finished(fig, title)
 
 
@@ -278,7 +282,7 @@ def best_dispersal(
 
 def circle_scatter(configurations: Mapping[str, ArrayLike], title: str = "") -> Figure:
     """Show sets of 2-D unit vectors (n, 2) on circles, with each set's mean and nearest cosine. Notebook 03."""
-    fig, axes = row_of(len(configurations), 3.3 * len(configurations), 4.4)
+    fig, axes = row_of(len(configurations), 2.3 * len(configurations), 3.5)
     turn = np.linspace(0, 2 * np.pi, 200)
     for ax, (name, points) in zip(axes, configurations.items(), strict=True):
         points = np.asarray(points, dtype=np.float64)

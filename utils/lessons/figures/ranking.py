@@ -15,7 +15,6 @@ from .base import (
     CHANCE,
     CORRECT,
     CYCLE,
-    FORGET,
     INK,
     MARKERS,
     ORIGINAL,
@@ -32,7 +31,6 @@ from .base import (
     log_ticks,
     one,
     page,
-    share_histogram,
 )
 
 
@@ -138,25 +136,6 @@ def roc_curve(far: ArrayLike, tar: ArrayLike, mark: float | None = 1e-3, title: 
     ax.set(xscale="log", xlabel="FAR: strangers let in", ylabel="TAR: true pairs accepted", ylim=(0, 1.03))
     gridded(ax, percent="xy")
     ax.legend(loc="lower right")
-    return finished(fig, title)
-
-
-def rank_histogram(
-    before: ArrayLike, after: ArrayLike, gallery_size: int | None = None, title: str = "", random: float | None = None
-) -> Figure:
-    """Show at which rank (from 1) the first correct photo comes, before and after; log axis. Notebook 08."""
-    before, after = np.asarray(before), np.asarray(after)
-    last = gallery_size or int(max(before.max(), after.max()))
-    edges = rank_edges(last)
-    fig, ax = one(7.6, 3.8)
-    for values, name, colour, line in ((before, "before", ORIGINAL, "--"), (after, "after", FORGET, "-")):
-        share_histogram(ax, values, edges, f"{name}: median rank {np.median(values):g}", colour, line)
-    if random is not None:
-        ax.axvline(random, color=CHANCE, linestyle=":", label=f"random order: about {random:.0f}")
-    ax.set(xscale="log", xlabel="rank of the first correct photo (1 = found at once)", ylabel="share of queries")
-    log_ticks(ax, "x", STEPS, last)
-    gridded(ax, "y", "y")
-    legend_below(fig, ax, 3)
     return finished(fig, title)
 
 
