@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 
@@ -45,7 +46,7 @@ from notebook_numbers import (
 )
 
 from utils.lessons import figures
-from utils.lessons.sphere import DISPERSAL_LOSSES, LABEL_LOSSES, journey, make_scene
+from utils.lessons.sphere import journey, make_scene
 from utils.models import embed
 from utils.unlearning import METHODS
 from utils.unlearning.registry import by_kind
@@ -54,12 +55,13 @@ leave_out(
     "what the machine and the data set are", "00-06", "00-14", "01-07", "01-33", "02-07", "03-07", "03-09", "01-45"
 )
 leave_out("what reading the folder once more says, and nothing else", "01-13")
-leave_out("words, no numbers", "00-08", "00-23", "02-13", "01-24", "01-40", "01-43", "10-07", "10-09", "10-38", "09-05")
+leave_out("words, no numbers", "00-08", "00-23", "02-65", "01-24", "01-40", "01-43", "10-07", "10-09", "10-38", "09-05")
 leave_out("drawn from other numbers each time", "00-12", "03-19")
 leave_out("read from stored results, whose tables tests/experiments checks", "09-25", "09-27", "10-41b", "10-45")
 leave_out("drawn by a function that tests/lessons/test_figures checks", "02-25", "01-15", "01-34", "04-21", "10-06a")
 leave_out(
     "photos without a score",
+    "02-82",
     "01-30",
     "05-06",
     "06-23",
@@ -340,11 +342,133 @@ def retained_heat(cell):
     heat_says(cell.shown[0], {"": rows[chosen]})
 
 
-@cell("02-19")
-def one_cosine(cell):
+@cell("02-66")
+def shapes_and_weights(cell):
+    widths, expected = (24, 48, 96, 192), {"photo": [3, 64, 64], "stem": [24, 32, 32, 24 * 3 * 9 + 2 * 24]}
+    for k in (1, 2, 3):
+        less, more, side = widths[k - 1], widths[k], 32 // 2**k
+        expected[f"stage {k}"] = [more, side, side, 9 * less * more + 9 * more * more + less * more + 6 * more]
+    expected["embedding"] = [128, 192 * 4 * 4 * 128 + 2 * 128]
+    lines_say(cell.printed.replace(",)", ")"), expected)
+
+
+@cell("02-68")
+def two_angles(cell):
     rows, labels = seen_02(cell.names)
-    first, second = np.flatnonzero(labels == cell.names["people"][0])[:2]
-    says(cell.printed.splitlines()[0], rows[first] @ rows[second])
+    a, b = (np.flatnonzero(labels == person)[:2] for person in cell.names["people"][:2])
+    cosines = {"same person": rows[a[0]] @ rows[a[1]], "two people": rows[a[0]] @ rows[b[0]]}
+    lines_say(cell.printed, {name: [cosine, np.degrees(np.arccos(cosine))] for name, cosine in cosines.items()})
+
+
+def cosface_steps(points: np.ndarray, margin: float = 0.35, scale: float = 4.0) -> list[np.ndarray]:
+    """Cosines, handicapped cosines, logits, shares and losses of three photos of three people in turn."""
+    handicapped = points - margin * np.eye(3)
+    shares = np.array([[math.exp(scale * x) for x in row] for row in handicapped])
+    shares /= shares.sum(axis=1, keepdims=True)
+    return [points, handicapped, scale * handicapped, shares, -np.log(np.diag(shares))[:, None]]
+
+
+def photo_lines_say(printed: str, tables: list[np.ndarray]) -> None:
+    lines = [line.split(maxsplit=3)[3] for line in printed.splitlines() if line.startswith("    photo of")]
+    assert len(lines) == 3 * len(tables)
+    for line, numbers in zip(lines, (row for table in tables for row in table), strict=True):
+        says(line, *numbers)
+
+
+PHOTOS_02 = np.array([[0.9, 0.3, 0.1], [0.1, 0.6, 0.6], [0.5, 0.1, 0.7]])
+PHOTOS_02 /= np.linalg.norm(PHOTOS_02, axis=1, keepdims=True)
+
+
+@cell("02-70")
+def cosface_cosface_steps(cell):
+    photo_lines_say(cell.printed, cosface_steps(PHOTOS_02))
+
+
+@cell("02-72")
+def a_step_cosface_steps(cell):
+    push = 4.0 / 3 * (np.eye(3) - cosface_steps(PHOTOS_02)[3])
+    moved = PHOTOS_02 + 0.5 * push
+    moved /= np.linalg.norm(moved, axis=1, keepdims=True)
+    photo_lines_say(cell.printed, [push, moved])
+    before, after = (cosface_steps(points)[4].mean() for points in (PHOTOS_02, moved))
+    assert after < before
+    losses = "\n".join(line for line in cell.printed.splitlines() if line.startswith("mean loss"))
+    lines_say(losses, {"mean loss before": [before], "mean loss after": [after]})
+
+
+@cell("02-74")
+def a_small_training(cell):
+    n = cell.names
+    same(lines_of(cell.shown[0].axes[0])["CosFace loss"], n["losses"], "losses")
+    steps = len(n["losses"]) / 6
+    assert np.isfinite(n["losses"]).all() and steps <= -(-len(n["lessons"]) // 64)
+    assert set(n["faces"].labels[n["lessons"]]) == set(n["pupils"]) <= set(n["splits"].retain)
+    assert set(n["lessons"]) <= set(n["splits"].train)
+
+
+@cell("02-75")
+def random_and_trained(cell):
+    n, expected = cell.names, {}
+    for name, network in (("random weights", n["net"]), ("trained just now", n["small"])):
+        rows = embed(network, n["faces"], n["theirs"], device="cpu")
+        expected[name] = [100 * nearest_is_same(rows, n["faces"].labels[n["theirs"]])]
+    assert set(n["faces"].labels[n["theirs"]]) == set(n["pupils"])
+    lines_say(cell.printed, expected)
+
+
+def grey_seen(network, splits) -> Seen:
+    """The held-out photos in grey."""
+    photos = held_out(splits)
+    red, green, blue = splits.faces.images(photos).double().unbind(1)
+    bright = (0.299 * red + 0.587 * green + 0.114 * blue).round().to(torch.uint8)
+    return Seen(splits, photos, embed(network, torch.stack([bright] * 3, dim=1), device="cpu"))
+
+
+def three_shares(network, splits, people) -> list[float]:
+    """R@1 in percent of people's queries among themselves: in colour, grey in colour, grey in grey."""
+    colour, grey, labels = Seen.by(network, splits), grey_seen(network, splits), splits.faces.labels
+    query, gallery = ([int(p) for p in part if labels[p] in set(people)] for part in (splits.query, splits.gallery))
+    shares = []
+    for asked, stored in ((colour, colour), (grey, colour), (grey, grey)):
+        hits = []
+        for q in query:
+            others = [g for g in gallery if g != q]
+            if any(labels[g] == labels[q] for g in others):
+                best = max(others, key=lambda g: asked.at[q] @ stored.at[g])
+                hits.append(labels[best] == labels[q])
+        shares.append(100 * mean(hits))
+    return shares
+
+
+@cell("02-79", "02-84", "02-86")
+def grey_searches(cell):
+    n = cell.names
+    splits, pupils = n["splits"], n["pupils"]
+    header_is(cell.shown[0], "R@1", "colour in colour", "grey in colour", "grey in grey")
+    if cell.id == "02-86":
+        groups = {"trained people": splits.trained, "unseen people": splits.unseen}
+        expected = {name: three_shares(n["model"], splits, people) for name, people in groups.items()}
+    else:
+        networks = {"trained in colour": n["small"]} | (
+            {"a quarter in grey": n["mended"]} if cell.id == "02-84" else {}
+        )
+        expected = {name: three_shares(network, splits, pupils) for name, network in networks.items()}
+    rows_say(cell.shown[0], expected)
+
+
+@cell("02-80")
+def one_photo_twice(cell):
+    n = cell.names
+    photo, splits = int(n["query"][0]), n["splits"]
+    titled(cell.shown[0], "A retained person's held-out photo")
+    enrolled, grey = Seen.by(n["small"], splits), grey_seen(n["small"], splits)
+    for part, seen in zip(cell.shown[0].subfigs, (enrolled, grey), strict=True):
+        row = own_axes(cell.shown[0], part)
+        stored = [g for g in splits.gallery if g != photo and n["faces"].labels[g] in n["pupils"]]
+        cosines = sorted((float(seen.at[photo] @ enrolled.at[int(g)]) for g in stored), reverse=True)
+        for ax, cosine in zip(row[1:], cosines, strict=False):
+            if ax.images:
+                says(ax.get_xlabel().rpartition("cos")[2], cosine)
 
 
 def pairs_of(n, pool: str) -> tuple[list[float], list[float]]:
@@ -365,6 +489,11 @@ def pairs_drawn(cell):
     titled(cell.shown[0], pool.capitalize())
     own, other = pairs_of(cell.names, pool)
     spread_is(cell.shown[0].axes[0], {"different people": other, "same person": own})
+    if cell.printed:
+        rows, labels = seen_02(cell.names)
+        pools = {"trained": cell.names["splits"].trained, "unseen": cell.names["splits"].unseen}
+        chosen = {name: np.isin(labels, people) for name, people in pools.items()}
+        lines_say(cell.printed, {name: [100 * nearest_is_same(rows[c], labels[c])] for name, c in chosen.items()})
 
 
 @cell("02-62")
@@ -433,17 +562,6 @@ def spheres(cell):
     titled(cell.shown[0], "Retained" if cell.id == "02-37" else "Unseen")
     chosen = np.isin(labels, people)
     sphere_says(cell.shown[0], {"": figures.to_sphere(rows[chosen])}, labels[chosen], n["faces"].identities)
-
-
-@cell("02-40")
-def nearest_in_two_pools(cell):
-    n = cell.names
-    rows, labels = seen_02(n)
-    expected = {}
-    for name, people in (("trained", n["splits"].trained), ("unseen", n["splits"].unseen)):
-        chosen = np.isin(labels, people)
-        expected[name] = [100 * nearest_is_same(rows[chosen], labels[chosen])]
-    lines_say(cell.printed, expected)
 
 
 @cell("02-44")
@@ -671,7 +789,7 @@ def the_start(cell):
 @cell("04-13", "04-17", "04-19")
 def films(cell):
     n = cell.names
-    losses = LABEL_LOSSES if cell.id == "04-13" else DISPERSAL_LOSSES
+    losses = n["label_losses" if cell.id == "04-13" else "pair_losses"]
     start = n["clumps"] if cell.id == "04-19" else None
     titled(
         cell.shown[0], {"04-13": "four losses", "04-17": "three dispersion losses", "04-19": "three clumps"}[cell.id]
@@ -689,13 +807,64 @@ def films(cell):
             assert all(np.abs(drawn - dot).max(axis=1).min() < 1e-5 for dot in meant), f"{name}, step {moment}"
 
 
+@cell("04-32")
+def three_pushes(cell):
+    lines = cell.printed.splitlines()
+    for k, point in enumerate(np.array([[1.0, 0, 0], [0.6, 0.8, 0], [0, 0.6, 0.8]])):
+        outward = point[0]
+        left = np.array([1.0, 0, 0]) - outward * point
+        moved = point + 0.5 * left
+        says(lines[3 * k], *point, 1, 0, 0)
+        says(lines[3 * k + 1], outward, *left)
+        says(lines[3 * k + 2], *(moved / np.linalg.norm(moved)))
+
+
+@cell("04-36")
+def twins_by_hand(cell):
+    ab, ac, bc = (math.cos(math.radians(x)) for x in (10, 120, 110))
+    raised = np.exp(10 * np.array([ab, ac, bc]))
+    pairs, mean_line, nearest_line, raised_line, logged, shares = cell.printed.splitlines()
+    says(pairs, ab, ac, bc)
+    says(mean_line, ab, ac, bc, 3, (ab + ac + bc) / 3)
+    says(nearest_line, ab, ab, bc, 3, (2 * ab + bc) / 3)
+    says(raised_line.partition(":")[2], *raised)
+    says(logged.partition(":")[2], np.log(raised.mean()) / 10)
+    says(shares, *(raised / raised.sum()))
+
+
+@cell("04-39")
+def pushes_on_corners(cell):
+    n, expected = cell.names, {}
+    for name in n["pair_losses"]:
+        expected[name] = []
+        for z in (n["corners"], n["random"]):
+            z = np.asarray(z, dtype=np.float64)
+            cosines = z @ z.T
+            np.fill_diagonal(cosines, -2)
+            if name == "nearest cosine":
+                weights = np.eye(len(z))[cosines.argmax(axis=1)] / len(z)
+            elif name == "mean cosine":
+                weights = np.where(cosines > -1.5, 1.0, 0.0) / (len(z) * (len(z) - 1))
+            else:
+                weights = np.where(cosines > -1.5, np.exp(10 * cosines), 0.0)
+                weights /= weights.sum()
+            gradient = (weights + weights.T) @ z
+            left = gradient - (gradient * z).sum(axis=1, keepdims=True) * z
+            expected[name].append(np.linalg.norm(left, axis=1).max())
+    if len({round(float(x), 6) for x in off_diagonal(cosine_of(n["corners"], n["corners"]))}) == 1:
+        lines = cell.printed.splitlines()  # which of equally close companions is the nearest, rounding decides
+        cell = cell._replace(printed="\n".join(line for line in lines if not line.startswith("nearest")))
+        del expected["nearest cosine"]
+    lines_say(cell.printed, expected)
+
+
 @cell("04-25")
 def what_losses_reach(cell):
     n, ax = cell.names, cell.shown[0].axes[0]
     drawn = lines_of(ax)
-    assert list(drawn)[1:] == list(DISPERSAL_LOSSES), list(drawn)
+    assert list(drawn)[1:] == list(n["pair_losses"]), list(drawn)
     same(list(drawn.values())[0], [-1.0, -1 / 2, -1 / 3, 0, 0, *[np.nan] * 6], "best possible in three dimensions")
-    for name, loss in DISPERSAL_LOSSES.items():
+    for name, loss in n["pair_losses"].items():
         for i in (0, 5):
             few = make_scene(3, photos=n["counts"][i], seed=n["seed"])
             z = journey(few, loss, steps=300, seed=n["seed"])[-1]
@@ -706,7 +875,7 @@ def what_losses_reach(cell):
 def the_wide_table(cell):
     n, expected = cell.names, {}
     header_is(cell.shown[0], "", "mean cosine", "nearest", "found")
-    for name, loss in (LABEL_LOSSES | DISPERSAL_LOSSES).items():
+    for name, loss in (n["label_losses"] | n["pair_losses"]).items():
         expected[name] = state(n["wide"], journey(n["wide"], loss, seed=n["seed"])[-1])
     corners = -1 / (n["photos"] - 1)
     expected |= {"simplex": (corners, corners), "orthoplex": (-1 / 255, 0.0)}  # each has one opposite among 255
@@ -714,7 +883,7 @@ def the_wide_table(cell):
 
 
 def fingerprint(n) -> tuple[np.ndarray, np.ndarray]:
-    z = journey(n["wide"], DISPERSAL_LOSSES["log-sum-exp"], seed=n["seed"])[-1]
+    z = journey(n["wide"], n["pair_losses"]["log-sum-exp"], seed=n["seed"])[-1]
     yours = cosine_of(z, z)[np.triu_indices(len(z), 1)]
     return yours, np.array(
         [cosine_of(a, b)[0, 0] for a, b in zip(n["strangers"][:200], n["strangers"][200:], strict=True)]

@@ -85,6 +85,17 @@ def run_notebook(number: str, watch: Callable[[Cell], None] | None = None, **par
     return names
 
 
+def names_of(number: str, *ids: str) -> dict:
+    """Run a few code cells of a notebook, by id, without a word, and return their names."""
+    cells = json.loads(next(SOLUTIONS.glob(f"{number}_*.ipynb")).read_text(encoding="utf-8"))["cells"]
+    names: dict = {"__name__": "notebook"}
+    with contextlib.redirect_stdout(io.StringIO()):
+        for cell in cells:
+            if cell["id"] in ids:
+                exec(compile("".join(cell["source"]), cell["id"], "exec"), names)
+    return names
+
+
 def run_cell(source: str, names: dict, where: str, shown: list) -> None:
     """Run a cell, show its last value, and note in `shown` whatever is shown."""
 

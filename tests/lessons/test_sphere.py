@@ -6,24 +6,16 @@ import math
 
 import pytest
 import torch
+from small_world import names_of
 
-from utils.lessons.sphere import (
-    DISPERSAL_LOSSES,
-    DRAWS,
-    LABEL_LOSSES,
-    SCALE,
-    journey,
-    lowest_nearest_cosine,
-    make_scene,
-    orthoplex,
-    simplex,
-    tangent,
-    uniform,
-)
+from utils.lessons.sphere import journey, lowest_nearest_cosine, make_scene, orthoplex, simplex, tangent
 from utils.settings import CourseError
 from utils.unlearning.dispersion import hardest_cosine, mean_cosine, pair_cosines
 
 SCENE = make_scene()
+SCALE, DRAWS = 3.0, 16  # how sharply the notebook's softmax chooses, and how many names it draws for a photo at once
+NOTEBOOK = names_of("04", "04-04", "04-05", "04-11", "04-34", "04-37", "04-41")
+LABEL_LOSSES, DISPERSAL_LOSSES = NOTEBOOK["label_losses"], NOTEBOOK["pair_losses"]
 
 
 @pytest.mark.parametrize("d", [3, 128])
@@ -69,6 +61,24 @@ def test_targets_move_a_cluster_and_dispersion_opens_it(d):
     assert scene.found(ends["log-sum-exp"]) <= 0.2
 
 
+@pytest.mark.parametrize(("d", "seed"), [(3, 0), (128, 0), (128, 1), (128, 2)])
+def test_who_stays_in_one_piece_is_what_the_notebook_says(d, seed):
+    scene = make_scene(d, seed=seed)
+    ends = {name: mean_cosine(journey(scene, loss, seed=seed)[-1]) for name, loss in LABEL_LOSSES.items()}
+    whole = {"redrawn labels", "one shared target", "gradient ascent"}
+    assert {name for name, cosine in ends.items() if cosine > 0.5} == whole
+
+
+def test_a_journey_moves_by_the_tangent_it_is_given():
+    def asked(z, scene, generator):
+        return (z @ scene.prototypes[1]).sum()
+
+    def nowhere(gradient, z):
+        return torch.zeros_like(gradient)
+
+    assert torch.allclose(journey(SCENE, asked, steps=2, along=nowhere)[-1], SCENE.mine, atol=1e-6)
+
+
 def test_the_mean_leaves_three_tight_clumps_where_they_are():
     angles = torch.tensor([a + s for a in (0, 120, 240) for s in (-3, -1, 1, 3)]) * math.pi / 180
     height = 0.02 * torch.randn(12, generator=torch.Generator().manual_seed(0))
@@ -76,7 +86,7 @@ def test_the_mean_leaves_three_tight_clumps_where_they_are():
     ends = {name: journey(SCENE, loss, start=clumps)[-1] for name, loss in DISPERSAL_LOSSES.items()}
     assert hardest_cosine(ends["mean cosine"]) > 0.98
     assert hardest_cosine(ends["log-sum-exp"]) < 0.6
-    assert torch.equal(journey(SCENE, uniform, start=clumps, steps=0)[-1], clumps)
+    assert torch.equal(journey(SCENE, DISPERSAL_LOSSES["mean cosine"], start=clumps, steps=0)[-1], clumps)
 
 
 def test_simplex_and_orthoplex_are_the_best_there_is():

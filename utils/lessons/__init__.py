@@ -13,11 +13,9 @@ from .own_photos import (
     recogniser_for,
 )
 from .session import open_session, remind_of_drawn_faces
-from .sphere import DISPERSAL_LOSSES, LABEL_LOSSES, journey, lowest_nearest_cosine, make_scene, orthoplex, simplex
+from .sphere import journey, lowest_nearest_cosine, make_scene, orthoplex, simplex
 
 __all__ = [
-    "DISPERSAL_LOSSES",
-    "LABEL_LOSSES",
     "attempts",
     "changed_files",
     "enrolled",

@@ -12,12 +12,9 @@ from torch import Tensor
 
 from ..retrieval.scores import retrieval_scores
 from ..settings import CourseError
-from ..unlearning.dispersion import hardest_cosine, log_sum_exp_cosine, mean_cosine
 
-SCALE = 3.0  # how sharply a softmax over cosines chooses
 TILT = 0.4  # about how far, in radians, a person's photos sit from the prototype
 TOGETHER = 0.5  # the part of a push that all photos of the person share: one network moves them
-DRAWS = 16  # labels drawn per photo and step: a step here stands for so many of a real run
 FIRST, LEAP = 0.05, 0.1  # radians: the longest first step of a point, and the longest of all
 
 
@@ -71,55 +68,7 @@ def make_scene(d: int = 3, people: int = 4, photos: int = 12, spread: float = 0.
     return Scene(F.normalize((prototypes + tilt)[labels] + noise), labels, prototypes)
 
 
-# ------------------------------------------------------------------------------------- what each loss asks, at a step
-
-
-def fixed_labels(z: Tensor, scene: Scene, generator: torch.Generator) -> Tensor:
-    """Return the cross-entropy towards one wrong person for each photo, always the same. Notebook 04."""
-    wrong = 1 + torch.arange(len(z)) % (len(scene.prototypes) - 1)
-    return F.cross_entropy(SCALE * z @ scene.prototypes.T, wrong)
-
-
-def redrawn_labels(z: Tensor, scene: Scene, generator: torch.Generator) -> Tensor:
-    """Return the cross-entropy towards wrong people drawn anew, DRAWS for each photo. Notebook 04."""
-    wrong = torch.randint(1, len(scene.prototypes), (DRAWS * len(z),), generator=generator)
-    return F.cross_entropy(SCALE * (z @ scene.prototypes.T).repeat(DRAWS, 1), wrong)
-
-
-def shared_target(z: Tensor, scene: Scene, generator: torch.Generator) -> Tensor:
-    """Return the distance to one target for all photos: a shadow class, an untrained teacher. Notebook 04."""
-    target = F.normalize(scene.prototypes[1] + scene.prototypes[2], dim=0)
-    return (1.0 - z @ target).mean()
-
-
-def ascent(z: Tensor, scene: Scene, generator: torch.Generator) -> Tensor:
-    """Return minus the cross-entropy of the right name: gradient ascent. Notebook 04."""
-    return -F.cross_entropy(SCALE * z @ scene.prototypes.T, torch.zeros(len(z), dtype=torch.int64))
-
-
-def uniform(z: Tensor, scene: Scene, generator: torch.Generator) -> Tensor:
-    """Return the mean cosine over pairs of the person's photos. Notebook 04."""
-    return mean_cosine(z)
-
-
-def hard(z: Tensor, scene: Scene, generator: torch.Generator) -> Tensor:
-    """Return the mean cosine to the nearest of the person's photos. Notebook 04."""
-    return hardest_cosine(z)
-
-
-def log_sum_exp(z: Tensor, scene: Scene, generator: torch.Generator) -> Tensor:
-    """Return the log-sum-exp of the cosines of the person's pairs. Notebook 04."""
-    return log_sum_exp_cosine(z, beta=10.0)
-
-
-Asked = Callable[[Tensor, Scene, torch.Generator], Tensor]
-LABEL_LOSSES: dict[str, Asked] = {
-    "fixed labels": fixed_labels,
-    "redrawn labels": redrawn_labels,
-    "one shared target": shared_target,
-    "gradient ascent": ascent,
-}
-DISPERSAL_LOSSES: dict[str, Asked] = {"mean cosine": uniform, "nearest cosine": hard, "log-sum-exp": log_sum_exp}
+Asked = Callable[[Tensor, Scene, torch.Generator], Tensor]  # what a loss of notebook 04 is
 
 
 def tangent(gradient: Tensor, z: Tensor) -> Tensor:
@@ -127,12 +76,19 @@ def tangent(gradient: Tensor, z: Tensor) -> Tensor:
     return gradient - (gradient * z).sum(dim=1, keepdim=True) * z
 
 
-def journey(scene: Scene, asked: Asked, start: Tensor | None = None, steps: int = 120, seed: int = 0) -> Tensor:
+def journey(
+    scene: Scene,
+    asked: Asked,
+    start: Tensor | None = None,
+    steps: int = 120,
+    seed: int = 0,
+    along: Callable[[Tensor, Tensor], Tensor] = tangent,
+) -> Tensor:
     """Return where person 0's points are before and after every step of a loss, (steps + 1, k, d).
 
     They go downhill, partly each on its own way and partly together, as one network moves them all: FIRST radians at
-    the first step for the one that is pushed hardest, never more than LEAP, less and less towards the end. Nobody else
-    moves. Introduced in notebook 04.
+    the first step for the one that is pushed hardest, never more than LEAP, less and less towards the end. `along`
+    takes off what points outwards. Nobody else moves. Introduced in notebook 04.
     """
     generator = torch.Generator().manual_seed(seed)
     z = (scene.mine if start is None else start).clone()
@@ -140,7 +96,7 @@ def journey(scene: Scene, asked: Asked, start: Tensor | None = None, steps: int 
     for step in range(steps):
         z = z.detach().requires_grad_(True)
         (gradient,) = torch.autograd.grad(asked(z, scene, generator), z)
-        push = tangent((1 - TOGETHER) * gradient + TOGETHER * gradient.mean(dim=0), z.detach())
+        push = along((1 - TOGETHER) * gradient + TOGETHER * gradient.mean(dim=0), z.detach())
         length = push.norm(dim=1, keepdim=True).clamp(min=1e-12)
         rate = rate or FIRST / float(length.max())
         strides = (rate * (1 - step / steps) * length).clamp(max=LEAP)

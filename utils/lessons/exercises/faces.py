@@ -5,7 +5,7 @@ from __future__ import annotations
 import cmath
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...models.augmentation import greyscale
 from ...settings import REPO_ROOT, CourseError, check_environment
 from .base import (
     CLOSE,
@@ -24,7 +25,6 @@ from .base import (
     compared,
     compared_share,
     is_number,
-    names_among,
     one_line,
     report,
     same_as,
@@ -112,24 +112,38 @@ def check_01_nearest_centroid(z: Tensor, centroids: Tensor) -> Tensor:
     return (z @ centroids.T).argmax(1)
 
 
-@checker("angle")
-def check_02_angle(answer: Any, cosine: float) -> tuple[str, str]:
-    """Check the angle in degrees between two embeddings whose cosine is given. Notebook 02."""
-    expected, got = math.degrees(math.acos(max(-1.0, min(1.0, float(cosine))))), as_array(answer)
-    if is_number(got) and expected > 0.5 and abs(got - math.radians(expected)) < 1e-3:
-        return CLOSE, "that is the angle in radians; degrees are wanted."
-    hint = "undo the cosine with math.acos, then turn radians into degrees."
-    return compared(answer, expected, hint, tenth_of(expected))
+@same_as(
+    "angle",
+    [(0.5,), (-0.2,), (1.0,)],
+    "undo the cosine with np.arccos, then turn radians into degrees.",
+)
+def check_02_angle(cosine: float) -> float:
+    """Check a function from the cosine of two unit vectors to their angle in degrees. Notebook 02."""
+    return math.degrees(math.acos(cosine))
 
 
 @same_as(
-    "CosFace logit",
-    [(0.9, 64.0, 0.35), (-0.2, 10.0, 0.1)],
-    "the margin comes off the cosine first, and the scale multiplies what is left.",
+    "CosFace logits",
+    [
+        (torch.tensor([[0.9, 0.2], [-0.2, 0.4], [0.1, 0.3]]), torch.tensor([0, 1, 0]), 64.0, 0.35),
+        (torch.tensor([[0.5, -0.6, 0.1], [0.2, 0.7, 0.8]]), torch.tensor([2, 1]), 10.0, 0.1),
+    ],
+    "the margin comes off the own person's cosine alone, and the scale multiplies everything that is left.",
 )
-def check_02_cosface_logit(cosine: float, scale: float, margin: float) -> float:
-    """Check the CosFace logit of the true person, a number or a function (cosine, scale, margin). Notebook 02."""
-    return scale * (float(cosine) - margin)
+def check_02_cosface_logits(cosines: Tensor, own: Tensor, scale: float, margin: float) -> Tensor:
+    """Check a function (cosines (B, C), own (B,), scale, margin) -> CosFace logits (B, C). Notebook 02."""
+    return scale * (cosines - margin * F.one_hot(own, cosines.shape[1]))
+
+
+@checker("grey")
+def check_02_grey(to_grey: Callable) -> tuple[str, str]:
+    """Check a function from uint8 photos (B, 3, H, W) to their brightness in all three channels. Notebook 02."""
+    photos = torch.randint(0, 256, (2, 3, 4, 5), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    found = to_grey(photos.clone())
+    status, remark = compared(found, greyscale(photos), "add up the weighted channels; all three get the sum.", 0.005)
+    if status == EXACT and getattr(found, "dtype", None) != torch.uint8:
+        return CLOSE, "the numbers are right; end with .round().to(torch.uint8)."
+    return status, remark
 
 
 RANKINGS = ([1, 0, 0, 1], [0, 1, 0, 1, 1], [0, 0, 0, 1], [1, 1, 1], [0, 0, 1, 0, 0, 0, 1])
@@ -191,9 +205,12 @@ def check_04_simplex(points: Any) -> tuple[str, str]:
     return CLOSE if worst <= best + 0.1 else WRONG, f"{remark} Hint: let the rows sum to zero, all alike."
 
 
-@checker("who stays in one piece")
-def check_04_together(answer: Any) -> tuple[str, str]:
-    """Check the names of the losses under which a person's cluster stays one cluster. Introduced in notebook 04."""
-    hint = "what matters is whether all photos are sent the same way, not whether they are sent away."
-    right = {"redrawn labels", "one shared target", "gradient ascent"}
-    return names_among(answer, right, ", as they stand beside the film", hint)
+@same_as(
+    "log-sum-exp",
+    [(F.normalize(DRAWS[0]), 10.0), (F.normalize(DRAWS[3]), 2.0)],
+    "pairs of different points only; exponential, then mean, then logarithm, and divide by beta at the end.",
+)
+def check_04_log_sum_exp(z: Tensor, beta: float) -> Tensor:
+    """Check a function (unit rows z (n, d), beta) -> log-sum-exp of the cosines of its pairs. Notebook 04."""
+    different = ~torch.eye(len(z), dtype=torch.bool)
+    return torch.exp(beta * (z @ z.T)[different]).mean().log() / beta
