@@ -165,7 +165,7 @@ def test_every_list_of_minutes_says_the_same(tmp_path):
 def test_a_slot_of_the_agendas_is_long_enough_for_a_whole_notebook():
     text = (REPO_ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
     slots = re.findall(r"^\| (\d+) \| \[[^]]*\]\(../notebooks/([\w.]+)\) \|", text, re.MULTILINE)
-    assert len(slots) >= 3  # those with sections named take a part only
+    assert len(slots) >= 2  # those with sections named take a part only
     for slot, name in slots:
         needed = sum(map(int, re.findall(r"\d+", overview.minutes()[NOTEBOOK_DIR / name])))
         assert int(slot) >= needed, name
