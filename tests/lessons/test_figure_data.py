@@ -434,3 +434,9 @@ def test_figures_of_notebook_12_draw_what_they_are_given():
     bars = fg.gap_bars({"far": 0.5, "near": 1e-7}, "gap", 1e-5).axes[0]
     assert [text.get_text() for text in bars.texts] == ["5e-01", "1e-07"]
     same([patch.get_x() + patch.get_width() for patch in bars.patches], [0.5, 1e-7], "bars")
+
+
+def test_a_loss_stands_at_its_step():
+    (line,) = fg.loss_curve([3.0, 2.5, 1.0]).axes[0].lines
+    same(line.get_xdata(), [1, 2, 3], "steps")
+    same(line.get_ydata(), [3.0, 2.5, 1.0], "losses")

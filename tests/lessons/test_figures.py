@@ -102,6 +102,7 @@ CASES = {
     "sphere_film": lambda: fg.sphere_film({"a loss": WAY, "b": WAY}, WAY[0], (0, 2, 5), {"b": "found"}, "film"),
     "best_dispersal": lambda: fg.best_dispersal([2, 3], {"mean": [-1, 0.2]}, [-1, -0.5], "best"),
     "take_home": lambda: fg.take_home(SEARCH, SEARCH, {"a photo": (1, 30.0), "a template": (2, 4)}, 400, "you"),
+    "loss_curve": lambda: fg.loss_curve([3.0, 2.0, 1.5], "Losses"),
     "wrapper_diagram": lambda: fg.wrapper_diagram(),
     "steps_diagram": lambda: fg.steps_diagram([("photo", "pixels"), ("embedding", "numbers")], "how"),
 }
@@ -376,6 +377,7 @@ NAMED = {
     ),
     "pareto": lambda n: fg.pareto({n: SCORES["original"], "b": SCORES["retrain"]}, title=n),
     "front_figure": lambda n: fg.front_figure({n: (0.5, 0.5), "b": (0, 1)}, title=n),
+    "loss_curve": lambda n: fg.loss_curve([1.0], n),
     "wrapper_diagram": lambda n: fg.wrapper_diagram(n),
     "steps_diagram": lambda n: fg.steps_diagram([(n, n)], n),
     "ablation_dots": lambda n: fg.ablation_dots([(n, n, [{p: {"map": 0.5} for p in fg.POOLS}])], n),

@@ -149,6 +149,15 @@ def steps_diagram(steps: Sequence[tuple[str, str]], title: str = "") -> Figure:
     return finished(fig, title)
 
 
+def loss_curve(losses: Sequence[float], title: str = "") -> Figure:
+    """Show the loss of a training by step. Introduced in notebook 02."""
+    fig, ax = one(5.6, 3.4)
+    ax.plot(np.arange(1, len(losses) + 1), losses, color=ORIGINAL)
+    ax.set(xlabel="step", ylabel="loss")
+    gridded(ax)
+    return finished(fig, title)
+
+
 WRAPPERS = (  # name, the chain, what a holder of the file learns
     (
         "Block list",
