@@ -93,7 +93,7 @@ def test_an_interrupted_batch_keeps_what_is_done_and_leaves_nobody(tmp_path, how
     assert until(lambda: out.exists() and len(ResultStore(out).rows()) == 1)
     assert len(processes_of(running.pid)) > 2
     (os.kill if how == "killed" else os.killpg)(running.pid, signal.SIGKILL if how == "killed" else signal.SIGINT)
-    said, _ = running.communicate(timeout=90)  # on a busy machine workers start slowly
+    said, _ = running.communicate(timeout=240)  # on a busy machine workers start slowly
     assert running.returncode == (-signal.SIGKILL if how == "killed" else 130)
     assert how == "killed" or said.strip() == "Stopped."
     assert until(lambda: not processes_of(running.pid))

@@ -277,7 +277,7 @@ def collapse_run(task, config):
 def test_a_run_that_loses_the_dev_people_stops_and_goes_back(task):
     watch = EarlyStopping.begin(task, stopping())
     before = watch.score()
-    collapse_run(task, stopping())
+    collapse_run(task, stopping(learning_rate=1e-2))
     scores = [entry["dev_map"] for entry in task.history if "dev_map" in entry]
     assert scores[-1] < before - 0.1 and all(score >= before - 0.1 for score in scores[:-1])
     assert len(task.history) < 40, "the run did not stop early"
