@@ -20,7 +20,7 @@ from utils.models.checkpoints import Recogniser, TrainConfig, head_options, trai
 from utils.models.finetuning import FinetuneConfig, finetune
 from utils.models.heads import head_from_centroids, make_head
 from utils.models.training import epoch_batches, load_or_train, train_from_scratch, train_recogniser
-from utils.settings import seed_everything
+from utils.settings import CourseError, seed_everything
 
 SIDE = 8
 CPU = torch.device("cpu")
@@ -383,3 +383,9 @@ def test_another_weights_seed_is_another_start_another_order_and_other_changes(s
     weights = [start.last[1].weight for start in starts]
     assert torch.equal(weights[0], weights[2]) and not torch.equal(weights[0], weights[1])
     assert torch.equal(pictures[0], pictures[2]) and not torch.equal(pictures[0], pictures[1])
+
+
+@pytest.mark.parametrize("wrong", [{"grey": 2}, {"grey": -0.1}, {"tint": 1.5}, {"tint": math.nan}])
+def test_a_share_of_grey_or_tint_lies_between_nothing_and_all(wrong):
+    with pytest.raises(CourseError, match="shares from 0 to 1"):
+        TrainConfig(**wrong)

@@ -51,6 +51,8 @@ class TrainConfig:
         if self.epochs < 1 or self.batch_size < 2:
             given = f"{self.epochs} and {self.batch_size}"
             raise CourseError(f"Training needs epochs of at least 1 and a batch_size of at least 2, not {given}.")
+        if not (0 <= self.grey <= 1 and 0 <= self.tint <= 1):
+            raise CourseError(f"grey and tint are shares from 0 to 1, not {self.grey} and {self.tint}.")
 
 
 @dataclass
