@@ -80,7 +80,8 @@ def test_a_bad_file_is_refused_in_one_sentence(which, tmp_path, capsys):
     assert not (tmp_path / "x.json").exists() and METHODS["esc"].title == "Erasing a subspace (ESC)"
 
 
-def test_a_missing_file_or_nothing_at_all_is_one_sentence(tmp_path, capsys):
+def test_a_missing_file_or_nothing_at_all_is_one_sentence(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("FACE_COURSE_LFW", raising=False)
     for flags, said in (
         ([str(tmp_path / "none.py")], "There is no method file"),
         ([], "Name one method file, or ask for the table"),
