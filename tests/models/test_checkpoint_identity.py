@@ -59,7 +59,8 @@ def trainings(own_cache, monkeypatch) -> list[tuple]:
 
 def others_of(config: TrainConfig) -> dict[str, TrainConfig]:
     """The same recipe with one field changed, for every field."""
-    changed = {f.name: "arcface" if f.name == "loss" else getattr(config, f.name) + 1 for f in fields(config)}
+    others = {"loss": "arcface", "grey": 0.5, "tint": 0.5}
+    changed = {field.name: others.get(field.name) or getattr(config, field.name) + 1 for field in fields(config)}
     return {name: replace(config, **{name: value}) for name, value in changed.items()}
 
 

@@ -301,7 +301,7 @@ def test_every_part_of_the_recipe_changes_its_key(tiny_splits):
     config = TrainConfig()
     keys = {recipe_key(recipe_of(tiny_splits, tiny_splits.trained, "mini", "none", config))}
     for name, value in asdict(config).items():
-        other = replace(config, **{name: "arcface" if name == "loss" else value + 1})
+        other = replace(config, **{name: {"loss": "arcface", "grey": 0.5, "tint": 0.5}.get(name) or value + 1})
         keys.add(recipe_key(recipe_of(tiny_splits, tiny_splits.trained, "mini", "none", other)))
     assert len(keys) == 1 + len(asdict(config))
 
