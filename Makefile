@@ -64,8 +64,8 @@ endef
 help:            ## list the commands
 	@awk -F ':[^#]*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: $(STAMP)    ## run the course: notebooks, results, site (PROFILE=full for the long one, ARGS="--only 02,03")
-	@$(PY) -m utils.course --profile $(PROFILE) $(ARGS)
+run: $(STAMP)    ## run the course, JOBS notebooks at a time: results, site (PROFILE=full for the long one, ARGS="--only 02,03")
+	@$(PY) -m utils.course --profile $(PROFILE) --jobs $(JOBS) $(ARGS)
 
 # A file is one worker's alone, and the longest files, the notebooks, start first. Workers with a thread each do not
 # wait for one another; the kernels of their notebooks inherit that.
@@ -82,11 +82,11 @@ bench: $(STAMP)  ## compare all methods, all sizes, three seeds, into build/resu
 	@failed=0; \
 	  $(BENCH) --seeds 3 $(ARGS) || failed=$$?; \
 	  $(BENCH) --forget 1,5,20,40 $(ARGS) || failed=$$?; \
-	  $(if $(LFW),$(BENCH) --dataset lfw --root $(LFW) --pretrained none --train-epochs 25 $(ARGS) || failed=$$?;) \
+	  $(if $(LFW),$(BENCH) --dataset lfw --root $(LFW) --backbone dlib $(ARGS) || failed=$$?;) \
 	  exit $$failed
 
 real: $(STAMP)   ## run notebooks 03, 05, 08, 09 and 10 on LFW with a real recogniser, into build/real (LFW=folder)
-	@$(PY) -m utils.real --root "$(LFW)" --profile $(PROFILE) $(ARGS)
+	@$(PY) -m utils.real --root "$(LFW)" --profile $(PROFILE) --jobs $(JOBS) $(ARGS)
 
 site: $(STAMP)   ## build the HTML pages from what has been run so far
 	@$(PY) -m utils.course --site-only $(ARGS)

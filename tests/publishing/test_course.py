@@ -169,11 +169,33 @@ def test_a_cell_that_never_ends_fails_the_course(places):
         course.run_course(*places, timeout=1)
 
 
-def test_an_interrupted_run_leaves_nothing_half_written(places):
+WAIT_FOR_A = """import os, time
+while '00_a' not in open('../build/notebooks/state.json').read():
+    time.sleep(0.1)
+"""
+
+
+def test_several_notebooks_run_at_a_time_with_a_thread_each(places):
+    folder, build = places
+    begins = "import os, time\nopen('../{}', 'w').close()\n"
+    waits = begins + "while not os.path.exists('../{}'):\n    time.sleep(0.1)"
+    write(folder, "00_a.ipynb", waits.format("a", "b"), "print('threads', os.environ['OMP_NUM_THREADS'])")
+    write(folder, "01_b.ipynb", waits.format("b", "a"))  # each ends only if the other has begun
+    assert sorted(course.run_course(folder, build, jobs=2, timeout=60)) == ["00_a", "01_b"]
+    assert "threads 1" in printed(build / "notebooks/00_a.ipynb")
+    assert sorted(course.read_state(build)) == ["00_a", "01_b"]
+    write(folder, "00_a.ipynb", "1 / 0")
+    with pytest.raises(CourseError, match="00_a.ipynb failed in cell 3: ZeroDivisionError"):
+        course.run_course(folder, build, jobs=2)
+    assert list(course.read_state(build)) == ["01_b"]
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_an_interrupted_run_leaves_nothing_half_written(jobs, places):
     folder, build = places
     write(folder, "00_a.ipynb", "x = 1")
-    write(folder, "01_b.ipynb", "open('../started', 'w').close()\nimport time\ntime.sleep(60)")
-    command = [sys.executable, "-m", "utils.course", "--notebooks", str(folder), "--build", str(build)]
+    write(folder, "01_b.ipynb", WAIT_FOR_A + "open('../started', 'w').close()\ntime.sleep(60)")
+    command = [sys.executable, "-m", "utils.course", "--notebooks", str(folder), "--build", str(build), "--jobs", jobs]
     # a shell that runs tests in the background makes them ignore Ctrl-C, and their children inherit that
     heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(command, cwd=REPO_ROOT, stderr=subprocess.PIPE, encoding="utf-8", preexec_fn=heed)

@@ -24,21 +24,28 @@ def calls(monkeypatch) -> list:
 
 def test_the_notebooks_of_the_real_path_take_what_they_are_given(tmp_path, calls):
     assert real.run_real(str(tmp_path), tmp_path / "build") == tmp_path / "build" / "site" / "index.html"
-    backbone, plan, ((_, build), how) = calls
+    backbone, plan, ((_, build), how), (places, last) = calls
     assert backbone == ("dlib", "auto") and (plan.dataset, plan.backbone, plan.root) == ("lfw", "dlib", str(tmp_path))
-    assert build == tmp_path / "build" and os.environ[BUILD_PLACE] == str(build)
-    paths = course.find_notebooks(only=how["only"])
-    chosen = course.choose_parameters(paths, "quick", how["parameters"])
-    assert [path.name[:2] for path in chosen] == ["03", "05", "08", "09", "10"]
-    for path, given in chosen.items():
-        assert (given["dataset"], given["backbone"], given["root"]) == ("lfw", "dlib", str(tmp_path))
-        assert given.get("methods", real.COMPARED) == real.COMPARED
-        assert given.get("results") == (str(build / "results.json") if path.name[:2] == "09" else None)
+    assert build == places[1] == tmp_path / "build" and os.environ[BUILD_PLACE] == str(build)
+    assert how["only"] == "03,05,08,10" and last["only"] == "09"  # which shows what the others found
+    for given in (how, last):
+        paths = course.find_notebooks(only=given["only"])
+        for path, chosen in course.choose_parameters(paths, "quick", given["parameters"]).items():
+            assert (chosen["dataset"], chosen["backbone"], chosen["root"]) == ("lfw", "dlib", str(tmp_path))
+            assert chosen.get("methods", real.COMPARED) == real.COMPARED and path.name[:2] in given["only"]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_the_table_of_this_very_run_is_shown_where_there_is_one(there, tmp_path):
+    if there:
+        (tmp_path / "results.json").touch()
+    given = dict(real.parameters(tmp_path, tmp_path, ["09"]))
+    assert given.get("results") == (str(tmp_path / "results.json") if there else None)
 
 
 @pytest.mark.parametrize("number", real.NOTEBOOKS.split(","))
 def test_a_single_notebook_of_it_gets_only_what_it_declares(number, tmp_path):
-    given = real.parameters(tmp_path, tmp_path / "build", number)
+    given = real.parameters(tmp_path, tmp_path / "build", [number])
     assert course.choose_parameters(course.find_notebooks(only=number), "quick", given)
 
 

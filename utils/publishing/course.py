@@ -26,6 +26,7 @@ import torch
 from nbclient.exceptions import CellControlSignal, DeadKernelError
 
 from ..experiments.benchmark import read_results, results_table
+from ..experiments.runner import finished
 from ..settings import (
     BUILD_DIR,
     PROFILES,
@@ -201,7 +202,7 @@ def refuse_foreign(tasks: Sequence[Task], build: Path) -> None:
         raise CourseError(f"{foreign[0]} was not made by the course: move it away, or choose another folder (--build).")
 
 
-def run_notebook(task: Task, build: Path, timeout: float) -> dict:
+def run_notebook(task: Task, build: Path, timeout: float, progress: bool = True) -> dict:
     """Execute one notebook into build/notebooks and return its record; CourseError names the cell that failed."""
     target, failed, partial = places_of(task, build)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -215,7 +216,7 @@ def run_notebook(task: Task, build: Path, timeout: float) -> dict:
             kernel_name="python3",
             cwd=str(task.path.parent),
             execution_timeout=timeout,
-            progress_bar={"desc": "  cells", "leave": False, "dynamic_ncols": True},
+            progress_bar={"desc": "  cells", "leave": False, "dynamic_ncols": True} if progress else False,
             extra_arguments=QUIET_KERNEL,
         )
         partial.replace(target)
@@ -270,8 +271,12 @@ def run_course(
     parameters: Sequence[tuple[str, str]] = (),
     fresh: bool = False,
     timeout: float | None = None,
+    jobs: int = 1,
 ) -> dict:
-    """Execute the notebooks that have not run on these very inputs and return the record of all; CourseError."""
+    """Execute the notebooks that have not run on these very inputs, `jobs` at a time, and return the record of all.
+
+    Several at a time have a thread each. Raises CourseError for the first that fails; those beside it are given up.
+    """
     build = apart(build, folder)
     paths = find_notebooks(folder, only)
     chosen, code = choose_parameters(paths, profile, parameters), code_hash()
@@ -280,18 +285,27 @@ def run_course(
     state = read_state(build)
     for leftover in (build / "notebooks").glob(".state.json.*.partial"):  # of a run that was killed
         leftover.unlink()
+    due = [task for task in tasks if fresh or not is_done(task, state, build)]
     with progress_bar(desc="course", total=len(tasks)) as bar:
         for task in tasks:
-            bar.set_description(task.name)
-            if fresh or not is_done(task, state, build):
+            if task in due:
                 state.pop(task.name, None)
-                write_state(build, state)
-                state[task.name] = run_notebook(task, build, timeout or CELL_TIMEOUT[profile])
-                write_state(build, state)
-                bar.write(f"{task.name}: {state[task.name]['seconds']:.0f} s", file=sys.stderr)
             else:
                 bar.write(f"{task.name}: unchanged since its last run, not run again (--fresh does)", file=sys.stderr)
-            bar.update()
+                bar.update()
+        write_state(build, state)
+        calls = [(task, build, timeout or CELL_TIMEOUT[profile], jobs == 1) for task in due]
+        try:
+            for number, record in finished(run_notebook, calls, jobs):
+                if trouble := record.get("error") or record.get("failure"):
+                    raise CourseError(trouble)
+                state[due[number].name] = record
+                write_state(build, state)
+                bar.write(f"{due[number].name}: {record['seconds']:.0f} s", file=sys.stderr)
+                bar.update()
+        finally:
+            for task in due:  # of a worker that was ended
+                places_of(task, build)[2].unlink(missing_ok=True)
     return state
 
 
@@ -384,6 +398,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--fresh", action="store_true", help="run again what has not changed since its last run")
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help="time limit for one cell")
+    parser.add_argument("--jobs", type=int, default=1, metavar="J", help="notebooks at a time, each with one thread")
     parser.add_argument("--notebooks", type=Path, default=NOTEBOOK_DIR, help="folder of the notebooks")
     parser.add_argument("--build", type=Path, default=BUILD_DIR, help="folder for executed notebooks, results and site")
     mode = parser.add_mutually_exclusive_group()
@@ -414,7 +429,8 @@ def perform(arguments: argparse.Namespace) -> None:
         return
     build = apart(build, folder)
     if not arguments.site_only:
-        options = {name: getattr(arguments, name) for name in ("profile", "only", "parameters", "fresh", "timeout")}
+        names = ("profile", "only", "parameters", "fresh", "timeout", "jobs")
+        options = {name: getattr(arguments, name) for name in names}
         run_course(folder, build, **options)
     index = make_site(folder, build)
     table = results_text(build)

@@ -28,27 +28,36 @@ def faces_folder(root: str) -> Path:
     return folder
 
 
-def parameters(root: Path, build: Path, only: str) -> list[tuple[str, str]]:
-    """Return the parameters of the notebooks: LFW, dlib's model, few methods, and the results of this very run."""
+def parameters(root: Path, build: Path, numbers: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the parameters of some notebooks: LFW, dlib's model, few methods, and the results of this very run."""
     chosen, results = {"dataset": "lfw", "root": str(root), "backbone": "dlib"}, build / "results.json"
-    if {"08", "09", "10"} & set(only.split(",")):
+    if {"08", "09", "10"} & set(numbers):
         chosen["methods"] = COMPARED
-    if "09" in only and ("05" in only or results.exists()):
+    if "09" in numbers and results.exists():
         chosen["results"] = str(results)
     return list(chosen.items())
 
 
-def run_real(root: str, build: Path, *, only: str = NOTEBOOKS, profile: str = "quick", fresh: bool = False) -> Path:
+def run_real(
+    root: str, build: Path, *, only: str = NOTEBOOKS, profile: str = "quick", fresh: bool = False, jobs: int = 1
+) -> Path:
     """Run notebooks on LFW with dlib's model, results and copies in `build`, and return the site's first page.
 
     What takes longest is done before the first cell and kept: the crops, and what the resting layers make of them.
+    Notebook 09 comes last: it shows the others' results.
     Raises CourseError where the photos or the recogniser are missing; nothing else in the course needs either.
     """
     folder, build = faces_folder(root), resolved(build)
     make_backbone("dlib", "auto")  # one sentence at once where its file is missing
     prepared(Plan(dataset="lfw", root=str(folder), backbone="dlib"), 0, {}, progress=True)
     os.environ[BUILD_PLACE] = str(build)  # the notebooks' kernels look there
-    run_course(NOTEBOOK_DIR, build, only=only, profile=profile, parameters=parameters(folder, build, only), fresh=fresh)
+    numbers = [number.strip() for number in only.split(",")]
+    for some in ([number for number in numbers if number != "09"], [number for number in numbers if number == "09"]):
+        if some:
+            chosen = parameters(folder, build, some)
+            run_course(
+                NOTEBOOK_DIR, build, only=",".join(some), profile=profile, parameters=chosen, fresh=fresh, jobs=jobs
+            )
     return make_site(NOTEBOOK_DIR, build)
 
 
@@ -60,8 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--build", type=Path, default=REPO_ROOT / "build" / "real", metavar="DIR", help="where it goes")
     parser.add_argument("--only", default=NOTEBOOKS, metavar="NN,NN", help=f"numbers of notebooks ({NOTEBOOKS})")
     parser.add_argument("--profile", default="quick", help="quick (default) or full")
+    parser.add_argument("--jobs", type=int, default=1, metavar="J", help="notebooks at a time, each with one thread")
     parser.add_argument("--fresh", action="store_true", help="run again what has not changed since its last run")
     args = parser.parse_args(arguments)
-    index = run_real(args.root, args.build, only=args.only, profile=args.profile, fresh=args.fresh)
+    options = {name: getattr(args, name) for name in ("only", "profile", "fresh", "jobs")}
+    index = run_real(args.root, args.build, **options)
     print(f"\n{results_text(resolved(args.build))}\n\nSite: {shown(index)}")
     return 0
