@@ -1,7 +1,4 @@
-"""A method for the leaderboard, in one file. Copy it, put your loss into `losses`, and enter it:
-
-    python -m utils.leaderboard my_method.py
-"""
+"""A method in one file: copy it, put your loss into `losses`, and run `python -m utils.leaderboard my_method.py`."""
 
 from dataclasses import dataclass
 
@@ -26,8 +23,7 @@ class MyConfig(StepConfig):
     MyConfig,
     title="My method",
     needs=("forget", "retain_train"),  # training photos only: held-out ones are grey when your method runs
-    source="your paper, or yourself",
-    notebook="08",
+    source="your paper, or yourself", notebook="08",
     kind="weights",  # or "wrapper", if a part is added to the network
 )
 def my_method(task, config):

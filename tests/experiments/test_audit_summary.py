@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
+import pytest
+
 from utils.audit.case import ATTACKS
-from utils.experiments.audit_summary import audit_summary, main, read_audits, verdict
+from utils.experiments.audit_summary import audit_summary, came_back, main, read_audits, stored_audit, verdict
 from utils.unlearning import RECOMMENDED
 from utils.unlearning.registry import METHODS
 
@@ -91,6 +94,23 @@ def test_every_method_was_audited_with_the_same_attacks():
     for run in runs:
         assert [entry["attack"] for entry in run["audit"]] == measured == run["attacks"]
     assert len({(run["method"], run["seed"]) for run in runs}) == len(runs), "one run per method and seed"
+
+
+def test_a_results_row_meets_the_stored_audit_of_the_same_model_and_of_no_other():
+    model = {"method": "esc", "seed": 1, "forget_ids": ["A"], "config": {"k": 1}, "train": {"epochs": 1}}
+    unknown = row("taken_off", "weights", None) | {"target": None, "original": 0.9}
+    runs = [model | {"seed": 0, "audit": ROWS}, model | {"error": "no"}, model | {"audit": [unknown]}]
+    (found,) = stored_audit(model | {"forget": {"map": 0.1}}, runs)
+    assert np.isnan(found["recovered"]) and np.isnan(found["target"]) and found["original"] == 0.9
+    assert unknown["target"] is None, "the stored row stays"
+    for other in ({"seed": 2}, {"config": {"k": 2}}, {"forget_ids": ["B"]}, {"train": {}}):
+        assert stored_audit(model | other, runs) == []
+
+
+def test_what_came_back_is_the_mean_over_seeds_of_the_most_and_unknown_where_nothing_was_measured():
+    runs = [{"method": "esc", "seed": seed, "audit": audit} for seed, audit in ((0, ROWS), (1, ROWS[:1]))]
+    (shares,) = came_back([*runs, {"method": "esc", "seed": 2, "error": "no"}]).values()
+    assert shares["photos"] == pytest.approx((0.3 + 0.2) / 2) and shares["weights"] == 0.6 and np.isnan(shares["names"])
 
 
 def test_a_missing_file_is_one_sentence(tmp_path, capsys):

@@ -6,15 +6,17 @@ import copy
 import dataclasses
 import functools
 import json
+import math
 import re
 
 import numpy as np
 import pytest
 import torch
 
-from utils.audit.case import ATTACKS
+from utils.audit.case import ATTACKS, HOLDINGS
 from utils.experiments import entry, leaderboard
 from utils.experiments import plan as plan_room
+from utils.experiments.audit_summary import came_back, read_audits
 from utils.experiments.plan import Plan
 from utils.settings import REPO_ROOT
 from utils.unlearning.registry import METHODS
@@ -92,7 +94,7 @@ def test_a_missing_file_or_nothing_at_all_is_one_sentence(tmp_path, capsys, monk
 
 
 def test_the_template_passes_the_trial_and_is_short():
-    assert len(TEMPLATE.read_text(encoding="utf-8").splitlines()) <= 45
+    assert len(TEMPLATE.read_text(encoding="utf-8").splitlines()) <= 40
     name = entry.entered(TEMPLATE)
     assert name == "my_method"
     entry.check_entry(name)
@@ -235,3 +237,39 @@ def test_the_courses_own_methods_stand_beside_with_scores_and_audit_of_the_same_
         row["audit"] = entry_of("esc", 0, {"photos": 0.5})["audit"]
     assert leaderboard.main(["--table", "--markdown"]) == 0
     assert "| Erasing a subspace (ESC) | 2 |" in capsys.readouterr().out
+
+
+def test_stored_runs_on_real_faces_and_their_audit_make_the_real_board(monkeypatch, tmp_path, capsys):
+    """A small file of each kind, as the benchmark and the audit write them; nothing is retrained there."""
+    same = {"dataset": "lfw", "n_forget": 1, "forget_ids": ["A"], "config": {"steps": 1}, "train": {"epochs": 1}}
+    scores, audits = [], []
+    for seed in (0, 1):
+        score = entry_of("dispersion_blends", seed, {}) | same
+        scores.append({key: value for key, value in score.items() if key not in ("audit", "board", "kind")})
+        rows = [
+            {"attack": "search", "title": "search", "attacker": "photos", "metric": "mAP", "stated_target": "chance"}
+            | {"score": 0.2 + seed / 10, "target": 0.1, "original": 0.9, "recovered": 0.25, "worst": None},
+            {
+                "attack": "layers",
+                "title": "layers",
+                "attacker": "weights",
+                "metric": "mAP",
+                "stated_target": "retrained",
+            }
+            | {"score": 0.7, "target": None, "original": 0.9, "recovered": None, "worst": None},
+        ]
+        audits.append(
+            {"method": "dispersion_blends", "seed": seed, "attacks": ["search", "layers"], "audit": rows} | same
+        )
+    for name, runs in (("lfw_dlib.json", scores), ("audit_lfw.json", audits)):
+        (tmp_path / name).write_text(json.dumps({"schema": 2, "environment": {}, "runs": runs}), encoding="utf-8")
+    paths = tmp_path / "lfw_dlib.json", tmp_path / "audit_lfw.json"
+    monkeypatch.setattr(leaderboard, "COURSE", {"real": paths})
+    assert leaderboard.main(["--table", "--markdown"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "beside blends" in line]
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[:4] == ["real", "in the weights", "Dispersion beside blends", "2"]
+    assert cells[11:15] == ["25.0 ± 0.0", "–", "–", "–"]  # photos; no names, no old gallery; no share without a target
+    table = came_back(read_audits(paths[1]))  # the same file, as notebook 10 draws it
+    shares = table["Dispersion beside blends"]
+    assert shares["photos"] == 0.25 and math.isnan(shares["weights"]) and list(shares) == list(HOLDINGS)

@@ -1,7 +1,7 @@
 """Runs, kept safely: benchmark, sweep, ablation, sequence, audits, leaderboard."""
 
 from .ablation import ablation_lines, ablation_table, read_ablation
-from .audit_summary import audit_summary, read_audits
+from .audit_summary import REAL_AUDITS, audit_summary, came_back, read_audits, stored_audit
 from .benchmark import read_results, results_at_hand, results_table, run_identity
 from .plan import STORED, Plan, face_size, parse_methods, train_config
 from .recognisers import two_recognisers
@@ -9,6 +9,9 @@ from .sequence import read_sequence, sequence_table
 from .tables import by_setting, percent
 
 __all__ = [
+    "REAL_AUDITS",
+    "came_back",
+    "stored_audit",
     "Plan",
     "STORED",
     "ablation_lines",

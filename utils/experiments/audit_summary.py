@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import json
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -15,6 +17,8 @@ from .results import ResultStore
 from .tables import grouped, percent, remark, table_with_people, with_remarks
 
 AUDIT_FILE = STORED / "audit.json"
+REAL_AUDITS = STORED / "audit_lfw.json"  # LFW's people and dlib's recogniser
+SAME = ("method", "seed", "forget_ids", "config", "train")  # what a score and an audit of one model agree on
 audit_store = functools.partial(ResultStore, name="audit")
 SHIPPED = ("photos", "names", "old gallery", "weights")  # attackers without a piece of the old model
 HOLDERS = (*SHIPPED, "old head", "old model")
@@ -39,6 +43,18 @@ def as_today(row: dict) -> bool:
     entry = ATTACKS.get(row.get("attack"))
     fields = (row.get(name) for name in ("attacker", "metric", "stated_target"))
     return entry is not None and tuple(fields) == (entry.attacker, entry.metric, entry.target)
+
+
+def same_model(run: dict) -> str:
+    """Return what tells the unlearned model of a run from all others."""
+    return json.dumps([run.get(name) for name in SAME], sort_keys=True)
+
+
+def stored_audit(row: dict, runs: Iterable[dict]) -> list[dict]:
+    """Return what stored audits say of the model behind a results row, unknown numbers as NaN; [] if nothing."""
+    found = [run["audit"] for run in runs if "audit" in run and same_model(run) == same_model(row)]
+    numbers = ("score", "target", "original", "recovered")
+    return [one | {key: math.nan for key in numbers if one[key] is None} for one in (found[0] if found else ())]
 
 
 def verdict(rows: Sequence[dict]) -> dict:
@@ -69,6 +85,20 @@ def verdict(rows: Sequence[dict]) -> dict:
     winner = max(open_to, key=lambda row: row["recovered"], default=None)
     won = winner["title"] if winner and winner["recovered"] > 0 else "none"
     return found | {"worst": worst, "raw": raw, "winner": won}
+
+
+def came_back(runs: Sequence[dict]) -> dict[str, dict[str, float]]:
+    """Return the most that came back to each attacker, {method's title: {attacker: share}}, mean over seeds.
+
+    NaN where nothing was measured; of drawn faces and real ones alike. Introduced in notebook 10.
+    """
+    table = {}
+    for group, note in grouped(sorted(runs, key=lambda run: (by_kind(run["method"]), run["seed"]))):
+        found, name = [verdict(run["audit"]) for run in group if "audit" in run], group[0]["method"]
+        known = {holder: [one[holder] for one in found if one[holder] is not None] for holder in HOLDERS}
+        title = (METHODS[name].title if name in METHODS else name) + (f" ({note})" if note else "")
+        table[title] = {holder: fmean(shares) if shares else math.nan for holder, shares in known.items()}
+    return table
 
 
 TRACES = {  # attack -> its column: what else an attacker learns, and what others pay

@@ -10,7 +10,6 @@ old model, mean over seeds; every line says what it cost in images, seconds, and
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -23,7 +22,7 @@ from ..audit.case import ATTACKS, Subject
 from ..retrieval.evaluation import evaluate
 from ..settings import BUILD_DIR, CourseError, command, resolve_device, sha256_of
 from ..unlearning.registry import METHODS
-from .audit_summary import AUDIT_FILE, SHIPPED, holder_cell, read_audits, trace, verdict
+from .audit_summary import AUDIT_FILE, REAL_AUDITS, SHIPPED, holder_cell, read_audits, same_model, trace, verdict
 from .audits import plan_case
 from .benchmark import map_by_person, read_results, run_and_keep, runs_of, unlearned
 from .entry import check_entry, entered, without_held_out
@@ -36,9 +35,8 @@ board_store = partial(ResultStore, name="leaderboard")
 # where the course's own methods stand: the scores of each board, and the audits of the same models
 COURSE = {
     "drawn": (STORED / "synthetic_quick.json", AUDIT_FILE),
-    "real": (STORED / "lfw_dlib.json", STORED / "audit_lfw.json"),
+    "real": (STORED / "lfw_dlib.json", REAL_AUDITS),
 }
-SAME = ("method", "seed", "forget_ids", "config", "train")  # what a score and an audit of one model agree on
 TRAINED = ("relearn", "relearn_others", "distil_back")  # attacks that train a network: on drawn faces only
 MANY = ("batchnorm", "int8", "pruned_10", "pruned_30", "disturbed")  # and these embed everybody once more each
 CLASSES = {"weights": "in the weights", "wrapper": "wrapper", "reference": "yardstick"}
@@ -96,11 +94,6 @@ def course_rows() -> list[dict]:
                 more = {"board": board, "kind": METHODS[run["method"]].kind, "audit": found[same_model(run)]}
                 rows.append(run | more)
     return rows
-
-
-def same_model(run: dict) -> str:
-    """Return what tells the unlearned model of a run from all others."""
-    return json.dumps([run.get(name) for name in SAME], sort_keys=True)
 
 
 def grouped_entries(rows: Iterable[dict]) -> list[list[dict]]:
