@@ -59,14 +59,15 @@ leave_out("words, no numbers", "00-08", "00-23", "02-65", "01-24", "01-40", "01-
 leave_out("drawn from other numbers each time", "00-12", "03-19")
 leave_out(
     "read from stored results, whose tables tests/experiments checks",
-    "cell-09-carries",
+    "09-27a",
     "09-25",
     "09-27",
+    "12-11a",
     "10-41b",
     "10-45",
 )
-leave_out("correlated from stored results alone", "cell-09-carries")
 leave_out("drawn by a function that tests/lessons/test_figures checks", "02-25", "01-15", "01-34", "04-21", "10-06a")
+leave_out("a stored picture", "09-05b")
 leave_out(
     "photos without a score",
     "02-82",
@@ -1051,7 +1052,7 @@ def crowd_of(session, friends: int = 3) -> list[int]:
     return [int(i) for person in (most, *splits.retain[:friends]) for i in photos if labels[i] == person]
 
 
-@cell("05-51", "07-54", "08-49")
+@cell("05-51", "07-54")
 def moved_over_the_sphere(cell):
     n = cell.names
     session, crowd = n["session"], crowd_of(n["session"])
@@ -1064,12 +1065,9 @@ def moved_over_the_sphere(cell):
         moved = after(n["trials"]["random_labels_resampled"])
         both = np.concatenate([before, moved])
         panels = {"before": figures.to_sphere(before, both), "redrawn names": figures.to_sphere(moved, both)}
-    elif cell.id == "07-54":
+    else:
         moved = after(n["trials"]["esc"])
         panels = {"original": figures.to_sphere(before), "after ESC": figures.to_sphere(moved, before)}
-    else:
-        names = ("original", "hard alone", "hard + anchor", "dispersion_blends")
-        panels = {name: figures.to_sphere(Seen.of(n["views"][name]).rows(crowd), before) for name in names}
     sphere_says(cell.shown[0], panels, session.faces.labels[crowd], session.faces.identities)
 
 
@@ -1661,6 +1659,44 @@ def searches_before_and_after(cell):
     before, after = n["model"], n["recommended"].outcome.model
     rows = [(model, q, t) for q, t in zip(n["queries"], n["titles"], strict=True) for model in (before, after)]
     strips_say(cell.shown[0], n["splits"], rows)
+
+
+@cell("08-49")
+def walks_that_end_where_the_networks_do(cell):
+    n, crowd = cell.names, crowd_of(cell.names["session"])
+    before = Seen.of(n["session"].before).rows(crowd)
+    asked = n["faces"].labels[crowd] == n["faces"].labels[crowd[0]]
+    for name in ("hard alone", "hard + anchor"):
+        ends = [figures.to_sphere(rows, before) for rows in (before, Seen.of(n["views"][name]).rows(crowd))]
+        for place, expected in zip((0, -1), ends, strict=True):
+            same(n["mine"][name][place], expected[asked], f"{name}, who asked", atol=1e-3)
+            same(n["rest"][name][place], expected[~asked], f"{name}, who stays", atol=1e-3)
+
+
+@cell("08-49b")
+def faces_at_their_embeddings(cell):
+    n, crowd = cell.names, crowd_of(cell.names["session"])
+    before, after = (Seen.of(n["views"][name]).rows(crowd) for name in ("original", "dispersion_blends"))
+    across = np.linalg.eigh(np.cov(np.asarray(before, dtype=float).T))[1][:, :-3:-1]
+    for ax, rows in zip(cell.shown[0].axes, (before, after), strict=True):
+        drawn = [box.xyann for box in ax.artists]
+        flat = (np.asarray(rows, dtype=float) - np.mean(before, axis=0)) @ across
+        same(np.abs(drawn), np.abs(flat), "places of the faces", atol=1e-3)  # an axis may point either way
+
+
+@cell("08-50a")
+def who_lost_most(cell):
+    n = cell.names
+    splits, models = n["splits"], (n["model"], n["recommended"].outcome.model)
+    seen = [Seen.by(model, splits) for model in models]
+    before, after = (one.by_person("unseen") for one in seen)
+    person = max(before, key=lambda p: before[p] - after[p])
+    name = splits.faces.identities[person]
+    assert cell.printed.startswith(f"{name}:")
+    says(cell.printed[len(name) :], 100 * before[person], 100 * after[person])
+    was, now = (one.found("unseen")["precision"] for one in seen)
+    photo = max((i for i in was if splits.faces.labels[i] == person), key=lambda i: was[i] - now[i])
+    strips_say(cell.shown[0], splits, [(model, photo, "unseen") for model in models])
 
 
 @cell("08-61")

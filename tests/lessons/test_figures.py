@@ -101,6 +101,8 @@ CASES = {
     "pareto_of_strangers": lambda: fg.pareto({f"mine_{i}": SCORES["original"] for i in range(70)}, "r1"),
     "sphere_film": lambda: fg.sphere_film({"a loss": WAY, "b": WAY}, WAY[0], (0, 2, 5), {"b": "found"}, "film"),
     "best_dispersal": lambda: fg.best_dispersal([2, 3], {"mean": [-1, 0.2]}, [-1, -0.5], "best"),
+    "six_answers": lambda: fg.six_answers({"before": SEARCH, "block list": SEARCH}, "six"),
+    "thumbnail_map": lambda: fg.thumbnail_map(PHOTOS, LABELS, {"a": EMB[:, :2], "b": EMB[:, :2]}, "map", [0]),
     "take_home": lambda: fg.take_home(SEARCH, SEARCH, {"a photo": (1, 30.0), "a template": (2, 4)}, 400, "you"),
     "loss_curve": lambda: fg.loss_curve([3.0, 2.0, 1.5], "Losses"),
     "wrapper_diagram": lambda: fg.wrapper_diagram(),
@@ -334,6 +336,29 @@ def test_a_moving_picture_is_one_small_looping_image_with_a_description():
     assert film.format == "GIF" and film.n_frames >= 3 and film.info["loop"] == 0 and len(page) < 150_000
 
 
+def test_people_who_do_not_rest_have_a_journey_of_their_own():
+    """Drawn with others at rest it is another picture than with the same others on their way."""
+    still, moved = (fg.moving_spheres({"a": WAY}, {"a": others}, frames=4).data for others in (WAY[[0] * 6], WAY[::-1]))
+    assert still == fg.moving_spheres({"a": WAY}, WAY[0], frames=4).data != moved
+
+
+def test_six_answers_say_who_is_right_and_whose_photo_it_is():
+    wrong = SEARCH._replace(correct=[False], names=["Bo"], cosines=[0.5])
+    figure = fg.six_answers({"before": SEARCH, "block list": wrong})
+    assert [ax.get_title("center") for ax in figure.axes[1:]] == ["before ✓", "block list ✗"]
+    assert [ax.get_xlabel() for ax in figure.axes[1:]] == ["Ada, cos 0.90", "Bo, cos 0.50"]
+    shown = [np.asarray(ax.images[0].get_array()) for ax in figure.axes]
+    assert all(map(np.array_equal, shown, (np.moveaxis(PHOTOS[i], 0, -1) for i in (0, 1, 1))))
+
+
+def test_faces_on_a_map_lie_where_they_are_put_and_forgotten_ones_are_orange():
+    figure = fg.thumbnail_map(PHOTOS[:3], [4, 5, 4], {"here": EMB[:3, :2], "there": -EMB[:3, :2]}, forget=[4])
+    for ax, places in zip(figure.axes, (EMB[:3, :2], -EMB[:3, :2]), strict=True):
+        assert np.allclose([box.xyann for box in ax.artists], places)
+        frames = [matplotlib.colors.to_hex(box.patch.get_edgecolor()).upper() for box in ax.artists]
+        assert frames[0] == frames[2] == fg.FORGET != frames[1]
+
+
 def test_the_view_that_faces_some_points_has_them_in_front():
     for direction in ([0, 0, 1], [1, 0, 0], [-0.3, -0.9, -0.2], [0.5, -0.5, 0.7]):
         points = unit(np.array(direction) + 0.05 * RNG.normal(size=(6, 3)))
@@ -356,6 +381,8 @@ NAMED = {
     "search_strip": lambda n: fg.search_strip(*SEARCH[:4], [n] * 3, n),
     "search_strips": lambda n: fg.search_strips([SEARCH._replace(names=[n] * 3, title=n)], n),
     "before_after_search": lambda n: fg.before_after_search([SEARCH._replace(title=n)], [SEARCH], n),
+    "six_answers": lambda n: fg.six_answers({n: SEARCH._replace(names=[n] * 3)}, n),
+    "thumbnail_map": lambda n: fg.thumbnail_map(PHOTOS[:2], [0, 1], {n: EMB[:2, :2]}, n),
     "take_home": lambda n: fg.take_home(SEARCH, SEARCH, {n: (1, 30.0)}, 400, n),
     "similarity_heatmap": lambda n: fg.similarity_heatmap({n: EMB}, LABELS, [n] * 6, n),
     "cosine_histograms": lambda n: fg.cosine_histograms([0.9], [0.1], names=(n, n), title=n),

@@ -23,6 +23,8 @@ from ..experiments.benchmark import read_results
 from ..experiments.tables import by_setting, percent
 from ..lessons.figures.base import STYLE, compact_png
 from ..lessons.figures.fronts import front_figure
+from ..lessons.figures.photos import run_searches, six_answers
+from ..lessons.session import open_session
 from ..settings import BUILD_DIR, REPO_ROOT, CourseError, atomic_path, command
 from ..tables import text_table
 from ..unlearning.registry import METHODS, RECOMMENDED
@@ -37,6 +39,13 @@ BLOCK = re.compile(r"(<!-- results: python -m (utils\.\w+) (.*?) -->\n)(.*?)(<!-
 RESULTS = REPO_ROOT / "data" / "results" / "synthetic_quick.json"
 REAL = REPO_ROOT / "data" / "results" / "lfw_dlib.json"
 FRONT_PICTURE = REPO_ROOT / "data" / "figures" / "front.png"
+SIX_PICTURE = REPO_ROOT / "data" / "figures" / "six_answers.png"
+ANSWERING = {
+    "relabelled": "random_labels",
+    "retrained": "retrain",
+    "dispersed": RECOMMENDED,
+    "block list": "block_list",
+}
 RELABELLING = ("random_labels", "random_labels_resampled", "salun", "salun_fixed")
 PAPER = ("dispersion_uniform_alone", "dispersion_hard_alone")  # the paper's own setting: forget photos and no others
 BUDGETS = (0, 1_000, 6_500, 10_000)  # images; where one row of the table of budgets ends and the next begins
@@ -222,6 +231,20 @@ def points_drawn(path: Path = FRONT_PICTURE) -> dict[str, tuple[float, float]]:
         return {name: tuple(point) for name, point in json.loads(picture.text.get("points", "{}")).items()}
 
 
+def draw_six(path: Path = SIX_PICTURE) -> None:
+    """Write the picture of one query and whom six models answer with, on drawn faces; it takes a few minutes."""
+    session = open_session()
+    splits = session.splits
+    photo = next(i for i in splits.photos("forget", "query").tolist() if splits.faces.labels[i] == session.example())
+    models = {"before": session.recogniser.model}
+    models |= {name: session.forget(method).outcome.model for name, method in ANSWERING.items()}
+    found = {name: run_searches(model, splits, [photo], k=1)[0] for name, model in models.items()}
+    with rc_context(STYLE | {"savefig.dpi": 110}):
+        png, _ = compact_png(six_answers(found, "One query, and the first answer of each model"))
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(png)
+
+
 # ------------------------------------------------------------------------------------------------------------ pages
 
 
@@ -266,6 +289,7 @@ PRINTED |= {"budgets": budgets, "queries": queries}
 MODES = {
     "write": "write anew what documents and notebooks show",
     "figure": "draw the first page's figure",
+    "six": "draw the opening of notebook 09: one query, and whom six models answer with",
     "minutes": "store how long each notebook took in the latest 'make run'",
     "contents": "print the list of notebooks with their minutes",
     "timetable": "print the notebooks' minutes as a table",
@@ -294,6 +318,8 @@ def main(arguments: Iterable[str] | None = None) -> int:
         print("\n".join(write_all()) or "Everything is up to date.")
     elif args.mode == "figure":
         draw_front()
+    elif args.mode == "six":
+        draw_six()
     elif args.mode == "minutes":
         print("\n".join(f"{name}: {seconds:.0f} s" for name, seconds in measure(args.build).items()))
     else:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from numpy.typing import ArrayLike
 
 from ...faces.alignment import AlignedFace, canonical_landmarks, similarity_transform
@@ -17,6 +18,7 @@ from ...retrieval.gallery import Gallery
 from .base import (
     ACCENT,
     CORRECT,
+    CYCLE,
     FORGET,
     INK,
     ORIGINAL,
@@ -24,6 +26,7 @@ from .base import (
     TENS,
     WRONG,
     Search,
+    _rgb,
     finished,
     gridded,
     log_ticks,
@@ -167,6 +170,44 @@ def before_after_search(before: Sequence[Search], after: Sequence[Search], title
     for old, new in zip(before, after, strict=True):
         rows += [old._replace(title=f"{old.title} · before"), new._replace(title=f"{new.title} · after unlearning")]
     return search_strips(rows, title)
+
+
+def six_answers(searches: Mapping[str, Search], title: str = "") -> Figure:
+    """Show one query and whom each model, by name, answers with first: ✓ or ✗ and the cosine. Notebook 09."""
+    fig = page(6.6, 2.6 * -(-(len(searches) + 1) // 3) + 0.4)
+    axes = fig.subplots(-(-(len(searches) + 1) // 3), 3, squeeze=False).flat
+    show_photo(axes[0], next(iter(searches.values())).query, FORGET)
+    axes[0].set_title("query: asked to be forgotten", fontsize=10.5, loc="center", color=FORGET)
+    for ax, (name, search) in zip(axes[1:], searches.items(), strict=False):
+        hit = bool(search.correct[0])
+        show_photo(ax, search.results[0], CORRECT if hit else WRONG)
+        ax.set_title(f"{words(name)} {'✓' if hit else '✗'}", fontsize=10.5, loc="center", fontweight="bold")
+        ax.set_xlabel(f"{words(search.names[0], 16)}, cos {float(search.cosines[0]):.2f}", fontsize=9.5)
+    for ax in axes[len(searches) + 1 :]:
+        ax.axis("off")
+    return finished(fig, title)
+
+
+def thumbnail_map(
+    images: ArrayLike, labels: ArrayLike, places: Mapping[str, ArrayLike], title: str = "", forget: Collection[int] = ()
+) -> Figure:
+    """Show photos (N, 3, S, S) uint8 where each model puts them, `places` (N, 2) by name; one panel below the other.
+
+    Forgotten people have orange frames, everybody else a colour each. Introduced in notebook 08.
+    """
+    labels, kept = np.asarray(labels), iter(CYCLE * len(images))
+    colours = {label: FORGET if label in forget else next(kept) for label in dict.fromkeys(labels.tolist())}
+    fig = page(6.4, 4.6 * len(places) + 0.4)
+    for ax, (name, where) in zip(fig.subplots(len(places), 1, squeeze=False)[:, 0], places.items(), strict=True):
+        for image, label, place in zip(images, labels, np.asarray(where), strict=True):
+            face = OffsetImage(_rgb(image), zoom=26 / len(_rgb(image)))
+            look = dict(edgecolor=colours[int(label)], linewidth=2.2)
+            ax.add_artist(AnnotationBbox(face, place, pad=0.05, bboxprops=look, zorder=3 if label in forget else 2))
+        reach = 1.12 * max(np.abs(np.asarray(there)).max() for there in places.values())
+        ax.set(xlim=(-reach, reach), ylim=(-reach, reach), xticks=[], yticks=[])
+        ax.spines[:].set(visible=True, color="#DDDDDD")
+        ax.set_title(words(name), loc="center")
+    return finished(fig, title)
 
 
 def take_home(

@@ -212,23 +212,25 @@ def sphere_film(
 
 def moving_spheres(
     journeys: Mapping[str, ArrayLike],
-    others: ArrayLike,
+    others: ArrayLike | Mapping[str, ArrayLike],
     title: str = "",
     view: tuple[float, float] = (18, 35),
     frames: int = 24,
 ) -> HTML:
     """Show several journeys (steps, n, 3) over the sphere as one small animated picture that needs no player.
 
-    It is an image of its own inside the page, and loops; `sphere_film` shows the same for print. Notebook 04.
+    `others` rest (m, 3), or have journeys of their own by the same names. The picture loops. Notebook 04.
     """
-    columns = -(-len(journeys) // 2)
+    rows = 1 if len(journeys) < 3 else 2
+    columns = -(-len(journeys) // rows)
     last = min(len(places) for places in journeys.values()) - 1
     pictures = []
     for moment in np.unique(np.linspace(0, last**0.5, frames).round(3) ** 2).round().astype(int):
-        fig = Figure(figsize=(1.75 * columns, 4.2), layout="constrained", dpi=80)
-        axes = list(fig.subplots(2, columns, squeeze=False).flat)
+        fig = Figure(figsize=(max(1.75 * columns, 4.8), 2.1 * rows + 0.4 * (rows == 1)), layout="constrained", dpi=80)
+        axes = list(fig.subplots(rows, columns, squeeze=False).flat)
         for ax, (name, places) in zip(axes, journeys.items(), strict=False):
-            _disc(ax, np.asarray(places)[moment], np.asarray(others), view)
+            rest = np.asarray(others[name])[moment] if isinstance(others, Mapping) else np.asarray(others)
+            _disc(ax, np.asarray(places)[moment], rest, view)
             ax.set_title(words(name), loc="center", fontsize=10)
         for ax in axes[len(journeys) :]:
             ax.axis("off")
