@@ -351,7 +351,7 @@ def test_the_worst_person_stands_on_the_attacks_line_and_a_price_has_no_bar():
     came_back = sorted((bar[0, 1], *sorted(bar[:, 0])) for bar in bars if tuple(bar[:, 0]) != (0.0, 1.0))
     same(came_back, [(-3, 0.2, 0.25), (-1, 0.1, 0.3)], "what came back")
     said = [text.get_text() for text in ax.texts if "·" in text.get_text()]
-    assert said == ["30% · chance", "60% · original: a price", "25% · strangers, retrained model"]
+    assert said == ["30% · chance", "60% · original: a price", "25% · strangers, retrained"]
 
 
 def test_attackers_have_a_filled_square_for_each_thing_they_hold():
@@ -376,6 +376,16 @@ def test_an_audit_map_has_methods_across_and_attacks_down():
             says(written[column, line], row["score"] if row["metric"] == "AUC" else 100 * row["score"])
     assert np.ma.is_masked(shares[lines.index("pairs"), 1]) or np.isnan(shares[lines.index("pairs"), 1])
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["esc", "retrain"]
+
+
+def test_a_map_of_attackers_says_shares_in_percent_and_a_dash_where_nothing_is_known():
+    table = {"ESC": {"photos": 0.25, "old model": 1.0}, "SCRUB": {"photos": 0.0, "old model": np.nan}}
+    ax = fg.attackers_map(table).axes[0]
+    written = {text.get_position(): text.get_text() for text in ax.texts}
+    assert written == {(0, 0): "25", (1, 0): "100", (0, 1): "0", (1, 1): "–"}
+    same(np.ma.filled(ax.images[0].get_array(), np.nan), [[0.25, 1.0], [0.0, np.nan]], "shares")
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["photos", "old\nmodel"]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["ESC", "SCRUB"]
 
 
 def test_relearning_curves_by_step():

@@ -89,6 +89,7 @@ CASES = {
     "attackers_diagram": lambda: fg.attackers_diagram({"photos": ("a",), "old head": ("a", "b")}, ("a", "b")),
     "audit_page": lambda: fg.audit_page(AUDIT, "one method"),
     "audit_map": lambda: fg.audit_map({"a_method": AUDIT, "other": AUDIT[:2]}),
+    "attackers_map": lambda: fg.attackers_map({"a_method": {"photos": 0.25, "old model": float("nan")}}),
     "relearning_curves": lambda: fg.relearning_curves({"original": {"0": 1.0, "5": 1.0}, "b": {"0": 0.1, "5": 0.4}}),
     "ablation_dots": lambda: fg.ablation_dots(
         [(g, v, [{p: {"map": m} for p in fg.POOLS}] * 2) for g, v, m in (("a", "x", 0.9), ("b", "y", 0.1))], "parts"
@@ -414,6 +415,7 @@ NAMED = {
     "attackers_diagram": lambda n: fg.attackers_diagram({n: (n,), "photos": ()}, (n, "b"), n),
     "audit_page": lambda n: fg.audit_page([row | {"title": n} for row in AUDIT], n),
     "audit_map": lambda n: fg.audit_map({n: [row | {"title": n} for row in AUDIT]}, n),
+    "attackers_map": lambda n: fg.attackers_map({n: {n: 0.25, "photos": 1.0}}, n),
     "relearning_curves": lambda n: fg.relearning_curves({n: {"0": 0.1, "5": 0.4}}, n),
 }  # fmt: skip
 AWKWARD = (

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from .base import FORGET, HEAT, INK, ORIGINAL, PAPER, PERCENT, finished, gridded, legend_below, legend_right, one, words
 from .outcomes import method_looks
@@ -16,7 +17,7 @@ GOALS = {
     "unseen": "never-seen people",
     "retrained": "retrained model",
     "half": "0.5",
-    "strangers": "strangers, retrained model",
+    "strangers": "strangers, retrained",
     "zero": "0",
     "original": "original: a price",
 }
@@ -32,10 +33,10 @@ HOLDERS = {
 
 def attackers_diagram(holdings: Mapping[str, Sequence[str]], things: Sequence[str], title: str = "") -> Figure:
     """Show what attackers hold, {attacker: things}: a line per attacker, a filled square per thing. Notebook 10."""
-    fig, ax = one(1.25 * len(things) + 2.6, 0.42 * len(holdings) + 1.2)
+    fig, ax = one(0.62 * len(things) + 2.6, 0.42 * len(holdings) + 1.2)
     for height, held in enumerate(holdings.values()):
         for place, thing in enumerate(things):
-            ax.scatter(place, -height, s=230, marker="s", color=FORGET if thing in held else "#EEEEEE")
+            ax.scatter(place, -height, s=230, marker="s", color=INK if thing in held else "#EEEEEE")
     ax.set_yticks(-np.arange(len(holdings)), [words(HOLDERS.get(name, name)) for name in holdings])
     ax.set_xticks(range(len(things)), [words(thing).replace(" ", "\n") for thing in things])
     ax.set(xlim=(-0.6, len(things) - 0.4), ylim=(0.6 - len(holdings), 0.6))
@@ -52,23 +53,24 @@ def audit_page(rows: Sequence[Mapping], title: str = "") -> Figure:
     `rows` are what `audit.audit` returns; attacks that do not apply are left out. Introduced in notebook 10.
     """
     lines = _audit_lines(rows)
-    fig, ax = one(9.4, 0.27 * len(lines) + 1.3)
+    fig, ax = one(5.6, 0.42 * len(lines) + 1.5)
     heights = -np.arange(len(lines))
     for height, (label, row) in zip(heights, lines, strict=True):
         if row is None:
-            ax.text(-0.02, height - 0.1, words(label), ha="right", va="center", fontweight="bold", fontsize=10)
+            ax.text(0, height, words(label), va="center", fontweight="bold")
             continue
         ax.hlines(height, 0, 1, color="#DDDDDD", linewidth=0.8, zorder=1)
-        above = row["score"] > row["target"] and row["stated_target"] != "original"
-        if above or row["stated_target"] == "half":  # a bar is what came back
+        higher = row["score"] > row["target"] and row["stated_target"] != "original"
+        if higher or row["stated_target"] == "half":  # a bar is what came back
             ends = sorted((row["target"], row["score"]))
             ax.hlines(height, *ends, color=to_rgba(FORGET, 0.45), linewidth=4, zorder=2)
-        ax.text(-0.02, height, words(label), ha="right", va="center", fontsize=9)
-        ax.text(1.03, height, f"{_score_text(row)} · {GOALS[row['stated_target']]}", va="center", fontsize=9)
+        above = height + 0.38
+        ax.text(0, above, words(label), va="center", fontsize=9)
+        ax.text(1, above, f"{_score_text(row)} · {GOALS[row['stated_target']]}", ha="right", va="center", fontsize=9)
     shown = [(height, row) for height, (_, row) in zip(heights, lines, strict=True) if row is not None]
     looks = {
         "original": dict(marker="s", s=34, facecolors="none", edgecolors=ORIGINAL, label="original model"),
-        "target": dict(marker="|", s=120, color=INK, linewidths=2.2, label="stated target (named on the right)"),
+        "target": dict(marker="|", s=120, color=INK, linewidths=2.2, label="stated target, named on the right"),
         "score": dict(marker="o", s=44, color=FORGET, edgecolors=PAPER, zorder=4, label="after unlearning"),
     }
     worst = [(row["worst"]["score"], height) for height, row in shown if row.get("worst")]
@@ -77,11 +79,11 @@ def audit_page(rows: Sequence[Mapping], title: str = "") -> Figure:
         ax.scatter(*zip(*worst, strict=True), **look, label="worst person")
     for key, look in looks.items():
         ax.scatter([row[key] for _, row in shown], [height for height, _ in shown], **{"zorder": 3} | look)
-    ax.set(xlim=(-0.01, 1.01), ylim=(heights[-1] - 0.7, 0.7), yticks=[])
+    ax.set(xlim=(-0.01, 1.01), ylim=(heights[-1] - 0.5, 0.6), yticks=[])
     ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])
     ax.spines["left"].set_visible(False)
     ax.set_xlabel("score of the attack (mAP, top-1, matched, AUC or gain)")
-    legend_below(fig, ax, 4)
+    legend_below(fig, ax, 2)
     return finished(fig, title)
 
 
@@ -118,7 +120,7 @@ def audit_map(audits: Mapping[str, Sequence[Mapping]], title: str = "") -> Figur
     table = {name: {row["attack"]: _without_none(row) for row in rows} for name, rows in audits.items()}
     lines = _audit_lines([row for rows in audits.values() for row in rows if not _unknown(row["score"])])
     lines = list({(label, row and row["attack"]): (label, row) for label, row in lines}.values())
-    fig, ax = one(1.35 * len(table) + 4.6, 0.29 * len(lines) + 1.5)
+    fig, ax = one(0.8 * len(table) + 4.2, 0.27 * len(lines) + 1.9)
     share = np.full((len(lines), len(table)), np.nan)
     for i, (_, row) in enumerate(lines):
         for j, known in enumerate(table.values()):
@@ -138,9 +140,33 @@ def audit_map(audits: Mapping[str, Sequence[Mapping]], title: str = "") -> Figur
     ax.xaxis.tick_top()
     for edge in ax.spines.values():
         edge.set_visible(False)
-    bar = fig.colorbar(drawn, ax=ax, shrink=0.5, label="recovered: 0 = at the target, 1 = at the original")
-    bar.ax.yaxis.set_major_formatter(PERCENT)
+    return shared_bar(fig, drawn, title)
+
+
+def shared_bar(fig: Figure, drawn: AxesImage, title: str) -> Figure:
+    """Finish a figure whose colours are shares that came back."""
+    bar = fig.colorbar(drawn, ax=fig.axes, location="bottom", shrink=0.8, aspect=30, pad=0.02)
+    bar.set_label("recovered: 0 = at the target, 1 = at the original")
+    bar.ax.xaxis.set_major_formatter(PERCENT)
     return finished(fig, title)
+
+
+def attackers_map(table: Mapping[str, Mapping[str, float]], title: str = "") -> Figure:
+    """Show the most that came back to each attacker in percent, {method: {attacker: share}}; a dash: unknown."""
+    shares = np.array([list(row.values()) for row in table.values()], dtype=float)
+    holders = list(next(iter(table.values())))
+    fig, ax = one(0.62 * len(holders) + 2.6, 0.27 * len(table) + 1.9)
+    for i, j in np.ndindex(shares.shape):
+        said = "–" if np.isnan(shares[i, j]) else f"{100 * shares[i, j]:.0f}"
+        ax.text(j, i, said, ha="center", va="center", fontsize=9, color=PAPER if shares[i, j] < 0.5 else INK)
+    drawn = ax.imshow(shares, cmap=HEAT, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    ax.set_yticks(range(len(table)), [words(name) for name in table], fontsize=9)
+    ax.set_xticks(range(len(holders)), [words(name).replace(" ", "\n") for name in holders], fontsize=9)
+    ax.tick_params(length=0)
+    ax.xaxis.tick_top()
+    for edge in ax.spines.values():
+        edge.set_visible(False)
+    return shared_bar(fig, drawn, title)
 
 
 def relearning_curves(curves: Mapping[str, Mapping[str, float]], title: str = "") -> Figure:
