@@ -386,16 +386,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m utils.course", description=__doc__.split("\n")[0])
     parser.add_argument("--profile", choices=PROFILES, default="quick", help="quick (default) or full")
     parser.add_argument("--only", metavar="NN,NN", help="numbers of the notebooks to run, such as 02,03")
-    parser.add_argument(
-        "-p",
-        "--parameter",
-        dest="parameters",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "VALUE"),
-        help="give a parameter to every notebook that declares it",
-    )
+    given = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
+    said = "give a parameter to every notebook that declares it"
+    parser.add_argument("-p", "--parameter", dest="parameters", **given, help=said)
     parser.add_argument("--fresh", action="store_true", help="run again what has not changed since its last run")
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help="time limit for one cell")
     parser.add_argument("--jobs", type=int, default=1, metavar="J", help="notebooks at a time, each with one thread")
