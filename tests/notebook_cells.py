@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections import Counter
@@ -13,7 +14,6 @@ from notebook_numbers import (
     POOLS,
     Seen,
     average_precision,
-    bars_of,
     bars_say,
     cell,
     chance_of,
@@ -39,12 +39,12 @@ from notebook_numbers import (
     scores_of,
     sphere_says,
     spread_is,
-    squares,
     strip_says,
     strips_say,
     titled,
 )
 
+from utils.experiments import STORED
 from utils.lessons import figures
 from utils.lessons.sphere import journey, make_scene
 from utils.models import embed
@@ -77,8 +77,6 @@ leave_out(
     "02-82",
     "01-30",
     "05-06",
-    "06-23",
-    "07-41",
     "11-05",
     "11-10",
     "11-11",
@@ -919,37 +917,21 @@ def fingerprint_auc(cell):
 # ---- 05 --------------------------------------------------------------------------------------------------------------
 
 
-@cell("05-08")
-def four_shares(cell):
-    session = cell.names["session"]
-    shares = Seen.by(session.recogniser.model, session.splits).bars(session.recogniser.head)
-    lines_say(cell.printed, {name: [100 * share] for name, share in shares.items()})
+def shares_say(table, session, views) -> None:
+    """Assert that a table holds the four shares of these views, {name: evaluation}."""
+    header_is(table, "", *session.bars(session.before))
+    rows_say(table, {name: [100 * share for share in Seen.of(v).bars(v.head).values()] for name, v in views.items()})
 
 
-def logits_of(head, points, names=None, scale=None) -> np.ndarray:
-    """Scaled cosines to every row of a head, the margin on if names are given."""
-    cosines = cosine_of(points, head.weight)
-    if names is not None:
-        cosines[np.arange(len(cosines)), np.asarray(names)] -= head.margin
-    return (head.scale if scale is None else scale) * cosines
-
-
-@cell("05-15")
-def finetuning_loss(cell):
+@cell("05-08", "05-12", "05-27", "05-42")
+def who_is_named_and_found(cell):
     n = cell.names
-    logits = logits_of(n["head"], n["z"], n["names"])
-    logits[:, n["splits"].class_of(n["splits"].forget)] = -np.inf
-    says(cell.printed, mean(cross_entropy(logits, n["names"])))
-
-
-@cell("05-21")
-def own_and_wrong_names(cell):
-    n = cell.names
-    own, wrong = cell.printed.splitlines()
-    logits = logits_of(n["head"], n["z"], scale=16.0)
-    says(own.removeprefix("own names"), mean(cross_entropy(logits, n["names"])))
-    losses = [mean(cross_entropy(logits, [name] * len(logits))) for name in n["allowed"]]
-    assert wrong.startswith("wrong names") and min(losses) - 1 < float(wrong.split()[-1]) < max(losses) + 1
+    (table,) = (shown for shown in cell.shown if hasattr(shown, "rows"))
+    chosen = ("original", "head alone") if cell.id == "05-42" else n["views"]
+    shares_say(table, n["session"], {name: n["views"][name] for name in chosen})
+    if cell.id == "05-42":
+        moved = np.abs(stayed(n, n["views"]["head alone"], "retain") - 1).max() > 1e-5
+        assert cell.printed.strip().endswith(str(not moved))
 
 
 def pushes(points, weights, targets, scale: float) -> np.ndarray:
@@ -966,86 +948,97 @@ def towards(names, count: int) -> np.ndarray:
     return np.eye(count)[np.asarray(torch.as_tensor(names).cpu())]
 
 
-@cell("05-25", "05-38")
-def pushes_drawn(cell):
-    n = cell.names
-    weights, count = n["head"].weight, len(n["head"].weight)
-    fixed = pushes(n["person"], weights, towards(n["once"], count), 16.0)
-    own = pushes(n["person"], weights, towards(n["own"], count), 16.0)
-    drawn = squares(cell.shown[0])
-    if cell.id == "05-38":
-        assert list(drawn) == ["one name per photo, fixed", "gradient ascent"]
-        for square, rows in zip(drawn.values(), (fixed, -own), strict=True):
-            loud = np.linalg.norm(rows, axis=1) > 1e-3  # where float32 still has a direction
-            if loud.any():
-                same(square[np.ix_(loud, loud)], cosine_of(rows[loud], rows[loud]), "pushes", atol=1e-2)
-        return
-    everybody = np.zeros(count)
-    everybody[n["allowed"]] = 1 / len(n["allowed"])
-    redrawn = pushes(n["person"], weights, np.tile(everybody, (len(fixed), 1)), 16.0)
-    one = pushes(n["person"], weights, towards(n["once"][:1].expand(len(fixed)), count), 16.0)
-    assert list(drawn) == ["one name for all", "one name per photo, fixed", "redrawn, mean of 300 draws"]
-    each = np.stack([pushes(n["person"], weights, towards([name] * len(fixed), count), 16.0) for name in n["allowed"]])
-    by_chance = np.sqrt(((each - redrawn) ** 2).sum(axis=2).mean(axis=0) / 300)  # of a mean of 300 draws
-    loud = np.linalg.norm(redrawn, axis=1) > 15 * by_chance  # where the draws agree on a direction
-    for square, rows, atol in zip(drawn.values(), (one, fixed), (1e-3, 1e-3), strict=False):
-        same(square, cosine_of(rows, rows), "pushes", atol=atol)
-    mean_square = list(drawn.values())[2][np.ix_(loud, loud)]
-    same(mean_square, cosine_of(redrawn[loud], redrawn[loud]), "mean pushes", atol=0.15)
+def logits_of(head, points, names=None, scale=None) -> np.ndarray:
+    """Scaled cosines to every row of a head, the margin on if names are given."""
+    cosines = cosine_of(points, head.weight)
+    if names is not None:
+        cosines[np.arange(len(cosines)), np.asarray(names)] -= head.margin
+    return (head.scale if scale is None else scale) * cosines
 
 
-@cell("05-30")
-def lookalikes(cell):
-    for line, name in zip(
-        cell.printed.splitlines(), ("retrain", "random_labels", "random_labels_resampled"), strict=True
-    ):
-        told = cell.names["trials"][name].after.scores()["forget"]["lookalike_fmr"]
-        assert line.split()[0] == name
-        if np.isnan(told):
-            assert line.endswith("too few photos to say")
-        else:
-            says(line.rpartition(":")[2], 100 * told)
+ADA = np.array([[3.0, 1.0, 0.0], [3.0, 0.0, 1.0], [3.0, 0.5, 0.5]])
+ADA = ADA / np.linalg.norm(ADA, axis=1, keepdims=True)
 
 
-@cell("05-32")
-def louder_scales(cell):
-    n, expected = cell.names, {}
-    header_is(cell.shown[0], "scale", "median loss", "losses that are 0", "median gradient")
-    for scale in (4.0, 8.0, 16.0, 32.0, 64.0):
-        losses = np.array(cross_entropy(logits_of(n["head"], n["person"], scale=scale), n["own"].cpu()))
-        own = pushes(n["person"], n["head"].weight, towards(n["own"], len(n["head"].weight)), scale)
-        seen = losses > 1e-6  # below it float32 is another thing than float64
-        middle = lambda values, seen=seen: sorted(values)[(len(values) - 1) // 2] if seen.all() else None  # noqa: E731
-        expected[f"{scale:g}"] = [middle(losses), 0.0 if seen.all() else None, middle(np.linalg.norm(own, axis=1))]
-    rows_say(cell.shown[0], expected)
+def opinions(scale: float) -> np.ndarray:
+    shares = np.exp(scale * ADA - (scale * ADA).max(axis=1, keepdims=True))
+    return shares / shares.sum(axis=1, keepdims=True)
+
+
+def three_pairs(rows) -> list[float]:
+    table = cosine_of(rows, rows)
+    return [table[0, 1], table[0, 2], table[1, 2]]
+
+
+@cell("05-14")
+def wrong_names_by_hand(cell):
+    first, *rest = re.split(r"before:|\];? push:|after:", cell.printed.replace("a name each, [", "["))
+    cosines, _, opinion = first.partition("opinion:")
+    says(cosines, *ADA.ravel())
+    says(opinion.rpartition("cosines")[0], *opinions(4).ravel())
+    says(rest[0].partition("one name")[0], *three_pairs(ADA))
+    parted = []
+    for wrong, (push, after) in zip(([1, 1, 1], [1, 2, 1]), (rest[1:3], rest[3:5]), strict=True):
+        expected = np.eye(3)[wrong] - opinions(4)
+        says(push.rpartition("cosines")[0], *expected.ravel())
+        parted.append(three_pairs(ADA + 0.5 * expected))
+        says(after.partition("[")[0], *parted[-1])
+    assert parted[0][0] > three_pairs(ADA)[0] > parted[1][0], "one name for all does not keep them closer"
+
+
+@cell("05-31")
+def ascent_by_hand(cell):
+    push, alike, *losses = re.split(r"cosines of the pushes:|losses at scale", cell.printed)
+    expected = opinions(4) - np.eye(3)[[0, 0, 0]]
+    says(push.partition("scale 4:")[2], *expected.ravel())
+    says(alike, *three_pairs(expected))
+    for line, scale in zip(losses, (4, 16, 64), strict=True):
+        own = -np.log(opinions(scale)[:, 0])
+        said = [float(word) for word in re.findall(r"[\d.]+e[-+]\d+", line)]
+        same(said, own if scale < 64 else [0.0] * 3, "losses", atol=2e-6 if scale > 4 else 1e-3)
 
 
 def stayed(n, trial, pool: str = "forget") -> np.ndarray:
+    """Each held-out photo's cosine to its own place before; of a view, or of a trial whose model is asked anew."""
     session = n["session"]
-    before, after = (Seen.by(m, session.splits) for m in (session.recogniser.model, trial.outcome.model))
+    before = Seen.by(session.recogniser.model, session.splits)
+    after = Seen.by(trial.outcome.model, session.splits) if hasattr(trial, "outcome") else Seen.of(trial)
     return np.array([before.at[i] @ after.at[i] for i in before.held_out(pool)])
 
 
-@cell("05-34")
-def silence(cell):
-    says(cell.printed, stayed(cell.names, cell.names["silent"]).min())
-
-
-@cell("05-43")
-def not_a_bit(cell):
+@cell("05-37")
+def loud_and_silent(cell):
     n = cell.names
-    moved = np.abs(stayed(n, n["head_only"], "retain") - 1).max() > 1e-5
-    assert cell.printed.strip().endswith(str(not moved))
+    photos = n["splits"].photos("forget", "train")
+    cosines = np.sort(cosine_of(embed(n["model"], n["faces"], photos, device="cpu"), n["head"].weight), axis=1)
+    gap = sorted(cosines[:, -1] - cosines[:, -2])[(len(photos) - 1) // 2]
+    lines = [line for line in cell.printed.splitlines() if not line.startswith("step")]
+    silent = 24 * np.log(2) / gap
+    says(lines[0], gap, silent)
+    shares = []
+    for line, scale in zip(lines[1:], (silent / 2, silent, 2 * silent), strict=True):
+        says(line.partition(":")[0], scale)
+        shares.append(float(re.search(r"(\d+)% of", line)[1]))
+    assert shares == sorted(shares)
+    shares_say(cell.shown[-1], n["session"], n["views"])
 
 
-@cell("05-47")
-def two_losses(cell):
+@cell("05-51")
+def three_squares(cell):
     n = cell.names
-    climbed = mean(cross_entropy(logits_of(n["head"], n["z_forget"], scale=16.0), n["own_names"].cpu()))
-    kept = mean(cross_entropy(logits_of(n["head"], n["z_kept"], n["kept_names"].cpu()), n["kept_names"].cpu()))
-    bound = np.log(len(n["head"].weight))
-    bounded, neggrad = kept + 0.3 * max(bound - climbed, 0.0), 0.95 * kept - 0.05 * climbed
-    lines_say(cell.printed, {"bounded ascent": [bounded], "NegGrad+": [neggrad]})
+    mine = crowd_of(n["session"], 0)
+    heat_says(cell.shown[0], {name: Seen.of(n["views"][name]).rows(mine) for name in n["shown"]})
+
+
+@cell("05-55")
+def strayed_by_hand(cell):
+    angles = np.array([0.0, 2.0, 4.0])
+    side = (1 - 0.7**2) ** 0.5
+    rows = np.stack([np.full(3, 0.7), side * np.cos(angles), side * np.sin(angles)], axis=1)
+    photos, place, pairs = re.split(r"cosines to the old place:|cosines of the pairs:", cell.printed)
+    says(photos, *rows.ravel())
+    says(place, 0.7, 0.7, 0.7)
+    says(pairs, *three_pairs(rows))
 
 
 def crowd_of(session, friends: int = 3) -> list[int]:
@@ -1056,274 +1049,117 @@ def crowd_of(session, friends: int = 3) -> list[int]:
     return [int(i) for person in (most, *splits.retain[:friends]) for i in photos if labels[i] == person]
 
 
-@cell("05-51", "07-54")
-def moved_over_the_sphere(cell):
-    n = cell.names
-    session, crowd = n["session"], crowd_of(n["session"])
-    before = Seen.by(session.recogniser.model, session.splits).rows(crowd)
-
-    def after(trial) -> np.ndarray:
-        return Seen.by(trial.outcome.model, session.splits).rows(crowd)
-
-    if cell.id == "05-51":
-        moved = after(n["trials"]["random_labels_resampled"])
-        both = np.concatenate([before, moved])
-        panels = {"before": figures.to_sphere(before, both), "redrawn names": figures.to_sphere(moved, both)}
-    else:
-        moved = after(n["trials"]["esc"])
-        panels = {"original": figures.to_sphere(before), "after ESC": figures.to_sphere(moved, before)}
-    sphere_says(cell.shown[0], panels, session.faces.labels[crowd], session.faces.identities)
-
-
-@cell("05-53", "07-61")
-def two_galleries(cell):
+@cell("05-53")
+def two_galleries_and_a_diagnosis(cell):
     n, expected = cell.names, {}
-    session = n["session"]
-    before = Seen.by(session.recogniser.model, session.splits)
-    for name, trial in n["trials"].items():
-        seen = Seen.by(trial.outcome.model, session.splits)
-        found = [seen.found("forget"), seen.found("forget", before), seen.found("retain", before)]
-        if cell.id == "05-53":
-            expected[name] = [*(scores["map"] for scores in found), stayed(n, trial).mean()]
-        else:
-            expected[name] = [100 * scores["r1"] for scores in found]
-    if cell.id == "05-53":
-        header_is(cell.shown[0], "mean average precision", "new gallery", "old gallery", "old, retain", "own place")
-    else:
-        header_is(cell.shown[0], "R@1, held-out", "new gallery", "old gallery", "retain, old gallery")
+    before = Seen.of(n["session"].before)
+    header_is(cell.shown[0], "", "mAP new gallery", "mAP old gallery", "own place", "failure")
+    for (name, view), row in zip(n["views"].items(), cell.shown[0].rows[1:], strict=True):
+        seen = Seen.of(view)
+        new, old, place = seen.found("forget")["map"], seen.found("forget", before)["map"], stayed(n, view).mean()
+        expected[name] = [new, old, place]
+        assert row[-1] == ("a" if place > 0.99 else "none" if max(new, old) < 0.5 else "b" if new > old else "c")
     rows_say(cell.shown[0], expected)
 
 
-@cell("05-56")
-def strayed_people(cell):
-    n, expected = cell.names, {}
-    before = Seen.of(n["session"].before)
-    for cosine in (0.7, 0.5):
-        seen = Seen.of(n["strayed"](n["session"].before, cosine))
-        moved = [before.at[i] @ seen.at[i] for i in before.held_out("forget")]
-        same(moved, [cosine] * len(moved), "cosine to the old place", atol=1e-3)
-        for gallery, enrolled in (("new", None), ("old", before)):
-            expected[f"forget, {gallery} gallery\na = {cosine}"] = list(seen.by_person("forget", enrolled).values())
-    person_dots(cell.shown[0], expected)
+@cell("05-60", "06-62", "07-60")
+def stored_methods(cell):
+    gallery_says(cell.shown[0])
 
 
-@cell("05-58a")
-def three_patients(cell):
-    header_is(cell.shown[0], "", "R@1 new", "R@1 old", "own place")
-    rows_say(cell.shown[0], cell.names["exercises"].DIAGNOSES)
+def gallery_says(table) -> None:
+    """Assert that a gallery's shares are the means of the stored runs, method by method."""
+    stored = json.loads((STORED / "synthetic_quick.json").read_text(encoding="utf-8"))["runs"]
+    columns = ("forget", "accuracy"), ("forget", "r1"), ("forget", "map"), ("unseen", "r1"), ("unseen", "map")
+    titles = {entry.title: name for name, entry in METHODS.items()}
+    for row in table.rows[1:]:
+        mine = [run for run in stored if run["method"] == titles[row[0]]]
+        says(" ".join(row[3:]), *(100 * mean(run[pool][key] for run in mine) for pool, key in columns))
 
 
 # ---- 06 --------------------------------------------------------------------------------------------------------------
 
 
 @cell("06-07")
-def who_is_pushed(cell):
+def who_is_taught(cell):
     n = cell.names
     says(cell.printed, len(n["splits"].photos("forget", "train")), len(n["splits"].forget), len(n["head"].weight))
 
 
-def alike(n, directions: np.ndarray) -> np.ndarray:
-    """Cosines between the directions of any two photos of one person."""
-    people, table = n["people"].numpy(), cosine_of(directions, directions)
-    pairs = [(i, j) for i in range(len(people)) for j in range(i) if people[i] == people[j]]
-    return np.array([table[i, j] for i, j in pairs])
+@cell("06-09")
+def one_target_by_hand(cell):
+    target = np.array([0.2, 0.4, 0.4])
+    opinion, *photos = re.split(r"photo \d: KL =", cell.printed)
+    says(opinion, *opinions(4).ravel())
+    cuts = r"cosines of the pairs, before:|cosines of the pairs, after:|cosines to Ada, after:"
+    photos[-1], *rest = re.split(cuts, photos[-1])
+    for line, p in zip(photos, opinions(4), strict=True):
+        terms = target * np.log(target / p)
+        says(line.replace("+", " "), *terms, terms.sum(), *(target - p))
+    moved = ADA + 0.5 * (target - opinions(4))
+    moved = moved / np.linalg.norm(moved, axis=1, keepdims=True)
+    for text, values in zip(rest, (three_pairs(ADA), three_pairs(moved), moved[:, 0]), strict=True):
+        says(text, *values)
+    assert min(three_pairs(moved)) > 0.7 and all(moved[:, 0] < ADA[:, 0])
 
 
-@cell("06-11")
-def one_name_or_many(cell):
-    n = cell.names
-    count = len(n["prototypes"])
-    shared, fixed = (
-        alike(n, pushes(n["points"], n["prototypes"], towards(n[names], count), n["SCALE"]))
-        for names in ("stranger", "one_each")
-    )
-    spread_is(cell.shown[0].axes[0], {"the same name": shared, "a random name each": fixed})
-
-
-@cell("06-13")
-def a_shadow(cell):
-    n = cell.names
-    logits = n["SCALE"] * cosine_of(n["points"], np.concatenate([n["prototypes"].cpu(), n["shadow"].cpu()]))
-    says(cell.printed, mean(cross_entropy(logits, [logits.shape[1] - 1] * len(logits))))
-
-
-def shown_line(n, seen: Seen, head) -> list[float]:
-    nearest = mean(near for _, near in seen.cosines_within(seen.held_out("forget")).values())
-    return [100 * share for share in seen.bars(head).values()] + [nearest]
-
-
-def shown_says(line: str, label: str, values: list[float]) -> None:
-    assert line.startswith(label), f"{line!r} is not {label}"
-    says(re.sub(r"R@1", "", line.removeprefix(label)), *values)
-
-
-@cell("06-17")
-def harder_steps(cell):
-    n = cell.names
-    lines, session = cell.printed.splitlines(), n["session"]
-    shown_says(lines[0], "original", shown_line(n, Seen.of(n["before"]), session.recogniser.head))
-    for line, (rate, trial) in zip(lines[1:], n["harder"].items(), strict=True):
-        shown_says(
-            line, f"step {rate:g}", shown_line(n, Seen.by(trial.outcome.model, n["splits"]), trial.outcome.trained_head)
-        )
-
-
-@cell("06-19")
-def where_people_went(cell):
-    n = cell.names
-    before, after = Seen.of(n["before"]), Seen.by(n["harder"][3e-4].outcome.model, n["splits"])
-
-    def to_old_place(pool: str) -> list[float]:
-        groups = [[i for i in held_out(n["splits"]) if before.labels[i] == p] for p in getattr(n["splits"], pool)]
-        return [cosine_of(before.rows(g).mean(axis=0), after.rows(g).mean(axis=0))[0, 0] for g in groups]
-
-    def within(seen: Seen) -> list[float]:
-        return [m for m, _ in seen.cosines_within(seen.held_out("forget")).values()]
-
-    person_dots(cell.shown[0], {
-        "forget\nwithin, before": within(before), "forget\nwithin, after": within(after),
-        "forget\nto old place": to_old_place("forget"), "retain\nto old place": to_old_place("retain"),
-    })  # fmt: skip
-
-
-@cell("06-21")
-def nudged_photos(cell):
-    """Where the loss is 0 in float32 the nudge has no sure direction, so its length and what follows are checked."""
-    n = cell.names
-    own, kept, lines = n["own"].tolist(), n["kept"].tolist(), cell.printed.splitlines()
-    for line, step in zip(lines, (0.02, 0.1), strict=True):
-        moved = torch.cat([n["nudged"](part, step) for part in n["parts"]])
-        way = (moved.int() - n["faces"].images(n["photos"]).int()).abs()
-        assert way.max() == round(255 * step), f"{way.max()} grey values, not {255 * step}"
-        said = cosine_of(embed(n["model"], moved, device="cpu"), n["head"].weight)
-        right = mean(row.argmax() == name for row, name in zip(said, own, strict=True))
-        says(line.removeprefix("step"), step, 100 * right)
-    nearest = [max(kept, key=lambda name, row=row: row[name]) for row in said]
-    same(n["addresses"]["boundary_shrink"], n["prototypes"][nearest], "the neighbours after the longer step")
-
-
-@cell("06-27")
-def shrunk_harder(cell):
-    n = cell.names
-    model, head = n["shrunk"].outcome.model, n["shrunk"].outcome.trained_head
-    first, second = cell.printed.splitlines()
-    shown_says(first, "step 0.001", shown_line(n, Seen.by(model, n["splits"]), head))
-    told = [view.scores()["forget"]["lookalike_fmr"] for view in (n["before"], n["shrunk"].after)]
-    if not np.isnan(told).any():
-        says(second.replace("->", "").rpartition(":")[2], *(100 * share for share in told))
-    strips_say(cell.shown[0], n["splits"], [(model, int(n["query"][0]), "")])
-
-
-@cell("06-31")
-def struck_out(cell):
-    n = cell.names
-    logits = n["SCALE"] * cosine_of(n["points"], n["prototypes"])
-    masked = logits.copy()
-    masked[:, n["forgotten"].cpu()] = -np.inf
-    shares = [np.exp(x - x.max(axis=1, keepdims=True)) for x in (logits, masked)]
-    shares = [x / x.sum(axis=1, keepdims=True) for x in shares]
-    own, one = int(n["own"][n["one"]]), n["one"]
-    best = sorted(range(logits.shape[1]), key=lambda row: -shares[1][one, row])[: len(n["shown"]) - 1]
-    drawn = bars_of(cell.shown[0].axes[0])
-    same(drawn["original"], shares[0][one, [own, *best]], "original", atol=1e-5)
-    same(drawn["DELETE's target"], shares[1][one, [own, *best]], "masked", atol=1e-5)
-
-
-@cell("06-37")
-def the_pull(cell):
-    from notebook_numbers import check_panel_cell
-
-    n = cell.names
-    kept = cosine_of(n["points"], n["prototypes"])[:, n["kept"].cpu()]
-    says(cell.printed.partition(":")[2].replace("1 - cos:", ""), mean(1 - kept.max(axis=1)))
-    check_panel_cell(cell)
+def one_person_pairs(n) -> list[tuple[int, int]]:
+    who = n["faces"].labels[n["forget_pool"]]
+    return [(i, j) for i in range(len(who)) for j in range(i) if who[i] == who[j]]
 
 
 @cell("06-39")
 def two_teachers(cell):
-    n, labels = cell.names, cell.names["faces"].labels
-    people = sorted([*n["splits"].forget[:2], *n["splits"].retain[:2]])
-    crowd = [int(i) for person in people for i in held_out(n["splits"]) if labels[i] == person]
-    good, bad = (Seen.by(model, n["splits"]).rows(crowd) for model in (n["model"], n["bad"]))
-    heat_says(cell.shown[0], {"good teacher": good, "bad teacher": bad})
-
-
-@cell("06-43")
-def hotter(cell):
     n, expected = cell.names, {}
-    header_is(cell.shown[0], "accuracy", "τ", "share of own name", "largest share")
-    noisy = n["SCALE"] * cosine_of(n["points"], n["prototypes"]) + n["gumbel"].double().cpu().numpy()
-    for accuracy in (1.0, 0.1, 0.05, 0.0):
-        tau = np.exp(32 * accuracy)
-        shares = np.exp((noisy - noisy.max(axis=1, keepdims=True)) / tau)
-        shares /= shares.sum(axis=1, keepdims=True)
-        own = mean(shares[i, int(name)] for i, name in enumerate(n["own"]))
-        expected[f"{accuracy:.2f}"] = [tau, 100 * own, 100 * shares.max(axis=1).mean()]
+    same_person = set(one_person_pairs(n))
+    for name, model in (("good", n["model"]), ("bad", n["bad"])):
+        rows = embed(model, n["faces"], n["forget_pool"], device="cpu")
+        table = cosine_of(rows, rows)
+        pairs = [(i, j) for i in range(len(table)) for j in range(i)]
+        expected[name] = [mean(table[pair] for pair in pairs if (pair in same_person) == own) for own in (True, False)]
+    header_is(cell.shown[0], "teacher", "pairs of one person", "pairs of two people")
     rows_say(cell.shown[0], expected)
 
 
-def divergence(n, student, photos) -> float:
-    """Mean KL(original || student) of the softmax over names."""
-    shares = []
-    for model in (n["model"], student):
-        logits = n["SCALE"] * cosine_of(embed(model, n["faces"], photos, device="cpu"), n["prototypes"])
-        logits -= logits.max(axis=1, keepdims=True)
-        shares.append(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True))
-    return mean((t * np.log(t / p)).sum() for t, p in zip(*shares, strict=True))
-
-
-@cell("06-47")
-def nothing_to_climb(cell):
-    says(cell.printed, 0.0, 0.0)
-
-
-@cell("06-49")
-def after_scrub(cell):
-    from notebook_numbers import check_panel_cell
-
-    n = cell.names
-    lines = cell.printed.splitlines()
-    for line, word, photos in ((lines[0], "forget", n["photos"]), (lines[1], "retained", n["stay"])):
-        assert word in line
-        says(line.partition("KL")[2].partition(",")[0], divergence(n, n["trials"]["scrub"].outcome.model, photos))
-    stops = [entry for entry in n["trials"]["scrub"].outcome.history if "name_error" in entry]
-    says(lines[2], *(entry["step"] + 1 for entry in stops))
-    says(lines[3], *(100 * entry["name_error"] for entry in stops))
-    check_panel_cell(cell)
+def alike(n, targets) -> float:
+    """The mean cosine of the places to which two photos of one person are pulled."""
+    places = targets[n["forget_pool"]].double().cpu() @ n["prototypes"].double().cpu()
+    table = cosine_of(places, places)
+    return mean(table[pair] for pair in one_person_pairs(n))
 
 
 @cell("06-57")
 def addresses(cell):
     n = cell.names
-    expected = {name: alike(n, pulls.detach().cpu()).mean() for name, pulls in n["addresses"].items()}
-    titles = {METHODS[name].title if name in METHODS else name: value for name, value in expected.items()}
-    kept = cosine_of(n["points"], n["prototypes"])[:, n["kept"].cpu()].argmax(axis=1)
-    same(n["addresses"]["duck"].cpu(), n["prototypes"][n["kept"]].cpu()[kept], "DUCK's addresses")
-    same(n["addresses"]["boundary_expand"].cpu(), n["shadow"].cpu().expand(len(kept), -1), "the shadow")
-    told = dict(map(str.strip, line.split("mean cosine between addresses")) for line in cell.printed.splitlines())
-    assert set(told) == set(titles)
-    assert list(map(float, told.values())) == sorted(map(float, told.values()), reverse=True)  # ties in any order
-    for title, value in titles.items():
-        says(told[title], value)
+    struck, scaled = n["forgotten"], 16 * n["cosines"][n["forget_pool"]].double().cpu().numpy()
+    scaled[:, struck] = -np.inf
+    shares = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    same(n["tables"]["masked"][n["forget_pool"]].cpu(), shares / shares.sum(axis=1, keepdims=True), "masked", atol=1e-4)
+    flat, drawn = (n["tables"][name][n["forget_pool"]] for name in ("flat", "a random name each"))
+    assert torch.allclose(flat, flat[0, 0]) and set(drawn.argmax(dim=1).tolist()).isdisjoint(struck.tolist())
+    lines = [line.partition("cosine of two addresses") for line in cell.printed.splitlines()[1:]]
+    assert [name.strip() for name, _, _ in lines] == list(n["tables"])
+    for (_, _, told), targets in zip(lines, n["tables"].values(), strict=True):
+        says(told, alike(n, targets))
+
+
+@cell("06-59")
+def what_became_of_them(cell):
+    n, expected = cell.names, {}
+    (table,) = (shown for shown in cell.shown if hasattr(shown, "rows"))
+    header_is(table, "targets", "addresses alike", "photos alike", *n["session"].bars(n["session"].before))
+    for name, view in n["views"].items():
+        seen = Seen.of(view)
+        together = mean(m for m, _ in seen.cosines_within(seen.held_out("forget")).values())
+        address = alike(n, n["tables"][name]) if name in n["tables"] else None
+        expected[name] = [address, together, *(100 * share for share in seen.bars(view.head).values())]
+    rows_say(table, expected)
 
 
 @cell("06-60")
-def the_board(cell):
+def four_squares(cell):
     n = cell.names
-    session = n["session"]
-    ax = cell.shown[0].axes[0]
-    trials = {trial.title: trial for trial in n["trials"].values()}
-    trials |= {"Expanding, step 3e-4": n["harder"][3e-4], "Shrink, step 1e-3": n["shrunk"]}
-    rows = {"original": [*shown_line(n, Seen.of(n["before"]), session.recogniser.head), 1.0]}
-    for label, trial in trials.items():
-        line = shown_line(n, Seen.by(trial.outcome.model, n["splits"]), trial.outcome.trained_head)
-        rows[label] = [*line, stayed(n, trial).mean()]
-    assert [tick.get_text() for tick in ax.get_yticklabels()] == list(rows)
-    labels = [c.get_label() for c in ax.collections]
-    assert labels == ["named", "found first (R@1)", "nearest own photo (cosine)", "to its old place (cosine)"], labels
-    columns = {0: 0.01, 1: 0.01, 4: 1.0, 5: 1.0}  # forget accuracy and R@1 in percent, nearest, stayed
-    for dots, (column, unit) in zip(dots_of(ax), columns.items(), strict=True):
-        same(dots[:, 0], [unit * row[column] for row in rows.values()], labels[list(columns).index(column)], atol=1e-4)
+    heat_says(cell.shown[0], {name: Seen.of(view).rows(crowd_of(n["session"], 0)) for name, view in n["views"].items()})
 
 
 # ---- 07 --------------------------------------------------------------------------------------------------------------
@@ -1331,7 +1167,7 @@ def the_board(cell):
 
 def importance(n, photos, scale=16.0) -> np.ndarray:
     """The mean over batches of the squared gradient of the mean loss."""
-    batches = np.array_split(photos, -(-len(photos) // 64))
+    batches = np.array_split(photos, -(-len(photos) // 50))
     total = 0.0
     for batch in batches:
         points = F.normalize(n["probe"](n["probe"].preprocess(n["faces"].images(batch))))
@@ -1343,13 +1179,12 @@ def importance(n, photos, scale=16.0) -> np.ndarray:
     return total / len(batches)
 
 
-@cell("07-11")
-def typical_weights(cell):
-    n = cell.names
-    header_is(cell.shown[0], "scale", "a typical weight's importance")
-    loud = {scale: importance(n, n["forget"][:128], scale) for scale in n["scales"] if scale < 32}
-    middle = {scale: float(torch.from_numpy(values).median()) for scale, values in loud.items()}
-    rows_say(cell.shown[0], {f"{scale:g}": [middle.get(scale)] for scale in n["scales"]})
+@cell("07-08a")
+def factors_by_hand(cell):
+    for line, (mine, everybody) in zip(cell.printed.splitlines(), ((8, 1), (3, 2), (1, 4)), strict=True):
+        out = mine > 2 * everybody
+        says(line, mine, everybody, mine / everybody, min(everybody / mine, 1) if out else 1)
+        assert str(out) in line
 
 
 @cell("07-13")
@@ -1371,109 +1206,76 @@ def maps(seen: Seen) -> list[float]:
     return [seen.found(pool)["map"] for pool in POOLS]
 
 
-@cell("07-19", "07-51")
-def dials(cell):
-    n, ax = cell.names, cell.shown[0].axes[0]
-    shown = [Seen.of(n["session"].before)]
-    if cell.id == "07-19":
-        settings = ["no damping", *(str(alpha) for alpha in (10, 5, 2, 1))]
-        for alpha in (10, 5, 2, 1):
-            changed, at = {}, 0
-            for name, weight in n["model"].named_parameters():
-                part = slice(at, at := at + weight.numel())
-                mine, all_ = n["of_forget"][part].view(weight.shape), n["of_all"][part].view(weight.shape)
-                factor = torch.where(mine > alpha * all_, (all_ / mine).clamp(max=1), torch.ones_like(mine))
-                changed[name] = weight.detach() * factor.to(weight)
-            copied = n["copy"].deepcopy(n["model"])
-            copied.load_state_dict(n["model"].state_dict() | changed)
-            shown.append(Seen.by(copied.eval(), n["splits"]))
-    else:
-        settings = ["0", *map(str, n["ks"])]
-        _, vectors = np.linalg.eigh(n["points"].double().numpy().T @ n["points"].double().numpy())
-        for k in n["ks"]:
-            seen = Seen.of(n["session"].before)
-            strongest = vectors[:, ::-1][:, :k]
-            left = {photo: row - strongest @ (strongest.T @ row) for photo, row in seen.at.items()}
-            seen.at = {photo: row / np.linalg.norm(row) for photo, row in left.items()}
-            shown.append(seen)
-    assert [tick.get_text() for tick in ax.get_xticklabels()] == settings
-    drawn = lines_of(ax)
-    assert list(drawn) == list(POOLS)
-    for pool, heights in drawn.items():  # damped weights may send all photos to one point: then any order is right
-        low, high = ([seen.found(pool, lean=lean)["map"] for seen in shown] for lean in (-1e-6, 1e-6))
-        assert all(low - heights <= 0.02) and all(heights - high <= 0.02), f"{pool}: {heights}, not {low} to {high}"
+def damped(n, alpha: float) -> Seen:
+    """The held-out photos as a network sees them whose weights are damped at one alpha."""
+    changed, at = {}, 0
+    for name, weight in n["model"].named_parameters():
+        part = slice(at, at := at + weight.numel())
+        mine, all_ = n["of_forget"][part].view(weight.shape), n["of_all"][part].view(weight.shape)
+        factor = torch.where(mine > alpha * all_, (all_ / mine).clamp(max=1), torch.ones_like(mine))
+        changed[name] = weight.detach() * factor.to(weight)
+    copied = n["copy"].deepcopy(n["model"])
+    copied.load_state_dict(n["model"].state_dict() | changed)
+    return Seen.by(copied.eval(), n["splits"])
 
 
-@cell("07-21")
-def lengths_and_slopes(cell):
+def without(points, k: int, view) -> Seen:
+    """A view from which the k strongest directions of some points are erased."""
+    seen, rows = Seen.of(view), points.double().numpy()
+    strongest = np.linalg.eigh(rows.T @ rows)[1][:, ::-1][:, :k]
+    left = {photo: row - strongest @ (strongest.T @ row) for photo, row in seen.at.items()}
+    seen.at = {photo: row / np.linalg.norm(row) for photo, row in left.items()}
+    return seen
+
+
+def between(heights, views, pool: str) -> None:
+    """Assert mAPs of one pool: damped weights may send all photos to one point, where any order is right."""
+    low, high = ([seen.found(pool, lean=lean)["map"] for seen in views] for lean in (-1e-6, 1e-6))
+    assert all(low - heights <= 0.02) and all(heights - high <= 0.02), f"{pool}: {heights}, not {low} to {high}"
+
+
+@cell("07-19")
+def damping(cell):
     n = cell.names
-    z = embed(n["model"], n["faces"], n["forget"][:32], device="cpu")
-    cosines = cosine_of(z, n["head"].weight)
-    first, second = (re.search(r"squared length\s+([\d.]+)", line)[1] for line in cell.printed.splitlines())
-    assert cell.printed.startswith("embedding")
-    says(first, 1.0)
-    says(second, mean((cosines**2).sum(axis=1)))
+    header_is(cell.shown[0], "mAP", *POOLS)
+    views = [Seen.of(n["session"].before), *(damped(n, alpha) for alpha in n["alphas"])]
+    shares = np.array([[float(share.strip("%")) / 100 for share in row[1:]] for row in cell.shown[0].rows[1:]])
+    for pool, heights in zip(POOLS, shares.T, strict=True):
+        between(heights, views, pool)
 
 
-@cell("07-25", "07-31")
-def blocks(cell):
-    n, ax = cell.names, cell.shown[0].axes[0]
-    names = ("ssd", "lfssd") if cell.id == "07-25" else ("salun",)
-    drawn = bars_of(ax)
-    assert list(drawn) == [METHODS[name].title for name in names]
-    ticks = [tick.get_text() for tick in ax.get_xticklabels()]
-    for name in names:
-        old, new = n["model"].layers(), n["trials"][name].outcome.model.layers()
-        shares = []
-        for block in ticks:
-            pairs = [(a, b) for x, y in zip(old[block], new[block], strict=True)
-                     for a, b in zip(x.parameters(), y.parameters(), strict=True)]  # fmt: skip
-            shares.append(sum(int((a != b).sum()) for a, b in pairs) / sum(a.numel() for a, _ in pairs))
-        same(drawn[METHODS[name].title], shares, name)
-
-
-@cell("07-33")
-def masks(cell):
-    moved, decayed = 1.0, 1.0
-    for _ in range(50):  # AdamW: first the decay, then a step of the learning rate, as the gradient is always the same
-        moved, decayed = moved * (1 - 0.01 * 0.5) - 0.01, decayed * (1 - 0.01 * 0.5)
-    lines_say(cell.printed, {"gradient masked:": [moved, decayed], "weights put back:": [moved, 1.0]})
-
-
-@cell("07-37")
-def sparsity(cell):
+@cell("07-51")
+def two_dials(cell):
     n = cell.names
+    before = n["session"].before
     left, right = cell.shown[0].axes
-    history, drawn = n["trials"]["l1_sparse"].outcome.history, lines_of(left)
-    same(drawn["price of all weights"], [entry["sparsity"] for entry in history], "price of all weights")
-    same(drawn["names of retained people"], [entry["retain"] for entry in history], "names")
-    for name, model in (("original", n["model"]), ("after L1", n["trials"]["l1_sparse"].outcome.model)):
-        values = np.concatenate([w.detach().numpy().ravel() for w in model.parameters() if w.ndim > 1])
-        (patch,) = (p for p in right.patches if p.get_label() == name)
-        counts = np.histogram(np.log10(np.abs(values) + 1e-9), np.linspace(-6, 0, 61))[0]
-        assert abs(patch.get_path().vertices[:, 1].max() - counts.max()) <= 2, name
+    views = {
+        left: [Seen.of(before), *(damped(n, alpha) for alpha in n["alphas"])],
+        right: [Seen.of(before), *(without(n["points"], k, before) for k in n["ks"])],
+    }
+    ticks = {left: ["0%", *(f"{share:.0%}" for share in n["shares"])], right: ["0", *map(str, n["ks"])]}
+    for ax, seen in views.items():
+        assert [tick.get_text() for tick in ax.get_xticklabels()] == ticks[ax]
+        drawn = lines_of(ax)
+        assert list(drawn) == list(POOLS)
+        for pool, heights in drawn.items():
+            between(heights, seen, pool)
 
 
-@cell("07-40")
-def errors_under_the_name(cell):
-    n = cell.names
-    draw = torch.randn(6, 3, *[n["probe"].input_size] * 2, generator=torch.Generator().manual_seed(n["seed"]))
-    with torch.no_grad():
-        logits = logits_of(n["head"], n["probe"](draw), scale=16.0)
-    first = mean(cross_entropy(logits, [int(n["splits"].class_of(n["person"]))] * 6))
-    says(cell.printed.rpartition(":")[2], first, n["errors"][-1])
-    assert n["errors"][-1] > first
-
-
-@cell("07-44")
-def noise_moved(cell):
-    n = cell.names
-    after = n["trials"]["unsir"].outcome.model.eval()
-    with torch.no_grad():
-        moved = np.diag(cosine_of(n["model"].eval()(n["noise"]), after(n["noise"])))
-    spread_is(cell.shown[0].axes[0], {
-        "noise": moved, "held-out photos of forget people": stayed(n, n["trials"]["unsir"]),
-    })  # fmt: skip
+@cell("07-46")
+def one_direction_by_hand(cell):
+    ada = np.array([[3.0, 1.0, 0.0], [3.0, -0.5, 0.87], [3.0, -0.5, -0.87]])
+    ben = np.array([[1.0, 3.0, 1.0], [1.0, 3.0, 2.0]])
+    text = re.sub(r"-0\.0+(?!\d)", "0.0", cell.printed)
+    cuts = r"Ada, part|cosines of Ada's pairs, before|Ben, part|cosines of Ben's pairs, before"
+    direction, ada_part, ada_pairs, ben_part, ben_pairs = re.split(cuts, text)
+    says(direction, 1, 0, 0)
+    for rows, part, pairs in ((ada, ada_part, ada_pairs), (ben, ben_part, ben_pairs)):
+        rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        left = rows * [0, 1, 1]
+        says(part, *rows[:, 0], *left.ravel())
+        for text, z in zip(pairs.split("after:"), (rows, left), strict=True):
+            says(text, *(cosine_of(z, z)[i, j] for i in range(len(z)) for j in range(i)))
 
 
 @cell("07-47")
@@ -1484,49 +1286,28 @@ def strengths(cell):
     heights = [bar.get_height() for bar in ax.patches]
     same(heights, values[: len(heights)], "singular values", atol=1e-3)
     says(ax.lines[0].get_label(), len(n["splits"].forget))
+    says(cell.printed.partition(" directions")[0], (values > values[0] / 4).sum())
 
 
 @cell("07-56")
 def the_box_opened(cell):
     n = cell.names
-    first, *lines = cell.printed.splitlines()
+    first, *lines, _ = cell.printed.splitlines()
     assert first.endswith("True")
     photos = [int(i) for i in held_out(n["splits"]) if n["faces"].labels[i] == n["person"]][:2]
-    for line, word, model in zip(
-        lines, ("with the eraser", "taken off"), (n["trials"]["esc"].outcome.model, n["model"]), strict=True
-    ):
+    for line, word, model in zip(lines, ("with the eraser", "taken off"), (n["box"], n["model"]), strict=True):
         rows = embed(model, n["faces"], photos, device="cpu")
         assert word in line
         says(line.rpartition("cosine")[2], cosine_of(rows, rows)[0, 1])
 
 
-@cell("07-63")
-def every_run(cell):
-    n, ax = cell.names, cell.shown[0].axes[0]
-    session, drawn = n["session"], lines_of(ax)
-    xs = {line.get_label(): np.asarray(line.get_xdata(), dtype=float) for line in ax.lines}
-    titles = [tick.get_text() for tick in ax.get_yticklabels()]
-    assert list(drawn) == ["retain mAP", "unseen mAP", "forget mAP", "forget accuracy"], list(drawn)
-    for name, trial in n["trials"].items():
-        place = titles.index(METHODS[name].title)
-        seen = Seen.by(trial.outcome.model, session.splits)
-        for pool in POOLS:
-            same(xs[f"{pool} mAP"][place], seen.found(pool)["map"], f"{name} {pool}", atol=1e-4)
-        same(xs["forget accuracy"][place], seen.named(trial.outcome.trained_head, "forget"), f"{name} named", atol=1e-4)
-    assert (np.diff(xs["forget mAP"]) >= 0).all()
-
-
 @cell("07-65")
 def practice(cell):
     n = cell.names
-    points = n["dev_points"].double().numpy()
-    _, vectors = np.linalg.eigh(points.T @ points)
+    points = n["dev_points"]
     for line, per_person in zip(cell.printed.splitlines(), (1, 2), strict=True):
-        seen = Seen.of(n["session"].before._replace(splits=n["practice"]))
         k = min(per_person * len(n["practice"].forget), min(points.shape) - 1)
-        strongest = vectors[:, ::-1][:, :k]
-        seen.at = {i: row - strongest @ (strongest.T @ row) for i, row in seen.at.items()}
-        seen.at = {i: row / np.linalg.norm(row) for i, row in seen.at.items()}
+        seen = without(points, k, n["session"].before._replace(splits=n["practice"]))
         words, _, shares = line.partition("mAP:")
         says(words, per_person)
         assert re.findall(r"[a-z]+", shares) == list(POOLS)

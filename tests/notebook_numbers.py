@@ -429,8 +429,7 @@ def strip_says(axes: Sequence[Axes], splits: Splits, model: torch.nn.Module | Se
 
 def panels_of(cell: Cell) -> list[str]:
     """What a cell shows panels of, as the code names it."""
-    return [*(f"trials[{name}]" for name in re.findall(r"^(?:panel = )?run\((\"\w+\")\)", cell.source, re.MULTILINE)),
-            *re.findall(r"^session\.panel\((.+?)(?:, \".*\")?\)$", cell.source, re.MULTILINE)]  # fmt: skip
+    return re.findall(r"^session\.panel\((.+?)(?:, \".*\")?\)$", cell.source, re.MULTILINE)
 
 
 def check_panel_cell(cell: Cell) -> None:
@@ -441,11 +440,10 @@ def check_panel_cell(cell: Cell) -> None:
         panel_says(figure, cell.names["session"], eval(code, cell.names))
 
 
-def panel_says(figure: Figure, session, trial) -> None:
-    """Assert that a panel shows the forget person with the most held-out photos, ranks and bars of one trial."""
+def panel_says(figure: Figure, session, view) -> None:
+    """Assert that a panel shows the forget person with the most held-out photos, ranks and bars of one view."""
     titled(figure, "held-out photos")
-    assert trial.title.split(",")[0] in title_of(figure), f"{title_of(figure)!r} is not {trial.title!r}"
-    before, after = Seen.of(session.before), Seen.by(trial.outcome.model, session.splits)
+    before, after = Seen.of(session.before), Seen.of(view)
     photos = held_out(session.splits)
     mine = {p: [int(i) for i in photos if before.labels[i] == p] for p in session.splits.forget}
     most = max(mine.values(), key=len)
@@ -454,8 +452,8 @@ def panel_says(figure: Figure, session, trial) -> None:
         same(drawn[name], cosine_of(seen.rows(most), seen.rows(most)), f"cosines {name}", atol=1e-4)
     ranks, bars = figure.axes[-2:]
     spread_is(ranks, {name: seen.found("forget")["ranks"] for name, seen in (("before", before), ("after", after))})
-    shown = before.bars(session.recogniser.head), after.bars(trial.outcome.trained_head)
-    heads = (session.recogniser.head, trial.outcome.trained_head)
+    heads = (session.recogniser.head, view.head)
+    shown = before.bars(heads[0]), after.bars(heads[1])
     for container, seen, head in zip(bars.containers, (before, after), heads, strict=True):
         heights = np.array([bar.get_height() for bar in container])  # photos all sent to one point: any order is right
         low, high = (np.nan_to_num(list(seen.bars(head, lean).values())) for lean in (-1e-6, 1e-6))

@@ -423,7 +423,7 @@ def test_a_notebook_names_and_leaves_out_what_a_scripted_network_does_not_show(
     small_world.run_notebook(
         number, dataset="folder", root=str(in_a_hurry / "12x12"), backbone=scripted_model, device="cpu", **more
     )
-    told, left_out = capsys.readouterr().out, {"06": "GS-LoRA", "10": "ESC, folded into the weights"}.get(number)
+    told, left_out = capsys.readouterr().out, {"10": "ESC, folded into the weights"}.get(number)
     assert "✗" not in told
     assert left_out is None or f"{left_out} is left out" in told
 

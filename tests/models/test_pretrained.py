@@ -309,7 +309,7 @@ def test_the_workbench_and_the_benchmark_run_on_pretrained_weights(
     told = f"1 of these 1 people share a name with one 'vggface2' was trained on: {forgotten}."
     assert told in bench.recogniser.source
     trial = bench.forget("gradient_ascent", steps=2, check_every=0)
-    assert bench.stayed(trial).max() < 1 and bench.panel(trial)
+    assert bench.stayed(trial.after).max() < 1 and bench.panel(trial.after, trial.title)
 
     out = tmp_path / "results.json"
     where = f"--dataset folder --root {folder_of_people} --backbone facenet --pretrained vggface2 --device cpu --quiet"

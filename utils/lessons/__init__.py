@@ -12,7 +12,7 @@ from .own_photos import (
     read_own_photos,
     recogniser_for,
 )
-from .session import open_session, remind_of_drawn_faces
+from .session import methods_gallery, open_session, remind_of_drawn_faces
 from .sphere import journey, lowest_nearest_cosine, make_scene, orthoplex, simplex
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "journey",
     "lowest_nearest_cosine",
     "make_scene",
+    "methods_gallery",
     "no_network",
     "open_session",
     "orthoplex",

@@ -1,20 +1,22 @@
 """The session in which notebooks 05 to 11 try method after method: same faces, same model, same pictures.
 
-`session = open_session(...)`, then `trial = session.forget("gradient_ascent")`, then `session.panel(trial)`.
+`session = open_session(...)`, then `trial = session.forget("gradient_ascent")`, then `session.bars(trial.after)`.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from ..experiments.benchmark import results_table, run_benchmark, run_method
-from ..experiments.plan import Plan, check_plan, prepared, references
+from ..experiments.benchmark import read_results, results_table, run_benchmark, run_method
+from ..experiments.plan import STORED, Plan, check_plan, prepared, references
 from ..experiments.runner import refuse
 from ..faces.datasets import FaceDataset
 from ..faces.splits import Splits
@@ -23,6 +25,7 @@ from ..models.interface import Lacking
 from ..retrieval.evaluation import Evaluation, evaluate
 from ..retrieval.scores import RetrievalScores, retrieval_scores
 from ..settings import BUILD_DIR, one_of, resolve_device
+from ..tables import text_table
 from ..unlearning.loop import Unlearned, unlearn
 from ..unlearning.registry import METHODS
 from . import figures
@@ -102,12 +105,12 @@ class Session:
         """Return the label of the forget person the panels show: the one with the most held-out photos."""
         return max(self.splits.forget, key=lambda person: len(self.before.photos_of(person)))
 
-    def panel(self, trial: Trial, title: str = "") -> Figure:
-        """Show a method before and after: one forget person's cosines, first ranks, and bars. Notebook 05.
+    def panel(self, after: Evaluation, title: str) -> Figure:
+        """Show a model before and after: one forget person's cosines, first ranks, and bars. Notebook 05.
 
         Everything in it is held-out photos; queries are searched in the gallery of all pools.
         """
-        person, views = self.example(), (self.before, trial.after)
+        person, views = self.example(), (self.before, after)
         photos = self.before.photos_of(person)
         return figures.forgetting_panel(
             *(view.rows(photos) for view in views),
@@ -115,7 +118,7 @@ class Session:
             *(self.bars(view) for view in views),
             gallery_size=len(self.splits.gallery),
             person=self.faces.identities[person],
-            title=title or f"{trial.title}: held-out photos",
+            title=f"{title}: held-out photos",
         )
 
     def bars(self, view: Evaluation) -> dict[str, float]:
@@ -123,17 +126,17 @@ class Session:
         found = {f"{pool} R@1": view.retrieval(pool).r1 for pool in ("forget", "retain", "unseen")}
         return {"forget accuracy": view.name_accuracy("forget")} | found
 
-    def old_gallery(self, trial: Trial, pool: str = "forget") -> RetrievalScores:
+    def old_gallery(self, after: Evaluation, pool: str = "forget") -> RetrievalScores:
         """Score the new model's queries against the gallery as the original model had embedded it. Notebook 05."""
         query, gallery = self.splits.photos(pool, "query"), self.splits.gallery
-        queries, enrolled = trial.after.rows(query), self.before.rows(gallery)
+        queries, enrolled = after.rows(query), self.before.rows(gallery)
         labels = self.before.labels(query), self.before.labels(gallery)
         return retrieval_scores(queries, labels[0], enrolled, labels[1], query_ids=query, gallery_ids=gallery)
 
-    def stayed(self, trial: Trial, pool: str = "forget") -> np.ndarray:
+    def stayed(self, after: Evaluation, pool: str = "forget") -> np.ndarray:
         """Return the cosine (n,) of each held-out photo to its own place before: 1 if nothing moved. Notebook 05."""
         photos = self.before.held_out(pool)
-        return (self.before.rows(photos) * trial.after.rows(photos)).sum(dim=1).numpy()
+        return (self.before.rows(photos) * after.rows(photos)).sum(dim=1).numpy()
 
     def table(self, *names: str) -> str:
         """Return the scores of some methods under the two references as text; what is missing runs. Notebook 05."""
@@ -147,6 +150,24 @@ class Session:
         results = run_benchmark(replace(self.plan, methods=names), self.results)
         refuse(results.get("failed", ()))
         return {row["method"]: row for row in results["runs"] if "error" not in row}
+
+
+def methods_gallery(lines: Mapping[str, tuple[str, str]]) -> str:
+    """Return methods as a table, {name: (what it does, what to look at)}, with their stored scores. Notebook 05.
+
+    The scores are of the drawn faces with ten people to forget, whatever a session holds: means over three seeds.
+    """
+    runs = read_results(STORED / "synthetic_quick.json")["runs"]
+    shown = {"forget accuracy": ("forget", "accuracy")}
+    shown |= {
+        f"{pool} {word}": (pool, key) for pool in ("forget", "unseen") for word, key in (("R@1", "r1"), ("mAP", "map"))
+    }
+    rows = [["method", "what it does", "what to look at", *shown]]
+    for name, told in lines.items():
+        mine = [run for run in runs if run["method"] == name]
+        means = [fmean(run[pool][key] for run in mine) for pool, key in shown.values()]
+        rows.append([METHODS[name].title, *told, *(f"{mean:.0%}" for mean in means)])
+    return text_table(rows, notes=["Stored scores: drawn faces, ten people to forget, mean over three seeds."])
 
 
 def remind_of_drawn_faces(dataset: str, backbone: str) -> None:

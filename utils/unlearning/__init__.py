@@ -12,10 +12,7 @@ from .methods import (  # noqa: F401
 # isort: on
 from .dispersion import DISPERSIONS, dispersion_loss, hardest_cosine, mean_cosine, pair_cosines
 from .loop import Task, Unlearned, run_steps, unlearn
-from .losses import teacher_divergence
 from .methods.blends import blend
-from .methods.projection import erasing_projection
-from .methods.pruning import damping_factors
 from .methods.scatter import HARDENED
 from .registry import METHODS, RECOMMENDED, LogitConfig, Method, StepConfig, make_config, method, profile_options
 
@@ -23,13 +20,10 @@ __all__ = [
     "DISPERSIONS",
     "HARDENED",
     "blend",
-    "damping_factors",
     "dispersion_loss",
-    "erasing_projection",
     "hardest_cosine",
     "mean_cosine",
     "pair_cosines",
-    "teacher_divergence",
     "METHODS",
     "RECOMMENDED",
     "LogitConfig",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -13,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...unlearning.dispersion import hardest_cosine, mean_cosine
+from ...unlearning.losses import teacher_divergence
+from ...unlearning.methods.pruning import damping_factors
 from ...unlearning.methods.scatter import smallest_principal_axis
 from .base import (
     CLOSE,
@@ -32,24 +35,27 @@ from .faces import drawn
 
 @checker("wrong names")
 def check_05_wrong_names(student: Callable) -> tuple[str, str]:
-    """Check a function (n photos, allowed names, NumPy generator) -> n wrong names, one for each photo. Notebook 05.
-
-    Properties are tested, not one solution: only allowed names, not the same for all, and repeatable.
-    """
-    allowed = np.array([3, 5, 8, 13, 21])
-    answers = [student(40, allowed.copy(), np.random.default_rng(seed)) for seed in (0, 0, 1)]
+    """Check a function (n photos, allowed names, NumPy generator) -> n wrong names: any allowed ones, not the same for
+    all, and repeatable. Notebook 05."""
+    some, others = np.array([3, 5, 8, 13, 21]), np.array([2, 34, 55])
+    cases = [(40, some, 0), (40, some, 0), (40, some, 1), (25, others, 1)]
+    answers = [student(n, allowed.copy(), np.random.default_rng(seed)) for n, allowed, seed in cases]
     if is_blank(answers[0]):
         return NOT_ATTEMPTED, ""
-    first, again, other = map(as_array, answers)
-    if any(names is None or names.shape != (40,) for names in (first, again, other)):
-        return WRONG, "40 photos want 40 names. Hint: ask the generator for all of them at once."
-    if not np.isin(first, allowed).all():
-        return WRONG, "a name outside the allowed ones came up. Hint: let the generator pick from them."
-    if len(np.unique(first)) == 1:
+    names = list(map(as_array, answers))
+    for found, (n, allowed, _) in zip(names, cases, strict=True):
+        if found is None or found.shape != (n,):
+            return WRONG, f"{n} photos want {n} names. Hint: ask the generator for all of them at once."
+        if not np.isin(found, allowed).all():
+            return WRONG, "a name outside the allowed ones came up. Hint: let the generator pick from them."
+    if len(np.unique(names[0])) == 1:
         return WRONG, "every photo got the same name, and one name for all keeps them together."
-    if np.array_equal(first, again) and not np.array_equal(first, other):
+    if np.array_equal(names[0], names[1]) and not np.array_equal(names[0], names[2]):
         return EXACT, ""
     return CLOSE, "the names do not hang on the generator. Hint: draw them with the one you are given."
+
+
+check_05_wrong_names.reference = lambda n_photos, allowed, generator: generator.choice(allowed, size=n_photos)
 
 
 @same_as(
@@ -64,38 +70,38 @@ def check_05_silent_scale(gap: float) -> float:
     return 24 * math.log(2) / gap
 
 
-@same_as(
+def loss_as(name: str, cases: Sequence[tuple], hint: str) -> Callable[[Callable], Callable[..., str]]:
+    """Make the right loss a checker: values are compared, and a gradient must reach the first argument."""
+
+    def made(right: Callable) -> Callable[..., str]:
+        def judge(student: Callable) -> tuple[str, str]:
+            for first, *others in cases:
+                answer = student(first.clone().requires_grad_(), *others)
+                status, remark = compared(answer, right(first, *others), hint, 1e-4)
+                if status != EXACT:
+                    return status, remark
+                if not getattr(answer, "requires_grad", False):
+                    return (
+                        CLOSE,
+                        "the number is right, and no gradient flows. Hint: torch alone, no .item() or float().",
+                    )
+            return EXACT, ""
+
+        check = checker(name)(functools.wraps(right)(judge))
+        check.reference = right
+        return check
+
+    return made
+
+
+@loss_as(
     "bounded ascent",
-    [(climbed, bound) for climbed in (0.0, 1.0, 4.0, 9.0) for bound in (4.0, 6.5)],
+    [(torch.tensor(climbed), bound) for climbed in (0.0, 1.0, 4.0, 9.0) for bound in (4.0, 6.5)],
     "what is still missing to the bound, and nothing once it is reached.",
 )
-def check_05_bounded(climbed: float, bound: float) -> float:
-    """Check a function (cross-entropy, bound) -> loss whose minimiser climbs to the bound and then rests. Notebook 05.
-
-    Floats go in; a tensor may come out.
-    """
-    return max(bound - climbed, 0.0)
-
-
-# What became of the forget people in three runs whose head no longer names them: R@1 among the new embeddings, R@1 of
-# new queries in the old gallery, and the mean cosine of a photo to its own place before.
-DIAGNOSES = {"run 1": (0.97, 0.04, 0.15), "run 2": (0.21, 0.78, 0.66), "run 3": (1.0, 1.0, 1.0)}
-
-
-@checker("diagnosis")
-def check_05_diagnosis(answer: Any) -> tuple[str, str]:
-    """Check a string of three letters: which silent failure (a, b or c) each of DIAGNOSES shows. Notebook 05."""
-    letters = [letter for letter in str(answer).casefold() if letter.isalnum()]
-    if len(letters) != 3 or not set(letters) <= set("abc"):
-        return WRONG, "three letters are wanted, one for each run, each of them a, b or c."
-    right = sum(map(str.__eq__, letters, diagnoses()))
-    hint = "did a photo move at all? Then ask which gallery still finds it."
-    return {3: EXACT, 2: CLOSE}.get(right, WRONG), "" if right == 3 else f"{right} of 3. Hint: {hint}"
-
-
-def diagnoses() -> str:
-    """Return the letter of each run: nothing moved (a), found in the new gallery (b), or found in the old one (c)."""
-    return "".join("a" if stayed > 0.99 else "b" if new > old else "c" for new, old, stayed in DIAGNOSES.values())
+def check_05_bounded(climbed: Tensor, bound: float) -> Tensor:
+    """Check a function (cross-entropy, bound) -> loss that is climbed to the bound and then rests. Notebook 05."""
+    return torch.relu(bound - climbed)
 
 
 COSINES = np.array([0.9, 0.35, 0.2, -0.1, 0.31])
@@ -116,52 +122,30 @@ def check_06_masked_target(cosines: np.ndarray, struck: Sequence[int], scale: fl
     return shares / shares.sum()
 
 
-PAIRS = (([0.5, 0.5], [0.9, 0.1]), ([0.7, 0.2, 0.1], [0.1, 0.3, 0.6]), ([0.0, 0.4, 0.6], [0.8, 0.1, 0.1]))
-
-
-@same_as(
+@loss_as(
     "divergence",
-    [(np.array(teacher), np.array(pupil)) for teacher, pupil in PAIRS],
-    "the teacher's shares weigh the logarithms; sum over names, and let a share of zero count for nothing.",
+    [
+        (torch.tensor([[0.9, 0.1]]), torch.tensor([[0.5, 0.5]])),
+        (torch.tensor([[0.1, 0.3, 0.6], [0.8, 0.1, 0.1]]), torch.tensor([[0.7, 0.2, 0.1], [0.0, 0.4, 0.6]])),
+    ],
+    "the target's shares weigh the logarithms; sum over names, mean over photos, and 0 log 0 is 0.",
 )
-def check_06_divergence(teacher: np.ndarray, pupil: np.ndarray) -> float:
-    """Check a function (teacher (C,), student (C,)) of probabilities -> KL(teacher || student). Notebook 06."""
-    return float(sum(t * math.log(t / p) for t, p in zip(teacher, pupil, strict=True) if t > 0))
+def check_06_divergence(opinion: Tensor, target: Tensor) -> Tensor:
+    """Check a function of probabilities (n, C) torch -> KL(target || opinion), the mean over photos. Notebook 06."""
+    return teacher_divergence(target, opinion.log())
+
+
+WEIGHTS = torch.tensor([1.0, 1.0, 3.0, 4.0, 0.0]), torch.tensor([0.05, 0.5, 1.0, 1.0, 0.0])
 
 
 @same_as(
-    "rewind",
-    [([0.0, 0.2, 0.7, 1.0, 1.0], 1.0), ([0.1, 0.5, 0.9], 0.6), ([0.25, 0.75, 0.25], 0.5), ([0.25, 0.75, 0.9], 0.6)],
-    "what counts is the distance to the reference, on either side; of equal distances the last one wins.",
+    "damping factors",
+    [(*WEIGHTS, 10, 1.0), (*WEIGHTS, 2, 0.3), (*WEIGHTS, 2, 8.0), (WEIGHTS[0].flip(0), WEIGHTS[1].flip(0), 1, 0.5)],
+    "first ask whether a weight stands out at all; and no weight is ever enlarged.",
 )
-def check_06_rewind(errors: Sequence[float], reference: float) -> int:
-    """Check a function (errors at the stops, reference) -> position of the stop SCRUB rewinds to. Notebook 06."""
-    return min(range(len(errors)), key=lambda i: (abs(errors[i] - reference), -i))
-
-
-@same_as(
-    "damping factor",
-    [(1.0, 0.05, 10, 1.0), (1.0, 0.5, 10, 1.0), (3.0, 1.0, 2, 0.3), (4.0, 1.0, 2, 8.0), (0.0, 0.0, 1, 1.0)],
-    "first ask whether the weight stands out at all; and no weight is ever enlarged.",
-)
-def check_07_damping(forget: float, whole: float, alpha: float, strength: float) -> float:
-    """Check a function (forget importance, whole importance, alpha, strength) -> SSD's factor. Notebook 07."""
-    return min(strength * whole / forget, 1.0) if forget > alpha * whole else 1.0
-
-
-LAYERS = [np.array([5.0, 4.0, 0.1]), np.array([3.0, 2.0, 1.0, 0.5, 0.2])]
-
-
-@same_as(
-    "salient counts",
-    [*((LAYERS, share) for share in (0.5, 0.25, 0.75, 1.0)), (LAYERS[::-1], 0.25)],
-    "rank the scores of all layers in one list, find the lowest that still gets in, then count layer by layer.",
-)
-def check_07_salient_counts(scores: Sequence[np.ndarray], share: float) -> list[int]:
-    """Check a function (list of score arrays, share) -> how many of each are in the top share. Notebook 07."""
-    ranked = np.sort(np.concatenate(scores))[::-1]
-    lowest = ranked[round(share * len(ranked)) - 1]
-    return [int((layer >= lowest).sum()) for layer in scores]
+def check_07_damping(of_forget: Tensor, of_all: Tensor, alpha: float, strength: float) -> Tensor:
+    """Check a function (importances (n,) to forget people, to all; alpha, strength) -> SSD's factors. Notebook 07."""
+    return damping_factors(of_forget, of_all, alpha, strength)
 
 
 STRETCHED = drawn((40, 5))[0] * torch.tensor([5.0, 3.0, 2.0, 1.0, 0.5]) + torch.tensor([0.0, 4.0, 0.0, 0.0, 0.0])
@@ -179,39 +163,27 @@ def check_07_eraser(points: Tensor, k: int) -> np.ndarray:
     return np.eye(directions.shape[1]) - directions.T @ directions
 
 
-ROWS = [F.normalize(draw) for draw in drawn((2, 3), (5, 4), (8, 16))]
+ROWS = [(F.normalize(draw),) for draw in drawn((2, 3), (5, 4), (8, 16))]
 
 
-def judged_loss(student: Callable, right: Callable[[Tensor], Tensor], hint: str) -> tuple[str, str]:
-    """Return the status of a loss of unit rows (n, d): its value is compared, and a gradient must flow."""
-    for rows in ROWS:
-        answer = student(rows.clone().requires_grad_())
-        status, remark = compared(answer, right(rows), hint, 1e-4)
-        if status != EXACT:
-            return status, remark
-        if not getattr(answer, "requires_grad", False):
-            return (
-                CLOSE,
-                "the number is right, and no gradient flows. Hint: torch alone, without .item(), float() or NumPy.",
-            )
-    return EXACT, ""
-
-
-@checker("uniform dispersion")
-def check_08_uniform(student: Callable) -> tuple[str, str]:
+@loss_as(
+    "uniform dispersion",
+    ROWS,
+    "in z @ z.T the diagonal compares each photo with itself: leave it out, and divide by n(n − 1).",
+)
+def check_08_uniform(z: Tensor) -> Tensor:
     """Check a function: unit rows (n, d) torch float -> mean cosine over all pairs of different rows. Notebook 08."""
-    hint = "in z @ z.T the diagonal compares each photo with itself: leave it out, and divide by n(n − 1)."
-    return judged_loss(student, mean_cosine, hint)
+    return mean_cosine(z)
 
 
-@checker("hard dispersion")
-def check_08_hard(student: Callable) -> tuple[str, str]:
+@loss_as(
+    "hard dispersion",
+    ROWS,
+    "in z @ z.T push the diagonal below every cosine, take the maximum of each row, then the mean of these.",
+)
+def check_08_hard(z: Tensor) -> Tensor:
     """Check a function: unit rows (n, d) torch float -> mean of each row's largest cosine to another. Notebook 08."""
-    hint = "in z @ z.T push the diagonal below every cosine, take the maximum of each row, then the mean of these."
-    return judged_loss(student, hardest_cosine, hint)
-
-
-check_08_uniform.reference, check_08_hard.reference = mean_cosine, hardest_cosine
+    return hardest_cosine(z)
 
 
 @checker("blind spot")

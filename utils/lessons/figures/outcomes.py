@@ -79,16 +79,17 @@ def forgetting_panel(
     person: str = "",
     title: str = "",
 ) -> Figure:
-    """Show one method before and after in one strip: cosines within one person, first ranks, and scores.
+    """Show one model before and after: above, cosines within one person; below, first ranks and scores.
 
     `person_*` are unit rows (n, d) of one forget person's photos, `ranks_*` the first right rank of each forget query,
     `bars_*` shares by name; a name that starts with a pool takes the pool's colour. Introduced in notebook 05.
     """
-    fig = page(10.4, 2.75)
-    left, middle, right = fig.subfigures(1, 3, width_ratios=(4.1, 3.3, 3.4))
-    _cosine_squares(left, {"before": person_before, "after": person_after}, f"cosines: {words(person, 16)}")
-    _rank_steps(middle.subplots(), np.asarray(ranks_before), np.asarray(ranks_after), gallery_size)
-    _paired_bars(right.subplots(), bars_before, bars_after)
+    fig = page(6.2, 5.6)
+    top, bottom = fig.subfigures(2, 1, height_ratios=(1.05, 1))
+    _cosine_squares(top, {"before": person_before, "after": person_after}, f"cosines: {words(person, 16)}")
+    ranks, bars = bottom.subplots(1, 2)
+    _rank_steps(ranks, np.asarray(ranks_before), np.asarray(ranks_after), gallery_size)
+    _paired_bars(bars, bars_before, bars_after)
     return finished(fig, title, fontsize=12)
 
 
@@ -99,9 +100,8 @@ def _cosine_squares(fig: SubFigure, panels: Mapping[str, ArrayLike], label: str)
         drawn = ax.imshow(points @ points.T, vmin=-0.2, vmax=1, cmap=HEAT, interpolation="nearest")
         ax.set(xticks=[], yticks=[])
         ax.set_title(name, fontsize=10, loc="center")
-    bar = fig.colorbar(drawn, ax=axes, location="bottom", shrink=0.75, aspect=24, ticks=[0, 0.5, 1], extend="min")
-    bar.set_label(label, fontsize=9)
-    bar.ax.tick_params(labelsize=8)
+    bar = fig.colorbar(drawn, ax=axes, location="right", shrink=0.85, aspect=16, ticks=[0, 0.5, 1], extend="min")
+    bar.set_label(label, fontsize=10)
 
 
 def _rank_steps(ax: Axes, before: np.ndarray, after: np.ndarray, last: int) -> None:

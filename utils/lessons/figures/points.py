@@ -46,19 +46,25 @@ def similarity_heatmap(
 ) -> Figure:
     """Show all cosines among a few people's photos, (N, d) unit rows; a mapping title -> embeddings gives panels.
 
-    Rows are sorted by label, one colour scale is shared by all panels. Introduced in notebook 02.
+    Rows are sorted by label, one colour scale is shared by all panels; one person's rows bear no name. Notebook 02.
     """
     panels = embeddings if isinstance(embeddings, Mapping) else {"": embeddings}
     labels = np.asarray(labels)
     order = np.argsort(labels, kind="stable")
     people, starts = np.unique(labels[order], return_index=True)
     edges = np.append(starts, len(labels))
-    fig, axes = row_of(len(panels), 5.0 * len(panels) + 0.9, 4.9)
-    for ax, (name, emb) in zip(axes, panels.items(), strict=True):
+    columns = min(len(panels), 3)
+    rows = -(-len(panels) // columns)
+    side = 5.0 if len(panels) == 1 else 2.2
+    fig = page(side * columns + 0.9, side * rows + 0.5 * (rows > 1 or columns > 1))
+    axes = list(fig.subplots(rows, columns, squeeze=False).flat)
+    for ax in axes[len(panels) :]:
+        ax.axis("off")
+    for ax, (name, emb) in zip(axes, panels.items(), strict=False):
         emb = np.asarray(emb)[order]
         drawn = ax.imshow(emb @ emb.T, vmin=-0.2, vmax=1, cmap=HEAT, interpolation="nearest")
         middles = (edges[:-1] + edges[1:] - 1) / 2
-        shown = [name_of(label, names) for label in people]
+        shown = [name_of(label, names) if len(people) > 1 else "" for label in people]
         ax.set_xticks(middles, shown, rotation=30, ha="right", rotation_mode="anchor")
         ax.set_yticks(middles, shown)
         for edge in edges[1:-1]:
