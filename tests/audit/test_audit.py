@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -700,3 +701,15 @@ def test_help_states_the_definitions(capsys):
         audits.main(["--help"])
     printed = capsys.readouterr().out
     assert "recovered" in printed and "(score - target) / (original - target)" in printed
+
+
+@pytest.mark.parametrize(("degrees", "share"), [(weights.USUAL / 2, 1), (50 * weights.USUAL, 1 / 50)])
+def test_a_network_that_moves_easily_relearns_in_smaller_steps(degrees, share, case, monkeypatch):
+    """The measure is taken of the original, so that every method is attacked at one rate."""
+    seen = []
+    monkeypatch.setattr(weights, "degrees_per_rate", lambda model, *_: seen.append(model) or degrees)
+    fresh_case, other = replace(case, memory={}), copy.deepcopy(case.original.model)
+    rates = [weights.relearning_rate(one) for one in (fresh_case, changed(fresh_case, other))]
+    assert rates == [pytest.approx(weights.RELEARN_RATE * share)] * 2 and len(seen) == 1
+    for mine, theirs in zip(seen[0].parameters(), case.original.model.parameters(), strict=True):
+        assert torch.equal(mine, theirs) and mine is not theirs

@@ -17,6 +17,7 @@ from ..models.embedding import embed
 from ..models.heads import head_from_centroids
 from ..models.interface import maps_of
 from ..settings import resolve_device
+from ..unlearning.rates import PROBED, USUAL, degrees_per_rate, evenly
 from .case import PHOTOS_AT_ONCE, AuditCase, Subject, attack, best_of, cannot, mean_by, plain_search, sample, searched
 from .gallery import orthogonal_map
 from .names import named_first
@@ -90,6 +91,17 @@ def relearning_photos(case: AuditCase, with_forget: bool) -> np.ndarray:
     return np.concatenate([photos[labels == person][:RELEARN_PHOTOS] for person in people])
 
 
+def relearning_rate(case: AuditCase) -> float:
+    """Return the learning rate of relearning: less for a network whose points move easily, one rate for all methods."""
+    if "relearning rate" not in case.memory:
+        model, device = copy.deepcopy(case.original.model).eval(), resolve_device(case.subject.device)
+        weights = list(model.to(device).requires_grad_(True).parameters())
+        shown = case.splits.faces.images(evenly(case.splits.train, PROBED)).to(device)
+        degrees = degrees_per_rate(model, weights, shown)
+        case.memory["relearning rate"] = RELEARN_RATE * min(1.0, USUAL / max(degrees, 1.0))
+    return case.memory["relearning rate"]
+
+
 def relearn(case: AuditCase, with_forget: bool) -> dict:
     """Fine-tune a copy for a few steps on a few photos; the score is the mean of the mAP along the way.
 
@@ -103,7 +115,7 @@ def relearn(case: AuditCase, with_forget: bool) -> dict:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(case.seed)
         head = head_from_centroids("cosface", start, names, int(names.max()) + 1).to(device)
-    optimiser = torch.optim.AdamW([*model.parameters(), *head.parameters()], lr=RELEARN_RATE, weight_decay=0.0)
+    optimiser = torch.optim.AdamW([*model.parameters(), *head.parameters()], lr=relearning_rate(case), weight_decay=0.0)
     generator = torch.Generator().manual_seed(case.seed)
     curve = {0: plain_search(case)}
     for step in range(1, RELEARN_CHECKS[-1] + 1):
