@@ -28,8 +28,8 @@ def nan(value: float | None) -> float:
 
 
 def test_the_rows_of_original_and_retrained_model_are_made_again(default_splits, stored):
-    loaded = {name: load_recogniser(MODEL_DIR / file)[0] for name, file in EMBEDDED.items()}
-    original, retrained = ((one.model, one.head) for one in (loaded["original"], loaded["retrain"]))
+    loaded = (load_recogniser(MODEL_DIR / EMBEDDED[name])[0] for name in ("original", "retrain"))
+    original, retrained = ((one.model, one.head) for one in loaded)
     case = make_case(default_splits, original, retrained, seed=0, device="cpu")
     for name, subject in (("original", case.original), ("retrain", case.retrained)):
         for row in audit(case.on(subject), [one for one in QUICK if one in stored[name]]):

@@ -203,7 +203,7 @@ def test_an_unfinished_installation_is_taken_up_again(workshop: Path):
     assert code == 0 and (workshop / ".venv/.installed").exists()
     assert any("-r requirements.txt -c constraints.txt" in call for call in calls)
     assert not any(call.startswith("-m venv") for call in calls)
-    assert calls[-1] == "-m utils.course --profile quick"
+    assert calls[-1] == "-m utils.course --profile quick --jobs 2"
 
 
 def test_changed_requirements_are_installed(workshop: Path):

@@ -14,11 +14,11 @@ import torch
 
 from ..faces.splits import Splits
 from ..models.backbones import FaceBackbone, card_of
-from ..models.checkpoints import Recogniser, training_of
+from ..models.checkpoints import Recogniser, embedded_models, load_recogniser, recipe_key, recipe_of, training_of
 from ..models.embedding import uncentred
 from ..retrieval.evaluation import Evaluation, evaluate
-from ..settings import BUILD_DIR, command, resolve_device
-from ..unlearning.loop import Unlearned, unlearn
+from ..settings import BUILD_DIR, MODEL_DIR, command, resolve_device
+from ..unlearning.loop import Unlearned, unlearn, without_their_rows
 from ..unlearning.registry import METHODS, by_kind, make_config
 from .plan import (
     DATA,
@@ -121,6 +121,7 @@ def worker_run(plan: Plan, name: str, seed: int) -> dict:
 
 def run_identity(plan: Plan, splits: Splits, name: str, seed: int) -> dict:
     """Return the fields that tell one run from another; two runs that agree in them are the same run."""
+    config = asdict(make_config(name, method_options(plan, name)))
     data = about(name, splits)
     return {key: data[key] for key in DATA} | {
         "asked": plan.forget_ids is not None,
@@ -131,7 +132,7 @@ def run_identity(plan: Plan, splits: Splits, name: str, seed: int) -> dict:
         "seed": seed,
         "profile": plan.profile,
         "dev": plan.dev,
-        "config": asdict(make_config(name, method_options(plan, name))),
+        "config": config,
     }
 
 
@@ -141,14 +142,40 @@ def unlearned(plan: Plan, splits: Splits, start: Recogniser, name: str, seed: in
     return unlearn(name, start.model, start.head, splits, **options)
 
 
+def run_recipe(plan: Plan, splits: Splits, name: str) -> dict:
+    """Return everything that decides the model a plan's first run of a method ends with, as plain values."""
+    recipe = recipe_of(splits, splits.trained, plan.backbone, "none", train_config(plan))
+    return recipe | {"run": run_identity(plan, splits, name, plan.seed)}
+
+
+def shipped_outcome(plan: Plan, splits: Splits, name: str) -> Unlearned | None:
+    """Return what a plan's first run of a method ends with, where the course ships it, with the run's own seconds."""
+    entry = embedded_models().get(recipe_key(run_recipe(plan, splits, name)))
+    if entry is None:
+        return None
+    known, recipe = load_recogniser(MODEL_DIR / entry["file"], entry["sha256"])
+    model, trained_head = (part.to(resolve_device(plan.device)) for part in (known.model, known.head))
+    price = {"seconds": known.seconds, "images_processed": entry["images_processed"], "config": recipe["run"]["config"]}
+    return Unlearned(model, without_their_rows(trained_head, splits), **price, trained_head=trained_head)
+
+
 def one_run(
-    plan: Plan, splits: Splits, recogniser: Recogniser, name: str, seed: int, progress: bool
+    plan: Plan,
+    splits: Splits,
+    recogniser: Recogniser,
+    name: str,
+    seed: int,
+    progress: bool,
+    known: Unlearned | None = None,
 ) -> tuple[Unlearned, Evaluation, dict]:
-    """Unlearn once, evaluate the result on held-out photos, and return both with the measured half of a results row."""
+    """Unlearn once, evaluate the result on held-out photos, and return both with the measured half of a results row.
+
+    A `known` outcome is evaluated as it is.
+    """
     device = resolve_device(plan.device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    outcome = unlearned(plan, splits, recogniser, name, seed, progress)
+    outcome = known or unlearned(plan, splits, recogniser, name, seed, progress)
     evaluation = evaluate(outcome.model, splits, outcome.trained_head, device=device, progress=progress)
     row = {
         "pretrain_seconds": round(recogniser.seconds, 1),
@@ -177,15 +204,21 @@ def map_by_person(evaluation: Evaluation) -> dict[str, float]:
 
 
 def run_method(
-    plan: Plan, splits: Splits, recogniser: Recogniser, name: str, out: Path, progress: bool = True
+    plan: Plan,
+    splits: Splits,
+    recogniser: Recogniser,
+    name: str,
+    out: Path,
+    progress: bool = True,
+    known: Unlearned | None = None,
 ) -> tuple[Unlearned, Evaluation]:
     """Unlearn once with a plan's settings and its first seed, and note the scores in `out` as the benchmark would.
 
-    For looking at what a method did, not only at its scores; `splits` and `recogniser` are the plan's own. Raises
-    CourseError. Introduced in notebook 05.
+    A `known` outcome is not made again. For looking at what a method did, not only at its scores; `splits` and
+    `recogniser` are the plan's own. Raises CourseError. Introduced in notebook 05.
     """
     check_plan(plan)
-    outcome, evaluation, row = one_run(plan, splits, recogniser, name, plan.seed, progress)
+    outcome, evaluation, row = one_run(plan, splits, recogniser, name, plan.seed, progress, known)
     identity = run_identity(plan, splits, name, plan.seed)
     described = about(name, splits, plan.root, plan.forget_ids is not None)
     ResultStore(out).checked().add(identity | described | row, identity, partial(content_of, environment(plan)))

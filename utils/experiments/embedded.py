@@ -1,4 +1,4 @@
-"""Train the two models that the course ships, score them, and write their manifest: `python -m utils.training`."""
+"""Make the models that the course ships, score them, and write their manifest: `python -m utils.training`."""
 
 from __future__ import annotations
 
@@ -7,34 +7,38 @@ import json
 
 import torch
 
-from ..faces.datasets import load_faces
-from ..faces.splits import make_splits
-from ..models.checkpoints import (
-    EMBEDDED,
-    MANIFEST,
-    TrainConfig,
-    embedded_models,
-    recipe_key,
-    recipe_of,
-    save_recogniser,
-)
+from ..faces.splits import Splits
+from ..models.checkpoints import EMBEDDED, MANIFEST, Recogniser, embedded_models, recipe_key, recipe_of, save_recogniser
 from ..models.training import train_from_scratch
 from ..retrieval.evaluation import evaluate
 from ..settings import MODEL_DIR, atomic_path, command, sha256_of
+from ..unlearning.registry import RECOMMENDED
+from .benchmark import run_recipe, unlearned
+from .plan import Plan, open_splits, original_recogniser, train_config
+
+
+def made(which: str, progress: bool) -> tuple[Splits, Recogniser, dict, dict]:
+    """Return the splits, a model made anew, its recipe, and what else its manifest entry tells."""
+    plan = Plan(methods=(RECOMMENDED,), device="cpu")
+    splits = open_splits(plan, plan.seed, {}, progress)
+    if which == "recommended":
+        start = original_recogniser(plan, splits, progress)
+        outcome = unlearned(plan, splits, start, RECOMMENDED, plan.seed, progress)
+        recogniser = Recogniser(outcome.model, outcome.trained_head, "unlearned just now", outcome.seconds)
+        recipe = run_recipe(plan, splits, RECOMMENDED)
+        return splits, recogniser, recipe, {"images_processed": outcome.images_processed}
+    identities, config = splits.trained if which == "original" else splits.retain_train, train_config(plan)
+    recogniser = train_from_scratch(splits, identities, plan.backbone, config, torch.device(plan.device), progress)
+    return splits, recogniser, recipe_of(splits, identities, plan.backbone, "none", config), {}
 
 
 def train_embedded(which: str, *, progress: bool = True) -> dict:
-    """Train one committed checkpoint again, write it with its manifest entry to data/models, and return the entry."""
-    splits = make_splits(load_faces("synthetic", progress=progress))
-    config = TrainConfig()
-    identities = splits.trained if which == "original" else splits.retain_train
-    device = torch.device("cpu")
-    recogniser = train_from_scratch(splits, identities, "mini", config, device, progress)
-    recipe = recipe_of(splits, identities, "mini", "none", config)
+    """Make one committed checkpoint again, write it with its manifest entry to data/models, and return the entry."""
+    splits, recogniser, recipe, more = made(which, progress)
     path = MODEL_DIR / EMBEDDED[which]
     save_recogniser(path, recogniser, recipe)
-    scores = evaluate(recogniser.model, splits, device=device, progress=progress).scores()
-    entry = {
+    scores = evaluate(recogniser.model, splits, device="cpu", progress=progress).scores()
+    entry = more | {
         "file": path.name,
         "sha256": sha256_of(path),
         "bytes": path.stat().st_size,

@@ -209,4 +209,8 @@ def trained_photos(splits: Splits, identities: tuple[int, ...]) -> np.ndarray:
 
 # --------------------------------------------------------------------------------------- the committed checkpoints
 
-EMBEDDED = {"original": "mini_synthetic.safetensors", "retrain": "mini_synthetic_without_forget_seed0.safetensors"}
+EMBEDDED = {
+    "original": "mini_synthetic.safetensors",
+    "retrain": "mini_synthetic_without_forget_seed0.safetensors",
+    "recommended": "mini_synthetic_recommended_seed0.safetensors",  # the original after the recommended method
+}

@@ -153,8 +153,15 @@ def unlearn(
     task.model.eval().requires_grad_(True)
     options = dataclasses.asdict(settings)
     holds_them = name != "original" and len(task.head.weight) == len(splits.trained)  # the retrained head has no rows
-    shipped = cleared(task.head, task.forget_columns, task.retain_train_columns) if holds_them else task.head
+    shipped = without_their_rows(task.head, splits) if holds_them else task.head
     return Unlearned(task.model, shipped, task.history, seconds, task.images_processed, options, task.head)
+
+
+def without_their_rows(head: CosineHead, splits: Splits) -> CosineHead:
+    """Return a copy of a head whose rows of the forgotten are cleared."""
+    device = head.weight.device
+    rows = (torch.from_numpy(splits.class_of(people)).to(device) for people in (splits.forget, splits.retain_train))
+    return cleared(head, *rows)
 
 
 def check_head(head: CosineHead, model: FaceBackbone, splits: Splits) -> None:

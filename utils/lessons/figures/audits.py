@@ -140,10 +140,10 @@ def audit_map(audits: Mapping[str, Sequence[Mapping]], title: str = "") -> Figur
     ax.xaxis.tick_top()
     for edge in ax.spines.values():
         edge.set_visible(False)
-    return shared_bar(fig, drawn, title)
+    return _shared_bar(fig, drawn, title)
 
 
-def shared_bar(fig: Figure, drawn: AxesImage, title: str) -> Figure:
+def _shared_bar(fig: Figure, drawn: AxesImage, title: str) -> Figure:
     """Finish a figure whose colours are shares that came back."""
     bar = fig.colorbar(drawn, ax=fig.axes, location="bottom", shrink=0.8, aspect=30, pad=0.02)
     bar.set_label("recovered: 0 = at the target, 1 = at the original")
@@ -166,7 +166,7 @@ def attackers_map(table: Mapping[str, Mapping[str, float]], title: str = "") -> 
     ax.xaxis.tick_top()
     for edge in ax.spines.values():
         edge.set_visible(False)
-    return shared_bar(fig, drawn, title)
+    return _shared_bar(fig, drawn, title)
 
 
 def relearning_curves(curves: Mapping[str, Mapping[str, float]], title: str = "") -> Figure:
