@@ -286,6 +286,7 @@ def run_course(
     for leftover in (build / "notebooks").glob(".state.json.*.partial"):  # of a run that was killed
         leftover.unlink()
     due = [task for task in tasks if fresh or not is_done(task, state, build)]
+    due = due if jobs == 1 else due[::-1]  # the long ones stand late in the course: side by side they start first
     with progress_bar(desc="course", total=len(tasks)) as bar:
         for task in tasks:
             if task in due:
