@@ -22,23 +22,25 @@ from utils.unlearning.registry import RECOMMENDED
 @pytest.fixture
 def written(tiny_splits, tmp_path, monkeypatch) -> dict:
     """What is trained on whom when the command runs on the tiny world, into a folder of the test."""
-    trained, scores = [], {pool: {"r1": 0.5, "map": 0.25} for pool in ("forget", "retain", "unseen")}
+    trained, seeds, scores = [], [], {pool: {"r1": 0.5, "map": 0.25} for pool in ("forget", "retain", "unseen")}
     made = SimpleNamespace(model="model", seconds=3.0)
     monkeypatch.setattr(embedded, "MODEL_DIR", tmp_path)
-    monkeypatch.setattr(embedded, "open_splits", lambda plan, seed, *_: tiny_splits)
+    monkeypatch.setattr(embedded, "open_splits", lambda plan, seed, *_: seeds.append(seed) or tiny_splits)
     monkeypatch.setattr(embedded, "train_from_scratch", lambda splits, people, *_: trained.append(people) or made)
     monkeypatch.setattr(embedded, "save_recogniser", lambda path, recogniser, recipe: path.write_bytes(b"weights"))
     monkeypatch.setattr(embedded, "evaluate", lambda *_, **__: SimpleNamespace(scores=lambda: scores))
     monkeypatch.setattr(embedded, "embedded_models", lambda: {})
-    return {"trained": trained, "scores": scores}
+    return {"trained": trained, "scores": scores, "seeds": seeds}
 
 
-@pytest.mark.parametrize("which", ["original", "retrain"])
-def test_an_embedded_model_is_trained_on_the_people_that_its_manifest_names(which, tiny_splits, tmp_path, written):
+@pytest.mark.parametrize(("which", "seed"), [("original", 0), ("retrain", 0), ("retrain1", 1), ("retrain2", 2)])
+def test_an_embedded_model_is_trained_on_the_people_that_its_manifest_names(
+    which, seed, tiny_splits, tmp_path, written
+):
     entry = embedded.train_embedded(which, progress=False)
-    gone = set(tiny_splits.forget) if which == "retrain" else set()
+    gone = set() if which == "original" else set(tiny_splits.forget)
     people = tuple(sorted({*tiny_splits.forget, *tiny_splits.dev_forget, *tiny_splits.retain} - gone))
-    assert written["trained"] == [people]
+    assert (written["trained"], written["seeds"]) == ([people], [seed])
     recipe = recipe_of(tiny_splits, people, "mini", "none", TrainConfig())
     assert entry["recipe"] == recipe and entry["scores"] == written["scores"] and entry["file"] == EMBEDDED[which]
     assert json.loads((tmp_path / embedded.MANIFEST).read_text()) == {recipe_key(recipe): entry}
@@ -56,7 +58,12 @@ def test_the_recommended_model_is_the_original_after_the_recommended_method(
     monkeypatch.setattr(embedded, "save_recogniser", lambda path, made, _: kept.append(made) or path.write_bytes(b"w"))
     entry = embedded.train_embedded("recommended", progress=False)
     assert asked == [(tiny_recogniser, RECOMMENDED, 0)] and written["trained"] == []
-    assert (kept[0].head, kept[0].seconds, entry["images_processed"]) == ("as it was left", 7.0, 328)
+    assert (kept[0].model, kept[0].head, kept[0].seconds, entry["images_processed"]) == (
+        "model",
+        "as it was left",
+        7.0,
+        328,
+    )
     assert entry["recipe"] == run_recipe(Plan(), tiny_splits, RECOMMENDED)
 
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
+from utils.faces.splits import make_splits
 from utils.models import checkpoints, training
 from utils.models.augmentation import augment
 from utils.models.backbones import FacenetBackbone, MiniFaceNet, make_backbone
@@ -330,10 +331,11 @@ def test_committed_checkpoint_fits_its_manifest_and_size(which):
     assert recipe == entry["recipe"] and embedded_models()[recipe_key(recipe)] == entry
 
 
-@pytest.mark.parametrize("which", ["original", "retrain"])
-def test_committed_checkpoint_belongs_to_the_training_command(which, default_splits):
-    people = default_splits.trained if which == "original" else default_splits.retain_train
-    recipe = recipe_of(default_splits, people, "mini", "none", TrainConfig())
+@pytest.mark.parametrize(("which", "seed"), [("original", 0), ("retrain", 0), ("retrain1", 1), ("retrain2", 2)])
+def test_committed_checkpoint_belongs_to_the_training_command(which, seed, default_splits):
+    splits = make_splits(default_splits.faces, seed=seed)
+    people = splits.trained if which == "original" else splits.retain_train
+    recipe = recipe_of(splits, people, "mini", "none", TrainConfig())
     assert embedded_models()[recipe_key(recipe)]["file"] == EMBEDDED[which]
 
 

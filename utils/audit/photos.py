@@ -9,10 +9,6 @@ from functools import partial
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from ..faces.datasets import FaceDataset
@@ -147,6 +143,8 @@ def area_under_curve(higher: np.ndarray, lower: np.ndarray) -> float:
     """
     if not len(higher) or not len(lower):
         return math.nan
+    from sklearn.metrics import roc_auc_score  # here: its import takes a second, and every notebook imports the audit
+
     is_higher = np.repeat([1, 0], [len(higher), len(lower)])
     return float(roc_auc_score(is_higher, np.concatenate([higher, lower])))
 
@@ -195,6 +193,10 @@ def folds_of(labels: np.ndarray, groups: Sequence[np.ndarray], n_folds: int) -> 
 
 def held_out_auc(features: np.ndarray, member: np.ndarray, fold: np.ndarray) -> float:
     """Return the mean, over folds of people, of the AUC of a logistic regression (n, k) that never saw those people."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     found = []
     for k in np.unique(fold):
         away = fold == k

@@ -16,18 +16,20 @@ from ..unlearning.registry import RECOMMENDED
 from .benchmark import run_recipe, unlearned
 from .plan import Plan, open_splits, original_recogniser, train_config
 
+RETRAINED = {"retrain": 0, "retrain1": 1, "retrain2": 2}  # without the people of that seed
+
 
 def made(which: str, progress: bool) -> tuple[Splits, Recogniser, dict, dict]:
     """Return the splits, a model made anew, its recipe, and what else its manifest entry tells."""
     plan = Plan(methods=(RECOMMENDED,), device="cpu")
-    splits = open_splits(plan, plan.seed, {}, progress)
+    splits = open_splits(plan, RETRAINED.get(which, plan.seed), {}, progress)
     if which == "recommended":
         start = original_recogniser(plan, splits, progress)
         outcome = unlearned(plan, splits, start, RECOMMENDED, plan.seed, progress)
         recogniser = Recogniser(outcome.model, outcome.trained_head, "unlearned just now", outcome.seconds)
         recipe = run_recipe(plan, splits, RECOMMENDED)
         return splits, recogniser, recipe, {"images_processed": outcome.images_processed}
-    identities, config = splits.trained if which == "original" else splits.retain_train, train_config(plan)
+    identities, config = splits.retain_train if which in RETRAINED else splits.trained, train_config(plan)
     recogniser = train_from_scratch(splits, identities, plan.backbone, config, torch.device(plan.device), progress)
     return splits, recogniser, recipe_of(splits, identities, plan.backbone, "none", config), {}
 

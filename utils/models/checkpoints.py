@@ -212,5 +212,7 @@ def trained_photos(splits: Splits, identities: tuple[int, ...]) -> np.ndarray:
 EMBEDDED = {
     "original": "mini_synthetic.safetensors",
     "retrain": "mini_synthetic_without_forget_seed0.safetensors",
+    "retrain1": "mini_synthetic_without_forget_seed1.safetensors",
+    "retrain2": "mini_synthetic_without_forget_seed2.safetensors",
     "recommended": "mini_synthetic_recommended_seed0.safetensors",  # the original after the recommended method
 }

@@ -286,7 +286,10 @@ def run_course(
     for leftover in (build / "notebooks").glob(".state.json.*.partial"):  # of a run that was killed
         leftover.unlink()
     due = [task for task in tasks if fresh or not is_done(task, state, build)]
-    due = due if jobs == 1 else due[::-1]  # the long ones stand late in the course: side by side they start first
+    if jobs > 1:  # the late, long ones start first, and beside the first, which draws the faces, one that needs none
+        faceless = [task for task in due if "dataset" not in parameters_of(task.path)][:1]
+        rest = [task for task in due[::-1] if task not in faceless]
+        due = rest[:1] + faceless + rest[1:]
     with progress_bar(desc="course", total=len(tasks)) as bar:
         for task in tasks:
             if task in due:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.cluster import KMeans
 from torch import Tensor
 
 from ...settings import CourseError
@@ -120,6 +119,8 @@ def cluster(points: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
     """Return the unit centroids (K, d) of K-means on unit embeddings (N, d) and each one's cluster (N,) int64."""
     if not 2 <= count <= len(points):
         raise CourseError(f"CURE wants {count} clusters out of {len(points)} forget photos: choose from 2 up to those.")
+    from sklearn.cluster import KMeans  # here: its import takes a second, and every notebook imports the methods
+
     found = KMeans(count, n_init=4, random_state=seed).fit(points.cpu().numpy())
     centroids = torch.from_numpy(found.cluster_centers_).to(points)
     return F.normalize(centroids), torch.from_numpy(found.labels_).long().to(points.device)
