@@ -8,6 +8,7 @@ import functools
 import json
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -273,3 +274,11 @@ def test_stored_runs_on_real_faces_and_their_audit_make_the_real_board(monkeypat
     table = came_back(read_audits(paths[1]))  # the same file, as notebook 10 draws it
     shares = table["Dispersion beside blends"]
     assert shares["photos"] == 0.25 and math.isnan(shares["weights"]) and list(shares) == list(HOLDINGS)
+
+
+def test_a_worker_process_reads_the_methods_file_itself(tiny_boards, monkeypatch):
+    monkeypatch.delitem(METHODS, "my_method", raising=False)
+    plan = replace(leaderboard.boards()["drawn"], methods=("my_method",), options=(("my_method", "steps", 1),))
+    row = leaderboard.board_run({}, "drawn", False, TEMPLATE, plan, "my_method", 0)
+    assert METHODS.pop("my_method").kind == "weights"
+    assert [found["attack"] for found in row["audit"]] == ["search", "pairs", "layers"] and row["images_processed"] > 0

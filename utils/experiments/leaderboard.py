@@ -20,7 +20,7 @@ from statistics import fmean
 from ..audit import summary
 from ..audit.case import ATTACKS, Subject
 from ..retrieval.evaluation import evaluate
-from ..settings import BUILD_DIR, CourseError, command, resolve_device, sha256_of
+from ..settings import BUILD_DIR, CourseError, command, resolve_device, resolved, sha256_of
 from ..unlearning.registry import METHODS
 from .audit_summary import AUDIT_FILE, REAL_AUDITS, SHIPPED, holder_cell, read_audits, same_model, trace, verdict
 from .audits import plan_case
@@ -54,8 +54,13 @@ def attacks_on(board: str) -> list[str]:
     return [name for name in ATTACKS if board == "drawn" or name not in (*TRAINED, *MANY)]
 
 
-def board_run(opened: dict, board: str, progress: bool, plan: Plan, name: str, seed: int) -> dict:
-    """Unlearn on training photos alone, score and attack the result; the case of the last seed is kept in `opened`."""
+def board_run(opened: dict, board: str, progress: bool, file: Path | None, plan: Plan, name: str, seed: int) -> dict:
+    """Unlearn on training photos alone, score and attack the result; the case of the last seed is kept in `opened`.
+
+    A worker process reads the method's `file` again.
+    """
+    if file and name not in METHODS:
+        entered(file)
     if opened.get("case", (None,))[0] != (board, seed):
         opened["case"] = (board, seed), plan_case(plan, seed, opened, progress)
     case, device = opened["case"][1], resolve_device(plan.device)
@@ -68,19 +73,17 @@ def board_run(opened: dict, board: str, progress: bool, plan: Plan, name: str, s
     return price | evaluation.scores() | {"forget_people": map_by_person(evaluation), "audit": rows}
 
 
-def run_board(
-    board: str, plan: Plan, out: Path, *, source: str = "", fresh: bool = False, progress: bool = True
-) -> dict:
+def run_board(board: str, plan: Plan, out: Path, *, file: Path | None = None, progress: bool = True, **how) -> dict:
     """Do what `out` lacks of a plan's methods and seeds on a board, and return their rows; raises CourseError.
 
-    `source` is the hash of the method's file: a file that changed is run again.
+    `file` is the method's own: one that changed is run again. `how` goes to `run_missing`: jobs, fresh.
     """
     check_plan(plan)
     store, opened = board_store(out).checked(), {}
-    more = {"board": board, "attacks": attacks_on(board), "source": source}
+    more = {"board": board, "attacks": attacks_on(board), "source": sha256_of(file) if file else ""}
     wanted = [(task, identity | more) for task, identity in runs_of(plan, plan.methods, opened, progress)]
-    function = partial(board_run, opened, board, progress)
-    return run_and_keep(function, wanted, store, plan, opened, desc=f"{board} faces", fresh=fresh, progress=progress)
+    function = partial(board_run, {} if how.get("jobs", 1) > 1 else opened, board, progress, file)
+    return run_and_keep(function, wanted, store, plan, opened, desc=f"{board} faces", progress=progress, **how)
 
 
 def course_rows() -> list[dict]:
@@ -147,6 +150,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=3, metavar="K", help="from seed 0 on (default 3)")
     parser.add_argument("--root", default="", metavar="DIR", help="LFW's folder (default: what FACE_COURSE_LFW names)")
     parser.add_argument("--boards", default="", metavar="A,B", help="drawn, real (default: all at hand)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="J", help="seeds at a time, each with one thread")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where rows are kept (build/leaderboard.json)")
     for name, text in (("fresh", "run again what is stored"), ("table", "only print the stored leaderboard")):
         parser.add_argument(f"--{name}", action="store_true", help=text)
@@ -173,6 +177,7 @@ def enter(args: argparse.Namespace, out: Path) -> list[dict]:
         raise CourseError(f"No board '{missing[0]}' at hand; there are: {', '.join(at_hand)} (real faces: --root).")
     for board in chosen:
         plan = replace(at_hand[board], methods=(name,), seeds=args.seeds)
-        done = run_board(board, plan, out, source=sha256_of(args.file), fresh=args.fresh, progress=not args.quiet)
+        how = {"file": resolved(args.file), "jobs": args.jobs, "fresh": args.fresh, "progress": not args.quiet}
+        done = run_board(board, plan, out, **how)
         failed += done.get("failed", ())
     return failed
