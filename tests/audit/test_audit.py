@@ -312,6 +312,23 @@ def test_a_model_that_takes_a_centre_off_is_searched_without(case):
     assert result["details"]["raw"] == pytest.approx(run("search", case), abs=1e-6)
 
 
+def test_a_searcher_who_puts_the_centre_back_does_not_open_what_stands_behind_the_network(case):
+    class Guarded(ProjectedBackbone):
+        """A wrapper that serves noise to whoever lies on one side, seen from the centre of the network inside."""
+
+        def __init__(self, backbone):
+            super().__init__(backbone, torch.eye(WIDTH))
+            self.register_buffer("centre", torch.full((WIDTH,), 3.0))
+
+        def forward(self, x):
+            points = super().forward(x)
+            return torch.where(self.centre.any(), torch.sin(1e4 * points) - self.centre, points - self.centre)
+
+    guarded = changed(case, Guarded(case.original.model).eval())
+    found = ATTACKS["other_similarity"].run(guarded)["details"]
+    assert found["raw"] < run("search", case) - 0.2
+
+
 def test_one_embedding_tells_who_lies_far_from_everybody_and_nobody_else(case):
     def loose(who: int, i: int) -> torch.Tensor:
         return axis(who) + 0.5 * noise(who, i) + axis(100)

@@ -159,6 +159,10 @@ def test_the_identity_of_a_run_says_what_was_asked_for(world):
     found = run_identity(named, open_splits(named, 0, {}, False), "retrain", 0)
     assert (found["asked"], found["forget_ids"], found["dev"]) == (True, ["P03"], False)
     assert found["config"] == asdict(TrainConfig()) and found["train"] == training_of(TrainConfig())
+    elsewhere = run_identity(
+        replace(named, backbone="dlib", pretrained="dlib", train_epochs=9), open_splits(named, 0, {}, False), "esc", 0
+    )
+    assert elsewhere["train"] == {"loss": "cosface", "scale": 32.0, "margin": 0.5}, "only the head is made here"
 
 
 def other(value: object) -> object:

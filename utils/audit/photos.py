@@ -331,8 +331,7 @@ def other_similarity(case: AuditCase) -> dict:
     choices = {"centred": [directions_from(centre, rows) for rows in (asked, stored)]}
     choices["Euclidean"] = lifted(asked, stored)
     if any(name.endswith("centre") and buffer.any() for name, buffer in subject.model.named_buffers()):
-        plain = uncentred(subject.model)
-        choices["raw"] = [embed(plain, case.splits.faces, i, device=subject.device) for i in (queries, gallery)]
+        choices["raw"] = [uncentred(rows, subject.model) for rows in (asked, stored)]
     results = {name: searched(case, q, queries, g, gallery) for name, (q, g) in choices.items()}
     return best_of(results)
 

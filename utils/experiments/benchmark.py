@@ -15,8 +15,8 @@ import torch
 from ..faces.splits import Splits
 from ..models.backbones import FaceBackbone, card_of
 from ..models.checkpoints import Recogniser, embedded_models, load_recogniser, recipe_key, recipe_of, training_of
-from ..models.embedding import uncentred
-from ..retrieval.evaluation import Evaluation, evaluate
+from ..models.embedding import embed, uncentred
+from ..retrieval.evaluation import Evaluation, evaluate, held_out_photos
 from ..settings import BUILD_DIR, MODEL_DIR, command, resolve_device
 from ..unlearning.loop import Unlearned, unlearn, without_their_rows
 from ..unlearning.registry import METHODS, by_kind, make_config
@@ -127,7 +127,7 @@ def run_identity(plan: Plan, splits: Splits, name: str, seed: int) -> dict:
         "asked": plan.forget_ids is not None,
         "backbone": card_of(plan.backbone).label,
         "pretrained": plan.pretrained,
-        "train": training_of(train_config(plan)),
+        "train": training_of(train_config(plan), elsewhere="retrain" not in references(plan)),
         "method": name,
         "seed": seed,
         "profile": plan.profile,
@@ -186,8 +186,9 @@ def one_run(
         "forget_people": map_by_person(evaluation),
     }
     if getattr(outcome.model, "card", FaceBackbone.card).centred:
-        plain = evaluate(uncentred(outcome.model), splits, device=device, progress=progress)
-        row["uncentred"] = plain_scores(plain.scores())
+        photos = held_out_photos(splits)
+        points = embed(outcome.model, splits.faces, photos, device=device, progress=progress, normalised=False)
+        row["uncentred"] = plain_scores(Evaluation.make(uncentred(points, outcome.model), photos, splits).scores())
     return outcome, evaluation, row
 
 

@@ -69,9 +69,16 @@ class Recogniser:
 # --------------------------------------------------------------------------------------------------- checkpoints
 
 
-def training_of(config: TrainConfig) -> dict:
-    """Return what decides how a model is trained, as plain values: the settings, and the code's own version."""
-    return {"version": RECIPE_VERSION} | asdict(config)
+def training_of(config: TrainConfig, elsewhere: bool = False) -> dict:
+    """Return what decides how a model is trained, as plain values: the settings, and the code's own version.
+
+    Of a model trained elsewhere the course makes the head alone.
+    """
+    return (
+        {"loss": config.loss, **head_options(asdict(config))}
+        if elsewhere
+        else {"version": RECIPE_VERSION} | asdict(config)
+    )
 
 
 def recipe_of(splits: Splits, identities: tuple[int, ...], backbone: str, pretrained: str, config: TrainConfig) -> dict:

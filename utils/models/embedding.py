@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -28,13 +26,13 @@ def centre_on(model: FaceBackbone, faces: FaceDataset | Tensor, photos: np.ndarr
     model.centre.copy_(points.mean(dim=0))
 
 
-def uncentred(model: FaceBackbone) -> FaceBackbone:
-    """Return a copy of a model without its centre: a searcher may use either, so both are scored. Notebook 02."""
-    plain = copy.deepcopy(bare(model))
-    for name, buffer in plain.named_buffers():
-        if name.rsplit(".", 1)[-1] == "centre":
-            buffer.zero_()
-    return plain
+def uncentred(points: Tensor, model: FaceBackbone) -> Tensor:
+    """Return unit embeddings of a model's un-normalised ones (N, d), the mean that it takes off put back. Notebook 02.
+
+    A searcher may search either. It is put back on what is served: a part behind the network saw centred points.
+    """
+    centres = [buffer for name, buffer in bare(model).named_buffers() if name.rsplit(".", 1)[-1] == "centre"]
+    return F.normalize(points + sum(centres).to(points) if centres else points)
 
 
 @torch.no_grad()
