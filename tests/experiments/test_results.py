@@ -107,6 +107,10 @@ STORED_RUNS = [  # other files hold measurements of another kind
 ]
 
 
+def command_of(path):
+    return path.stem.removesuffix("_lfw") if path.stem.removesuffix("_lfw") in FIELDS else "benchmark"
+
+
 def store_of(name, path):
     return ResultStore(path, "trials" if name in ("sweep", "ablation") else "runs", name)
 
@@ -117,7 +121,7 @@ def test_another_commands_file_is_refused_and_left_alone(name, tmp_path):
     for path in STORED_RUNS:
         copy = tmp_path / path.name
         copy.write_bytes(path.read_bytes())
-        if name != (path.stem if path.stem in FIELDS else "benchmark"):
+        if name != command_of(path):
             with pytest.raises(CourseError, match="move it away|name another file"):
                 store_of(name, copy).checked()
         assert copy.read_bytes() == path.read_bytes()
@@ -152,8 +156,7 @@ def test_a_trial_with_other_settings_is_another_trial():
 
 @pytest.mark.parametrize("path", STORED_RUNS, ids=lambda path: path.stem)
 def test_files_of_schema_1_are_read_and_say_what_they_know(path):
-    name = path.stem if path.stem in FIELDS else "benchmark"
-    rows = store_of(name, path).rows()
+    rows = store_of(command_of(path), path).rows()
     assert rows and grouped(rows) and forgotten(rows)
     assert all(is_row(row, {"fingerprint": row.get("fingerprint", "renderer 4, seed 0")}) for row in rows)
     assert not is_row({"method": "esc"}, {"method": "esc", "fingerprint": "renderer 5, seed 0"})

@@ -36,6 +36,7 @@ from .plan import (
     prepared,
     references,
     train_config,
+    trained_elsewhere,
 )
 from .results import SCHEMA, ResultStore, about, git_state
 from .runner import refuse, run_missing
@@ -127,7 +128,7 @@ def run_identity(plan: Plan, splits: Splits, name: str, seed: int) -> dict:
         "asked": plan.forget_ids is not None,
         "backbone": card_of(plan.backbone).label,
         "pretrained": plan.pretrained,
-        "train": training_of(train_config(plan), elsewhere="retrain" not in references(plan)),
+        "train": training_of(train_config(plan), trained_elsewhere(plan)),
         "method": name,
         "seed": seed,
         "profile": plan.profile,

@@ -152,8 +152,12 @@ def prepared(plan: Plan, seed: int, opened: dict, progress: bool) -> tuple[Split
 
 def references(plan: Plan) -> tuple[str, ...]:
     """Return the yardsticks of a plan: weights pretrained elsewhere cannot be retrained without somebody."""
-    elsewhere = card_of(plan.backbone).chosen(plan.pretrained) != "none"
-    return ("original",) if elsewhere else REFERENCES
+    return ("original",) if trained_elsewhere(plan) else REFERENCES
+
+
+def trained_elsewhere(plan: Plan) -> bool:
+    """Say whether a plan starts from published weights."""
+    return card_of(plan.backbone).chosen(plan.pretrained) != "none"
 
 
 def face_size(plan: Plan) -> int:
