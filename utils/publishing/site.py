@@ -115,10 +115,9 @@ class PageExporter(HTMLExporter):
         return MarkdownWithMath(renderer=renderer).render(source)
 
     def default_filters(self):
-        """Name our filters; nbconvert looks filters up here."""
+        """Name our markdown filter; nbconvert looks filters up here."""
         yield from super().default_filters()
         yield ("markdown2html", self.markdown2html)
-        yield ("clean_html", lambda html: html)  # of highlighted code, escaped already: half of the time of a page
 
 
 def mathml(formula: str, display: str) -> str:
