@@ -160,6 +160,21 @@ def test_the_template_is_entered_kept_and_not_run_again(tiny_boards, tmp_path, m
     assert capsys.readouterr().out.count("| My method |") == 2
 
 
+def test_all_boards_share_one_run_and_one_file(tiny_boards, tmp_path, monkeypatch):
+    (plan,) = leaderboard.boards().values()
+    monkeypatch.setattr(leaderboard, "boards", lambda root="": {"drawn": plan, "real": replace(plan, held_out="half")})
+    monkeypatch.setattr(leaderboard, "attacks_on", lambda board: ["search"] if board == "real" else ["search", "pairs"])
+    calls, real = [], leaderboard.run_missing
+    monkeypatch.setattr(leaderboard, "run_missing", lambda *a, **how: calls.append(how) or real(*a, **how))
+    quick, out = file_with(tmp_path, ("steps: int = 50", "steps: int = 1")), tmp_path / "board.json"
+    assert leaderboard.main([str(quick), "--seeds", "1", "--jobs", "1", "--out", str(out), "--quiet"]) == 0
+    rows = json.loads(out.read_text())["runs"]
+    found = {row["board"]: [one["attack"] for one in row["audit"]] for row in rows}
+    assert found == {"drawn": ["search", "pairs"], "real": ["search"]} and len(calls) == 1
+    assert [row["held_out"] for row in rows] == ["fifth", "half"]
+    METHODS.pop("my_method")
+
+
 def entry_of(method: str, seed: int, shares: dict[str, float], **more) -> dict:
     rows = [
         {"attack": holder, "title": holder, "attacker": holder, "metric": "mAP", "recovered": share, "score": share}
@@ -279,6 +294,6 @@ def test_stored_runs_on_real_faces_and_their_audit_make_the_real_board(monkeypat
 def test_a_worker_process_reads_the_methods_file_itself(tiny_boards, monkeypatch):
     monkeypatch.delitem(METHODS, "my_method", raising=False)
     plan = replace(leaderboard.boards()["drawn"], methods=("my_method",), options=(("my_method", "steps", 1),))
-    row = leaderboard.board_run({}, "drawn", False, TEMPLATE, plan, "my_method", 0)
+    row = leaderboard.board_run({}, False, TEMPLATE, "drawn", plan, "my_method", 0)
     assert METHODS.pop("my_method").kind == "weights"
     assert [found["attack"] for found in row["audit"]] == ["search", "pairs", "layers"] and row["images_processed"] > 0

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,11 +24,11 @@ from ..settings import BUILD_DIR, CourseError, command, resolve_device, resolved
 from ..unlearning.registry import METHODS
 from .audit_summary import AUDIT_FILE, REAL_AUDITS, SHIPPED, holder_cell, read_audits, same_model, trace, verdict
 from .audits import plan_case
-from .benchmark import map_by_person, read_results, run_and_keep, runs_of, unlearned
+from .benchmark import about_run, content_of, environment, map_by_person, read_results, runs_of, unlearned
 from .entry import check_entry, entered, without_held_out
 from .plan import STORED, Plan, check_plan
 from .results import ResultStore
-from .runner import refuse
+from .runner import refuse, run_missing
 from .tables import percent, remark, score_cells, table_with_people, with_remarks
 
 board_store = partial(ResultStore, name="leaderboard")
@@ -54,7 +54,7 @@ def attacks_on(board: str) -> list[str]:
     return [name for name in ATTACKS if board == "drawn" or name not in (*TRAINED, *MANY)]
 
 
-def board_run(opened: dict, board: str, progress: bool, file: Path | None, plan: Plan, name: str, seed: int) -> dict:
+def board_run(opened: dict, progress: bool, file: Path | None, board: str, plan: Plan, name: str, seed: int) -> dict:
     """Unlearn on training photos alone, score and attack the result; the case of the last seed is kept in `opened`.
 
     A worker process reads the method's `file` again.
@@ -73,17 +73,26 @@ def board_run(opened: dict, board: str, progress: bool, file: Path | None, plan:
     return price | evaluation.scores() | {"forget_people": map_by_person(evaluation), "audit": rows}
 
 
-def run_board(board: str, plan: Plan, out: Path, *, file: Path | None = None, progress: bool = True, **how) -> dict:
-    """Do what `out` lacks of a plan's methods and seeds on a board, and return their rows; raises CourseError.
+def run_boards(
+    plans: Mapping[str, Plan], out: Path, *, file: Path | None = None, progress: bool = True, **how: object
+) -> dict:
+    """Do what `out` lacks of a plan's methods and seeds on each board, and return their rows; raises CourseError.
 
-    `file` is the method's own: one that changed is run again. `how` goes to `run_missing`: jobs, fresh.
+    All boards share the workers, so that none waits for another's last seed. `file` is the method's own: one that
+    changed is run again. `how` goes to `run_missing`: jobs, fresh.
     """
-    check_plan(plan)
-    store, opened = board_store(out).checked(), {}
-    more = {"board": board, "attacks": attacks_on(board), "source": sha256_of(file) if file else ""}
-    wanted = [(task, identity | more) for task, identity in runs_of(plan, plan.methods, opened, progress)]
-    function = partial(board_run, {} if how.get("jobs", 1) > 1 else opened, board, progress, file)
-    return run_and_keep(function, wanted, store, plan, opened, desc=f"{board} faces", progress=progress, **how)
+    store, opened, wanted = board_store(out).checked(), {}, []
+    for board, plan in plans.items():
+        check_plan(plan)
+        more = {"board": board, "attacks": attacks_on(board), "source": sha256_of(file) if file else ""}
+        wanted += [((board, *task), key | more) for task, key in runs_of(plan, plan.methods, opened, progress)]
+    function = partial(board_run, {} if how.get("jobs", 1) > 1 else opened, progress, file)
+    rows, failed = run_missing(
+        function, wanted, store, desc="leaderboard", progress=progress,
+        describe=lambda _, *task: about_run(opened, progress, *task),
+        finish=partial(content_of, environment(next(iter(plans.values())))), **how,
+    )  # fmt: skip
+    return {"runs": rows, "failed": failed}
 
 
 def course_rows() -> list[dict]:
@@ -171,13 +180,10 @@ def enter(args: argparse.Namespace, out: Path) -> list[dict]:
         raise CourseError("Name one method file, or ask for the table with --table.")
     name = entered(args.file)
     check_entry(name)
-    at_hand, failed = boards(args.root), []
+    at_hand = boards(args.root)
     chosen = [board.strip() for board in args.boards.split(",") if board.strip()] or list(at_hand)
     if missing := [board for board in chosen if board not in at_hand]:
         raise CourseError(f"No board '{missing[0]}' at hand; there are: {', '.join(at_hand)} (real faces: --root).")
-    for board in chosen:
-        plan = replace(at_hand[board], methods=(name,), seeds=args.seeds)
-        how = {"file": resolved(args.file), "jobs": args.jobs, "fresh": args.fresh, "progress": not args.quiet}
-        done = run_board(board, plan, out, **how)
-        failed += done.get("failed", ())
-    return failed
+    plans = {board: replace(at_hand[board], methods=(name,), seeds=args.seeds) for board in chosen}
+    how = {"file": resolved(args.file), "jobs": args.jobs, "fresh": args.fresh, "progress": not args.quiet}
+    return run_boards(plans, out, **how)["failed"]
