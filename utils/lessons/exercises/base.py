@@ -104,6 +104,35 @@ def same_as(
     return made
 
 
+def loss_as(name: str, cases: Sequence[tuple], hint: str) -> Callable[[Callable], Callable[..., str]]:
+    """Make the right loss a checker: values are compared, and a gradient must reach the first argument."""
+    no_gradient = "no gradient flows. Hint: torch alone, without NumPy, .item(), .detach() or float()."
+
+    def made(right: Callable) -> Callable[..., str]:
+        def judge(student: Callable) -> tuple[str, str]:
+            if not callable(student):
+                return WRONG, f"a function is wanted here, not {type(student).__name__}."
+            for first, *others in cases:
+                try:
+                    answer = student(first.clone().requires_grad_(), *others)
+                except RuntimeError as error:
+                    if "requires grad" in str(error):  # NumPy was asked to take a tensor that learns
+                        return WRONG, no_gradient
+                    raise
+                status, remark = compared(answer, right(first, *others), hint, 1e-4)
+                if status != EXACT:
+                    return status, remark
+                if not getattr(answer, "requires_grad", False):
+                    return CLOSE, f"the number is right, and {no_gradient}"
+            return EXACT, ""
+
+        check = checker(name)(functools.wraps(right)(judge))
+        check.reference = right
+        return check
+
+    return made
+
+
 def compared(answer: Any, expected: Any, hint: str, tolerance: float) -> tuple[str, str]:
     """Return the status of an answer and what to say about it; never raises on a strange answer."""
     if is_blank(answer):
@@ -112,7 +141,9 @@ def compared(answer: Any, expected: Any, hint: str, tolerance: float) -> tuple[s
     if got is None:
         return WRONG, f"numbers are wanted here, not {type(answer).__name__}. Hint: {hint}"
     if got.shape != expected.shape:
-        return WRONG, f"the shape is {got.shape}, wanted is {expected.shape}. Hint: {hint}"
+        number = expected.shape == ()
+        fault = "one number is wanted here" if number else f"the shape is {got.shape}, wanted is {expected.shape}"
+        return WRONG, f"{fault}{f', not the shape {got.shape}' * number}. Hint: {hint}"
     if not np.isfinite(got).all():
         return WRONG, f"there is a NaN or an infinity in it. Hint: {hint}"
     size = float(np.abs(expected).max(initial=0.0)) or 1.0
@@ -124,7 +155,7 @@ def compared(answer: Any, expected: Any, hint: str, tolerance: float) -> tuple[s
 
 def compared_share(answer: Any, expected: float, hint: str) -> tuple[str, str]:
     """Return the status of a share between 0 and 1, with a word for one that is given in percent."""
-    if is_number(got := as_array(answer)) and expected and abs(got / (100 * expected) - 1) <= ROUNDED:
+    if is_number(got := as_array(answer)) and expected and abs(got / (100 * expected) - 1) <= NEARLY:
         return CLOSE, "that is percent; a fraction between 0 and 1 is wanted."
     return compared(answer, expected, hint, ROUNDED)
 
@@ -141,11 +172,18 @@ def names_among(answer: Any, right: Collection[str], wanted: str, hint: str) -> 
     return WRONG, f"{len(given - right)} of your names do not belong there. Hint: {hint}" if given else f"Hint: {hint}"
 
 
-def unit_points(points: Any, least: int) -> np.ndarray | None:
-    """Return at least so many rows of length 1 as an array (n, d), or None for anything else."""
-    z = as_array(points)
-    fits = z is not None and z.ndim == 2 and len(z) >= least and z.shape[1] >= 2
-    return z if fits and np.allclose(np.linalg.norm(z, axis=1), 1, atol=1e-3) else None
+def unit_points(points: Any, least: int) -> tuple[np.ndarray | None, str]:
+    """Return at least so many rows of length 1 as an array (n, d), or None and what is wrong with the points."""
+    wanted, z = f"wanted are at least {least} rows of length 1", as_array(points)
+    if z is None or z.ndim != 2 or z.shape[1] < 2:
+        return None, f"{wanted}: a table of numbers, a row for each photo."
+    if len(z) < least:
+        return None, f"{wanted}, and here are {len(z)}. Hint: add rows."
+    lengths = np.linalg.norm(z, axis=1)
+    if np.allclose(lengths, 1, atol=1e-3):
+        return z, ""
+    worst = lengths[np.abs(lengths - 1).argmax()]
+    return None, f"{wanted}, and one here is {worst:.2f} long. Hint: divide each row by its norm."
 
 
 def nearest_cosines(z: np.ndarray) -> np.ndarray:
@@ -175,7 +213,7 @@ def is_blank(value: Any) -> bool:
 
 
 def one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or "no message"
+    text = " ".join(str(error).split()).rstrip(".") or "no message"
     return text if len(text) <= 120 else text[:119] + "…"
 
 

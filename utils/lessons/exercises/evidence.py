@@ -103,17 +103,19 @@ def check_10_hidden_direction(points: Any) -> tuple[str, str]:
 
     The property is tested, not one solution.
     """
-    if (z := unit_points(points, 6)) is None:
-        return WRONG, "wanted are at least 6 rows of length 1."
+    z, fault = unit_points(points, 6)
+    if z is None:
+        return WRONG, fault
     template, nearest = z.mean(axis=0), float(nearest_cosines(z).max())
     length = float(np.linalg.norm(template))
     least = float((z @ template).min() / length) if length > 1e-9 else 0.0
     if nearest <= 0.3 and least >= 0.5:
         return EXACT, f"no two nearer than {nearest:.2f}, and all within {least:.2f} of the template."
+    found = f"nearest pair {nearest:.2f}, lowest to the template {least:.2f}."
     if nearest <= 0.35 and least >= 0.45:
-        return CLOSE, f"nearest pair {nearest:.2f}, lowest cosine to the template {least:.2f}."
+        return CLOSE, f"{found} Hint: give them a little {'less' if nearest > 0.3 else 'more'} of what they share."
     hint = "give every photo a direction of its own, and add a little of one direction that all share."
-    return WRONG, f"nearest pair {nearest:.2f}, lowest to the template {least:.2f}. Hint: {hint}"
+    return WRONG, f"{found} Hint: {hint}"
 
 
 @checker("chance")

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...models.augmentation import greyscale
 from ...settings import REPO_ROOT, CourseError, check_environment
+from ..sphere import tangent
 from .base import (
     CLOSE,
     EXACT,
@@ -25,6 +26,7 @@ from .base import (
     compared,
     compared_share,
     is_number,
+    loss_as,
     one_line,
     report,
     same_as,
@@ -56,9 +58,14 @@ def check_00_price(answer: Any, before: float, after: float) -> tuple[str, str]:
     """Check the share of a score that was lost, and tell it from the difference and from what is left. Notebook 00."""
     hint, got = "what went, over what there was.", as_array(answer)
     status, remark = compared_share(answer, (before - after) / before, hint)
-    others = {"those are points, one score minus the other": before - after, "that is what they kept": after / before}
-    for said, other in others.items():
-        if status != EXACT and is_number(got) and abs(got - other) <= ROUNDED * abs(other):
+    others = {
+        "those are points, one score minus the other": (before - after, 100 * (before - after)),
+        "that is what they kept": (after / before, 100 * after / before),
+        "that is a share of what is left": ((before - after) / after,),
+        "the size is right, and a loss counts as positive": ((after - before) / before,),
+    }
+    for said, several in others.items():
+        if status != EXACT and is_number(got) and any(abs(got - other) <= ROUNDED * abs(other) for other in several):
             return WRONG, f"{said}. Hint: {hint}"
     return status, remark
 
@@ -180,14 +187,21 @@ def check_03_chance_r1(answer: Any, n_relevant: int, gallery_size: int) -> tuple
 DRAWS = drawn((3, 3), (3, 3), (5, 8), (5, 8))
 
 
-@same_as(
-    "tangent",
-    [(gradient, F.normalize(z)) for gradient, z in (DRAWS[:2], DRAWS[2:])],
-    "row by row, take away the part that points along z: the dot product of the two, times z.",
-)
-def check_04_tangent(gradient: Tensor, z: Tensor) -> Tensor:
+@checker("tangent")
+def check_04_tangent(student: Callable) -> tuple[str, str]:
     """Check a function: (gradient (n, d), unit rows z (n, d)) torch -> what is left along the sphere. Notebook 04."""
-    return gradient - (gradient * z).sum(dim=1, keepdim=True) * z
+    hint = "row by row, take away the part that points along z: the dot product of the two, times z."
+    for gradient, z in ((DRAWS[0], F.normalize(DRAWS[1])), (DRAWS[2], F.normalize(DRAWS[3]))):
+        answer = student(gradient.clone(), z.clone())
+        status, remark = compared(answer, tangent(gradient, z), hint, 1e-4)
+        if status != EXACT:
+            return status, remark
+        if not isinstance(answer, Tensor):
+            return CLOSE, f"the numbers are right; the journeys below want a torch tensor, not {type(answer).__name__}."
+    return EXACT, ""
+
+
+check_04_tangent.reference = tangent
 
 
 @checker("simplex")
@@ -196,16 +210,17 @@ def check_04_simplex(points: Any) -> tuple[str, str]:
 
     The property is tested, not one solution.
     """
-    if (z := unit_points(points, 4)) is None:
-        return WRONG, "wanted are at least 4 rows of length 1. Hint: divide each row by its norm."
+    z, fault = unit_points(points, 4)
+    if z is None:
+        return WRONG, fault
     best, worst = -1 / (len(z) - 1), float((z @ z.T)[~np.eye(len(z), dtype=bool)].max())
-    if worst <= best + 1e-3:
+    if worst <= 0.99 * best:
         return EXACT, f"every pair of the {len(z)} has a cosine of {worst:+.2f}."
     remark = f"the largest cosine is {worst:+.2f}, possible is {best:+.2f}."
-    return CLOSE if worst <= best + 0.1 else WRONG, f"{remark} Hint: let the rows sum to zero, all alike."
+    return CLOSE if worst <= 0.75 * best else WRONG, f"{remark} Hint: let the rows sum to zero, all alike."
 
 
-@same_as(
+@loss_as(
     "log-sum-exp",
     [(F.normalize(DRAWS[0]), 10.0), (F.normalize(DRAWS[3]), 2.0)],
     "pairs of different points only; exponential, then mean, then logarithm, and divide by beta at the end.",

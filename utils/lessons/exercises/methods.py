@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -24,8 +23,8 @@ from .base import (
     WRONG,
     as_array,
     checker,
-    compared,
     is_blank,
+    loss_as,
     nearest_cosines,
     same_as,
     unit_points,
@@ -68,30 +67,6 @@ def check_05_silent_scale(gap: float) -> float:
     """Check from which scale on log(1 + exp(-scale x gap)) is exactly 0 in float32: a number for a gap that is given,
     or a function of any gap. Notebook 05."""
     return 24 * math.log(2) / gap
-
-
-def loss_as(name: str, cases: Sequence[tuple], hint: str) -> Callable[[Callable], Callable[..., str]]:
-    """Make the right loss a checker: values are compared, and a gradient must reach the first argument."""
-
-    def made(right: Callable) -> Callable[..., str]:
-        def judge(student: Callable) -> tuple[str, str]:
-            for first, *others in cases:
-                answer = student(first.clone().requires_grad_(), *others)
-                status, remark = compared(answer, right(first, *others), hint, 1e-4)
-                if status != EXACT:
-                    return status, remark
-                if not getattr(answer, "requires_grad", False):
-                    return (
-                        CLOSE,
-                        "the number is right, and no gradient flows. Hint: torch alone, no .item() or float().",
-                    )
-            return EXACT, ""
-
-        check = checker(name)(functools.wraps(right)(judge))
-        check.reference = right
-        return check
-
-    return made
 
 
 @loss_as(
@@ -178,7 +153,7 @@ def check_08_uniform(z: Tensor) -> Tensor:
 
 @loss_as(
     "hard dispersion",
-    ROWS,
+    [(F.normalize(torch.eye(3) - 1 / 3),), *ROWS],  # the first has negative cosines alone: a diagonal of 0 wins
     "in z @ z.T push the diagonal below every cosine, take the maximum of each row, then the mean of these.",
 )
 def check_08_hard(z: Tensor) -> Tensor:
@@ -192,8 +167,9 @@ def check_08_blind_spot(points: Any, slack: float = 0.02) -> tuple[str, str]:
 
     The property is tested, not one solution: any set of at least 4 rows that has it is exact.
     """
-    if (z := unit_points(points, 4)) is None:
-        return WRONG, "wanted are at least 4 rows, one unit vector each. Hint: divide each row by its norm."
+    z, fault = unit_points(points, 4)
+    if z is None:
+        return WRONG, fault
     mean, nearest, lowest = float(mean_cosine(torch.from_numpy(z))), nearest_cosines(z).min(), -1 / (len(z) - 1)
     if mean <= lowest + slack and nearest > 0.9:
         if (found := groups(z)) > 2:
@@ -228,9 +204,9 @@ def check_08_empty_place(student: Callable) -> tuple[str, str]:
     The energy is compared, not the vector, as its sign is free. Introduced in notebook 08.
     """
     hint = "torch.linalg.eigh(points.T @ points) sorts its eigenvalues, the smallest first."
-    for draw in drawn((30, 3), (60, 8)):
+    for draw, turn in zip(drawn((60, 8), (30, 3)), drawn((8, 8), (3, 3)), strict=True):
         n, d = draw.shape
-        points = F.normalize(draw * torch.linspace(0.2, 2, d))
+        points = F.normalize(draw * torch.linspace(0.2, 2, d)) @ torch.linalg.qr(turn).Q  # aslant, as real points are
         answer = student(points.clone())
         if is_blank(answer):
             return NOT_ATTEMPTED, ""
