@@ -24,6 +24,7 @@ from notebook_numbers import (
 )
 
 from utils.lessons import figures as fg
+from utils.unlearning import METHODS
 
 RNG = np.random.default_rng(3)
 PHOTOS = RNG.integers(0, 256, (9, 3, 8, 8), dtype=np.uint8)
@@ -375,7 +376,9 @@ def test_an_audit_map_has_methods_across_and_attacks_down():
             same(shares[line, column], row["recovered"], row["title"])
             says(written[column, line], row["score"] if row["metric"] == "AUC" else 100 * row["score"])
     assert np.ma.is_masked(shares[lines.index("pairs"), 1]) or np.isnan(shares[lines.index("pairs"), 1])
-    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["esc", "retrain"]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == [
+        METHODS[name].title.replace(" ", "\n") for name in ("esc", "retrain")
+    ]
 
 
 def test_a_map_of_attackers_says_shares_in_percent_and_a_dash_where_nothing_is_known():
@@ -391,7 +394,7 @@ def test_a_map_of_attackers_says_shares_in_percent_and_a_dash_where_nothing_is_k
 def test_relearning_curves_by_step():
     curves = {"original": {"0": 1.0, "5": 0.9}, "esc": {"0": 0.1, "5": 0.4, "20": 0.6}}
     for line in fg.relearning_curves(curves).axes[0].lines:
-        curve = curves[line.get_label()]
+        curve = curves[{"Original model": "original", METHODS["esc"].title: "esc"}[line.get_label()]]
         same(np.column_stack(line.get_data()), [(int(step), score) for step, score in curve.items()], line.get_label())
 
 

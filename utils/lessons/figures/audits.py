@@ -9,7 +9,8 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from .base import FORGET, HEAT, INK, ORIGINAL, PAPER, PERCENT, finished, gridded, legend_below, legend_right, one, words
+from .base import FORGET, HEAT, INK, ORIGINAL, PAPER, PERCENT, finished, gridded, legend_below, one, words
+from .fronts import class_of
 from .outcomes import method_looks
 
 GOALS = {
@@ -135,7 +136,7 @@ def audit_map(audits: Mapping[str, Sequence[Mapping]], title: str = "") -> Figur
     ax.set_yticks(range(len(lines)), goals, fontsize=9)
     for tick, (_, row) in zip(ax.get_yticklabels(), lines, strict=True):
         tick.set_fontweight("normal" if row else "bold")
-    ax.set_xticks(range(len(table)), [words(name).replace(" ", "\n") for name in table])
+    ax.set_xticks(range(len(table)), [words(class_of(name)[1]).replace(" ", "\n") for name in table])
     ax.tick_params(length=0)
     ax.xaxis.tick_top()
     for edge in ax.spines.values():
@@ -174,13 +175,14 @@ def relearning_curves(curves: Mapping[str, Mapping[str, float]], title: str = ""
 
     Introduced in notebook 10.
     """
-    fig, ax = one(7.4, 3.7)
+    fig, ax = one(6.2, 4.6)
     looks = method_looks(curves)
     for name, curve in curves.items():
         line = {"original": ":", "retrain": "--"}.get(name, "-")
-        ax.plot([int(step) for step in curve], list(curve.values()), line, **looks[name])
+        look = looks[name] | {"label": words(class_of(name)[1])}
+        ax.plot([int(step) for step in curve], list(curve.values()), line, **look)
     ax.set(xlabel="relearning step", ylabel="forget mAP, held-out queries", ylim=(0, 1.04))
     ax.set_xticks(sorted({int(step) for curve in curves.values() for step in curve}))
     gridded(ax, percent="y")
-    legend_right(ax)
+    legend_below(fig, ax, 2)
     return finished(fig, title)

@@ -8,14 +8,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ...unlearning.registry import METHODS
-from .base import CHANCE, CYCLE, INK, METRICS, ORIGINAL, PAPER, RETRAIN, finished, gridded, words
+from .base import CHANCE, FRONT, INK, METRICS, ORIGINAL, PAPER, RETRAIN, finished, gridded, words
 
 CLASSES = {  # marker, line of the front, what a legend says
     "reference": ("s", "", "yardstick"),
     "weights": ("o", "-", "changes the weights"),
     "wrapper": ("^", "--", "a wrapper around the model"),
 }
-FRONT = CYCLE[-1]
 YARDSTICKS = {"original": ORIGINAL, "retrain": RETRAIN}
 LINE = 0.19  # inches from one name to the next
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure, SubFigure
 from numpy.typing import ArrayLike
 
 from .base import (
+    ACCENT,
     BETTER,
     CHANCE,
     CYCLE,
@@ -135,16 +136,18 @@ def _paired_bars(ax: Axes, before: Mapping[str, float], after: Mapping[str, floa
 
 def steps_diagram(steps: Sequence[tuple[str, str]], title: str = "") -> Figure:
     """Show a chain of boxes joined by arrows, each a (name, explanation) pair. Introduced in notebook 00."""
-    fig, ax = one(2.05 * len(steps) + 0.3, 1.3 + (0.35 if title else 0))
+    columns = min(len(steps), 3)  # three in a line can be read on a phone
+    rows = -(-len(steps) // columns)
+    fig, ax = one(1.85 * columns + 0.3, 1.3 * rows + (0.35 if title else 0))
+    box = dict(boxstyle="round,pad=0.5", facecolor=to_rgba(ACCENT, 0.16), edgecolor=ACCENT, linewidth=1.8)
     for i, (name, explanation) in enumerate(steps):
-        look = dict(facecolor=to_rgba(CYCLE[i % 6], 0.16), edgecolor=CYCLE[i % 6], linewidth=1.8)
-        box = dict(boxstyle="round,pad=0.5", **look)
-        ax.text(i, 0.62, lines_of(name), ha="center", va="center", fontsize=12, fontweight="bold", bbox=box)
-        ax.text(i, 0.25, lines_of(explanation), ha="center", va="top", fontsize=9.5)
-        if i:
+        place, height = i % columns, 0.62 - 1.2 * (i // columns)
+        ax.text(place, height, lines_of(name), ha="center", va="center", fontsize=12, fontweight="bold", bbox=box)
+        ax.text(place, height - 0.35, lines_of(explanation), ha="center", va="top", fontsize=10.5)
+        if place:
             arrow = dict(arrowstyle="-|>", color=INK, linewidth=1.6)
-            ax.annotate("", (i - 0.34, 0.62), (i - 0.66, 0.62), arrowprops=arrow)
-    ax.set(xlim=(-0.55, len(steps) - 0.45), ylim=(-0.25, 0.95))
+            ax.annotate("", (place - 0.33, height), (place - 0.67, height), arrowprops=arrow)
+    ax.set(xlim=(-0.55, columns - 0.45), ylim=(0.95 - 1.2 * rows, 0.95))
     ax.axis("off")
     return finished(fig, title)
 

@@ -18,6 +18,7 @@ from .base import (
     CHANCE,
     CYCLE,
     FORGET,
+    FRONT,
     HEAT,
     INK,
     MARKERS,
@@ -28,7 +29,6 @@ from .base import (
     finished,
     gridded,
     legend_below,
-    lines_of,
     name_of,
     one,
     page,
@@ -89,7 +89,8 @@ def cosine_histograms(
     same, different = np.asarray(same).ravel(), np.asarray(different).ravel()
     bins = np.linspace(min(same.min(), different.min(), -0.2), 1.0, 61)
     fig, ax = one(7.6, 3.8)
-    for values, name, colour, line in ((different, names[0], CHANCE, "--"), (same, names[1], RETAIN, "-")):
+    own = FRONT if any(colour_of(name, "") for name in names) else RETAIN  # beside a pool, a blue that is no pool's
+    for values, name, colour, line in ((different, names[0], CHANCE, "--"), (same, names[1], own, "-")):
         share_histogram(ax, values, bins, f"{words(name)} ({values.size:,} {unit})", colour_of(name, colour), line)
     if threshold is not None:
         ax.axvline(threshold, color=INK, linewidth=1.5, label=f"threshold {threshold:.2f}")
@@ -202,17 +203,19 @@ def sphere_film(
 ) -> Figure:
     """Show points on their way over the ordinary sphere, a row per journey (steps, n, 3), a column per moment.
 
-    `others` (m, 3) are people who stay where they are; `notes` is what is written at the end of a row. Notebook 04.
+    `others` (m, 3) are people who stay where they are; `notes` stand beside a row's name. Notebook 04.
     """
-    fig = page(1.75 * len(moments) + 3.4, 1.75 * len(journeys) + 0.7)
+    fig = page(1.3 * len(moments), 1.56 * len(journeys) + 0.8)
     axes = fig.subplots(len(journeys), len(moments), squeeze=False)
     for row, (name, places) in zip(axes, journeys.items(), strict=True):
         for ax, moment in zip(row, moments, strict=True):
             _disc(ax, np.asarray(places)[moment], np.asarray(others), view)
+            ax.set_ylim(top=1.45)  # room for the row's name
             if ax in axes[0]:
                 ax.set_title(f"step {moment}" if moment else "before", loc="center", fontsize=10)
-        row[0].text(-1.25, 0, words(name).replace(" ", "\n"), ha="right", va="center", fontsize=10, fontweight="bold")
-        row[-1].text(1.25, 0, lines_of(notes.get(name, "")), va="center", fontsize=9.5)
+        look = dict(va="center", fontsize=10, in_layout=False)  # a line may be as long as the row
+        row[0].text(-1.08, 1.25, words(name), fontweight="bold", **look)
+        row[-1].text(1.08, 1.25, words(notes.get(name, "")), ha="right", **look)
     return finished(fig, title)
 
 
