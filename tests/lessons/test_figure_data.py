@@ -102,6 +102,13 @@ def test_searches_and_before_and_after():
     search_is(own_axes(alone := fg.search_strip(*first), alone.subfigs[0]), first)
 
 
+def test_the_query_of_somebody_who_asked_to_be_forgotten_has_an_orange_frame():
+    plain, asked, told = search(0), search(1)._replace(forgotten=True), search(2)._replace(title="a forget query")
+    figure = fg.search_strips([plain, asked, told])
+    frames = [to_hex(own_axes(figure, part)[0].spines["top"].get_edgecolor()) for part in figure.subfigs]
+    assert frames == [colour.lower() for colour in (fg.INK, fg.FORGET, fg.FORGET)]
+
+
 def test_take_home_shows_before_above_after_and_the_ranks_by_way():
     ranks = {"a photo": (1.0, 30.0), "a template": (2.0, 4.0)}
     figure = fg.take_home(search(0), search(1), ranks, 400, "you")
@@ -235,6 +242,7 @@ def test_a_dot_per_person_and_the_median():
     medians = [c.get_segments()[0][0, 1] for c in figure.axes[0].collections if not isinstance(c, PathCollection)]
     same(medians, [0.2, 0.8], "medians")
     assert figure.axes[0].lines[0].get_ydata()[0] == 0.03
+    assert figure.axes[0].get_legend_handles_labels()[1] == ["median", "chance"]
 
 
 def test_score_bars_pool_by_pool():

@@ -63,6 +63,7 @@ class Search(NamedTuple):
     cosines: Sequence[float]
     names: Sequence[str] = ()
     title: str = ""
+    forgotten: bool = False  # somebody who asked to be forgotten: the query's frame is orange
 
 
 def use_style() -> None:

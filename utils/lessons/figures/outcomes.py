@@ -30,6 +30,7 @@ from .base import (
     RETRAIN,
     TENS,
     UNSEEN,
+    WRONG,
     colour_of,
     finished,
     gridded,
@@ -235,7 +236,8 @@ def ablation_dots(lines: Sequence[tuple[str, str, Sequence[Mapping]]], title: st
 
 def method_looks(names: Iterable[str]) -> dict[str, dict]:
     """Return colour, mark and label of each method's line; the two references always have the same colours."""
-    free = itertools.cycle(colour for colour in CYCLE if colour not in (ORIGINAL, RETRAIN))
+    strong = (*CYCLE[:-1], WRONG)  # the last of the cycle, yellow, is a pale line on white
+    free = itertools.cycle(colour for colour in strong if colour not in (ORIGINAL, RETRAIN))
     fixed = {"original": ORIGINAL, "retrain": RETRAIN}
     marks = itertools.cycle(MARKERS)
     return {name: dict(color=fixed.get(name) or next(free), marker=next(marks), label=words(name)) for name in names}
@@ -260,7 +262,7 @@ def cost_bars(costs: Mapping[str, float], unit: str, title: str = "", whole: str
 
 def size_lines(scores: Mapping[str, Mapping[int, Mapping[str, float]]], title: str = "") -> Figure:
     """Show forget and unseen mAP by how many people are forgotten: {method: {people: {pool: mAP}}}. Notebook 09."""
-    fig, axes = row_of(2, 9.4, 4.0)
+    fig, axes = row_of(2, 7.4, 4.2)
     looks = method_looks(scores)
     for ax, (pool, better) in zip(axes, BETTER.items(), strict=True):
         for name, by_size in scores.items():
@@ -278,8 +280,13 @@ def request_lines(runs: Mapping[str, Sequence[Sequence[Mapping]]], title: str = 
 
     A state holds the mAP of every group and of the unseen people; lines are means over seeds. Notebook 09.
     """
-    fig, axes = row_of(len(runs), 2.9 * len(runs) + 0.6, 3.8, sharey=True)
-    for ax, (name, seeds) in zip(axes, runs.items(), strict=True):
+    columns = min(len(runs), 2)  # two in a line can be read on a phone
+    rows = -(-len(runs) // columns)
+    fig = page(3.1 * columns + 0.6, 2.6 * rows + 0.9)
+    axes = list(fig.subplots(rows, columns, sharey=True, squeeze=False).flat)
+    for ax in axes[len(runs) :]:
+        ax.remove()
+    for ax, (name, seeds) in zip(axes, runs.items(), strict=False):
         groups = np.mean([[state["groups"] for state in states] for states in seeds], axis=0)
         unseen = np.mean([[state["unseen"] for state in states] for states in seeds], axis=0)
         steps = np.arange(len(groups))
@@ -287,9 +294,10 @@ def request_lines(runs: Mapping[str, Sequence[Sequence[Mapping]]], title: str = 
             look = dict(linestyle=("-", "--", "-.", (0, (5, 1)))[group % 4], marker=MARKERS[group % len(MARKERS)])
             ax.plot(steps, heights, color=FORGET, label=f"forget, request {group + 1}", **look)
         ax.plot(steps, unseen, ":", color=UNSEEN, label="unseen people")
-        ax.set(xlabel="requests answered", xticks=steps, ylim=(-0.02, 1.03))
-        ax.set_title(words(name), fontsize=10, loc="center")
+        ax.set(xticks=steps, ylim=(-0.02, 1.03))
+        ax.set_title(words(name), loc="center")
         gridded(ax, percent="y")
-    axes[0].set_ylabel("mAP, held-out queries")
-    legend_below(fig, axes[0], groups.shape[1] + 1)
+    for place, ax in enumerate(axes[: len(runs)]):
+        ax.set(xlabel="requests answered" * (place + columns >= len(runs)), ylabel="mAP" * (place % columns == 0))
+    legend_below(fig, axes[0], 2)
     return finished(fig, title)

@@ -27,6 +27,7 @@ from .base import (
     WRONG,
     Search,
     _rgb,
+    colour_of,
     finished,
     gridded,
     log_ticks,
@@ -108,8 +109,9 @@ def alignment_steps(photo: ArrayLike, face: AlignedFace, margin: float = 0.2, ti
 
 def _strip(axes: Sequence[Axes], search: Search) -> None:
     """Draw one search into len(axes) = 1 + k axes: the query, then the answers with frame, symbol and cosine."""
-    show_photo(axes[0], search.query, INK)
-    axes[0].set_title("query", fontsize=11, loc="center", pad=6, fontweight="bold")
+    colour = FORGET if search.forgotten or colour_of(search.title, INK) == FORGET else INK
+    show_photo(axes[0], search.query, colour)
+    axes[0].set_title("query", fontsize=11, loc="center", pad=6, fontweight="bold", color=colour)
     for k, ax in enumerate(axes[1:]):
         if k >= len(search.results):
             ax.axis("off")
@@ -129,9 +131,10 @@ def search_strip(
     cosines: Sequence[float],
     names: Sequence[str] = (),
     title: str = "",
+    forgotten: bool = False,
 ) -> Figure:
     """Show a query and its top-k gallery photos: ✓ or ✗, a coloured frame, the cosine below. Notebook 03."""
-    return search_strips([Search(query, results, correct, cosines, names, title)])
+    return search_strips([Search(query, results, correct, cosines, names, title, forgotten)])
 
 
 def run_searches(
@@ -148,7 +151,8 @@ def run_searches(
         names = [person(label, faces.identities) for label in faces.labels[found]]
         correct = faces.labels[found] == faces.labels[photo]
         title = titles[i] if titles else person(faces.labels[photo], faces.identities)
-        searches.append(Search(faces.images([photo])[0], faces.images(found), correct, cosines[i], names, title))
+        asked = bool(faces.labels[photo] in splits.forget)
+        searches.append(Search(faces.images([photo])[0], faces.images(found), correct, cosines[i], names, title, asked))
     return searches
 
 

@@ -67,6 +67,7 @@ def similarity_heatmap(
         shown = [name_of(label, names) if len(people) > 1 else "" for label in people]
         ax.set_xticks(middles, shown, rotation=30, ha="right", rotation_mode="anchor")
         ax.set_yticks(middles, shown)
+        ax.tick_params(length=3.5 * any(shown))
         for edge in edges[1:-1]:
             ax.axhline(edge - 0.5, color=PAPER, linewidth=1.5)
             ax.axvline(edge - 0.5, color=PAPER, linewidth=1.5)

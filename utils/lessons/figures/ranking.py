@@ -19,6 +19,7 @@ from .base import (
     MARKERS,
     ORIGINAL,
     PAPER,
+    POOLS,
     RETAIN,
     RETRAIN,
     STEPS,
@@ -79,6 +80,8 @@ def split_map(splits: Splits, title: str = "") -> Figure:
     top = min(sizes.max(), 3 * np.median(sizes) + 20)  # whoever has many more photos is cut off
     ax.set(ylabel="photos", ylim=(0, 1.05 * top), xlim=(-0.01 * left, left))
     ax.set_xticks(places, names)
+    for name, pool in zip(ax.get_xticklabels(), pools, strict=True):
+        name.set_color(POOLS.get(pool, INK))
     ax.tick_params(axis="x", length=0)
     gridded(ax, "y")
     legend_below(fig, ax, 3)
@@ -147,7 +150,7 @@ def rank_edges(last: int) -> np.ndarray:
 
 def identity_dots(values: Mapping[str, ArrayLike], ylabel: str, title: str = "", chance: float | None = None) -> Figure:
     """Show one dot per identity and the median of each pool; keys name the pools. Introduced in notebook 03."""
-    fig, ax = one(max(5.5, 1.7 * len(values) + 1.5), 4.0)
+    fig, ax = one(max(5.5, 1.1 * len(values) + 1.0), 4.0)
     rng = np.random.default_rng(0)
     for i, (name, scores) in enumerate(values.items()):
         scores = np.asarray(scores, dtype=np.float64)
@@ -155,10 +158,10 @@ def identity_dots(values: Mapping[str, ArrayLike], ylabel: str, title: str = "",
         spread = rng.uniform(-0.22, 0.22, len(scores))
         look = dict(color=colour, s=30, alpha=0.65, marker=MARKERS[i % len(MARKERS)], edgecolors=PAPER)
         ax.scatter(i + spread, scores, **look)
-        ax.hlines(np.median(scores), i - 0.32, i + 0.32, color=INK, linewidth=2.5)
+        ax.hlines(np.median(scores), i - 0.32, i + 0.32, color=INK, linewidth=2.5, label="median" * (not i))
     if chance is not None:
         ax.axhline(chance, color=CHANCE, linestyle=":", label="chance")
-        legend_below(fig, ax, 3)
+    legend_below(fig, ax, 3)
     ax.set_xticks(range(len(values)), [f"{lines_of(name)}\n({len(scores)})" for name, scores in values.items()])
     ax.set(ylabel=ylabel, xlim=(-0.6, len(values) - 0.4))
     gridded(ax, "y")
