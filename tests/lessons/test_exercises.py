@@ -168,6 +168,11 @@ def eraser(points, k, start=0, centre=False):
     return torch.eye(points.shape[1]) - directions.T @ directions
 
 
+def in_place(cosines, own, scale, margin):
+    cosines[torch.arange(len(own)), own] -= margin
+    return scale * cosines
+
+
 def pair_mean(z):
     rows = z.double().tolist()
     pairs = [sum(a * b for a, b in zip(one, two, strict=True)) for i, one in enumerate(rows) for two in rows[:i]]
@@ -282,6 +287,8 @@ CASES = {
         (TYPICAL, WRONG, "own person's cosine alone", lambda c, own, s, m: s * (c - m)),
         (TYPICAL, WRONG, "multiplies", lambda c, own, s, m: s * c - m * torch.nn.functional.one_hot(own, c.shape[1])),
         (TYPICAL, WRONG, "comes off", lambda c, own, s, m: s * (c + m * torch.nn.functional.one_hot(own, c.shape[1]))),
+        (TYPICAL, CLOSE, "no gradient", lambda c, own, s, m: torch.tensor(in_place(c, own, s, m).tolist())),
+        (ODD, EXACT, "", in_place),
         (ODD, WRONG, "shape", lambda c, own, s, m: s * (c.gather(1, own[:, None]) - m)),
         (ODD, WRONG, "comes off", lambda c, own, s, m: c),
         (ODD, WRONG, "a function is wanted", 8.0),
@@ -511,7 +518,7 @@ CASES = {
         (TYPICAL, WRONG, "Equal is not above", lambda scores, limit: np.mean(np.array(scores) >= limit)),
         (TYPICAL, WRONG, "the mean of the comparisons", lambda scores, limit: np.sum(np.array(scores) > limit)),
         (ODD, WRONG, "the mean of the comparisons", lambda scores, limit: 0.5),
-        (ODD, WRONG, "the mean of the comparisons", lambda scores, limit: 100 * np.mean(np.array(scores) > limit)),
+        (TYPICAL, WRONG, "from 0 to 1", lambda scores, limit: 100 * np.mean(np.array(scores) > limit)),
         (ODD, WRONG, "shape", lambda scores, limit: np.array(scores) > limit),
     ],
     "09_choice": [
@@ -523,8 +530,10 @@ CASES = {
         (TYPICAL, CLOSE, "behind the network", "block_list"),
         (TYPICAL, CLOSE, "by weights alone", METHODS["esc_folded"].title),
         (TYPICAL, CLOSE, "unseen people keep", "Dispersion, hard"),
-        (TYPICAL, WRONG, "hidden from a search", "retrain"),
-        (ODD, WRONG, "hidden from a search", "Original model"),
+        (TYPICAL, WRONG, "nobody may be retrained", "retrain"),
+        (TYPICAL, WRONG, "hidden from a search", "random_labels"),
+        (TYPICAL, WRONG, "hidden from a search", "dispersion_hard_alone"),
+        (ODD, WRONG, "hides nobody", "Original model"),
         (ODD, WRONG, "one method's name", "magic"),
         (ODD, WRONG, "one method's name", list(METHODS)),
         (ODD, WRONG, "one method's name", ""),
@@ -601,6 +610,7 @@ CASES = {
     "11_leftovers": [
         (RIGHT, EXACT, "", LEFT_OVER),
         (RIGHT, EXACT, "", set(map(np.str_, LEFT_OVER))),
+        (ODD, EXACT, "", [name.capitalize() for name in LEFT_OVER]),
         (TYPICAL, CLOSE, "not all", ["your folder"]),
         (TYPICAL, WRONG, "1 of your names", [*LEFT_OVER, "the model"]),
         (ODD, WRONG, "1 of your names", ["the model"]),

@@ -114,7 +114,8 @@ def loss_as(name: str, cases: Sequence[tuple], hint: str) -> Callable[[Callable]
                 return WRONG, f"a function is wanted here, not {type(student).__name__}."
             for first, *others in cases:
                 try:
-                    answer = student(first.clone().requires_grad_(), *others)
+                    learnt = first.clone().requires_grad_() * 1  # as in a training: it may be changed in place
+                    answer = student(learnt, *copy.deepcopy(others))
                 except RuntimeError as error:
                     if "requires grad" in str(error):  # NumPy was asked to take a tensor that learns
                         return WRONG, no_gradient

@@ -41,7 +41,7 @@ def check_09_front(points: np.ndarray) -> np.ndarray:
 @same_as(
     "share",
     [([0.1, 0.2, 0.3, 0.4], 0.25), ([0.5], 0.1), ([0.0, 0.1], 0.1), ([0.3, 0.3], 0.9)],
-    "compare each score with the limit; the mean of the comparisons is the share. Equal is not above.",
+    "compare each score with the limit; the mean of the comparisons is the share, from 0 to 1. Equal is not above.",
 )
 def check_09_share_above(scores: Sequence[float], limit: float) -> float:
     """Check a function: (scores, limit) -> the share of scores above the limit. Introduced in notebook 09."""
@@ -60,9 +60,11 @@ def check_09_choice(answer: Any) -> tuple[str, str]:
         return WRONG, "wanted is one method's name in quotes, as the table writes it."
     if name == "dispersion_blends":
         return EXACT, "it changes weights only, and strangers are what it holds."
+    if METHODS[name].kind == "reference":
+        return WRONG, "that is a yardstick: it hides nobody. Hint: nobody may be retrained, and five must be hidden."
     if METHODS[name].kind == "wrapper":
         return CLOSE, "it hides well, but puts a part behind the network. Hint: weights only."
-    if name.startswith("dispersion") or name == "esc_folded":
+    if (name.startswith("dispersion") and not name.endswith("alone")) or name == "esc_folded":
         return CLOSE, "it hides by weights alone. Hint: compare what unseen people keep."
     return WRONG, "Hint: first look for who is hidden from a search, then at the unseen people."
 
@@ -136,4 +138,6 @@ def check_11_verdicts(answer: Any, ranks: Sequence[float], patience: int = 10) -
 def check_11_leftovers(answer: Any) -> tuple[str, str]:
     """Check the list of what still shows your face after notebook 11 has run with delete = True."""
     hint = "what lay in memory only is gone; what was deleted is gone; what is a file, is not."
+    if isinstance(answer, set | frozenset | list | tuple):
+        answer = [item.casefold() if isinstance(item, str) else item for item in answer]
     return names_among(answer, {"outputs of this notebook", "your folder"}, " in quotes", hint)

@@ -129,7 +129,7 @@ def check_02_angle(cosine: float) -> float:
     return math.degrees(math.acos(cosine))
 
 
-@same_as(
+@loss_as(
     "CosFace logits",
     [
         (torch.tensor([[0.9, 0.2], [-0.2, 0.4], [0.1, 0.3]]), torch.tensor([0, 1, 0]), 64.0, 0.35),
