@@ -21,19 +21,19 @@ from .base import (
     unit_points,
 )
 
-POINTS = np.array([[0.0, 1, 1], [0, 1, 1], [1, 1, 1]])
+POINTS = np.array([[0.0, 1], [0, 1], [1, 1]])
 
 
 @same_as(
     "front",
     [
-        *((points,) for points in (np.random.default_rng(n).integers(0, 4, (n, 3)) * 1.0 for n in (1, 2, 6, 12))),
+        *((points,) for points in (np.random.default_rng(n).integers(0, 4, (n, 2)) * 1.0 for n in (1, 2, 6, 12))),
         (POINTS,),
     ],
     "row i dominates row j if it is nowhere higher and somewhere lower; equal rows do not dominate each other.",
 )
 def check_09_front(points: np.ndarray) -> np.ndarray:
-    """Check a function: points (n, 3), lower is better -> bool (n,), True where no row dominates. Notebook 09."""
+    """Check a function: points (n, 2), lower is better -> bool (n,), True where no row dominates. Notebook 09."""
     beaten = [any((p <= q).all() and (p < q).any() for p in points) for q in points]
     return ~np.array(beaten)
 
