@@ -1619,6 +1619,17 @@ def costs(cell):
     assert ends == sorted(ends)
 
 
+@cell("09-20b")
+def few_photos_and_many(cell):
+    runs = json.loads((STORED / "budgets.json").read_text(encoding="utf-8"))["runs"]
+    panels = {ax.get_title(loc="left").replace("\n", " ").replace(" ", "_"): ax for ax in cell.shown[0].axes}
+    for name in {run["method"] for run in runs}:
+        mine = sorted((run for run in runs if run["method"] == name), key=lambda run: run.get("images_processed", 0))
+        for line, pool in zip(panels[name].lines, ("forget", "unseen"), strict=True):
+            same(line.get_xdata(), [run.get("images_processed", 0) for run in mine], name)
+            same(line.get_ydata(), [run[pool]["map"] if pool in run else math.nan for run in mine], name)
+
+
 @cell("09-22")
 def sizes(cell):
     n = cell.names

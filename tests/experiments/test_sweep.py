@@ -13,7 +13,7 @@ from utils.experiments.sweep import SWEEP_FILE, TRIALS, choose, main, read_sweep
 from utils.faces.splits import make_splits
 from utils.models.checkpoints import TrainConfig, training_of
 from utils.settings import CourseError
-from utils.unlearning.registry import METHODS, make_config
+from utils.unlearning.registry import METHODS, StepConfig, make_config
 
 
 def trial(method="finetune", forget=0.5, retain=0.9, unseen=0.8, **options) -> dict:
@@ -176,3 +176,18 @@ def test_the_table_marks_the_choice(fake_runs, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("*  ") for line in lines) == 1 and len(lines) == 1 + 1 + TRIALS + 2
     assert lines[-2] == "Forgotten (synthetic, 2), drawn by seed: seed 0: Eero, Mara."
+
+
+def test_the_list_of_settings_that_nobody_swept_leaves_none_out(capsys):
+    assert main(["--fixed", "--markdown"]) == 0
+    lines = {line.split(" | ")[0].strip("| "): line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]}
+    assert set(lines) == {METHODS[name].title for name in tuned_methods()}
+    for name in tuned_methods():
+        _, swept, kept = lines[METHODS[name].title]
+        assert swept == ", ".join(METHODS[name].grid)
+        named = {part.split()[0] for part in kept.strip(" |").split(", ")} - {"nothing"}
+        assert not named & set(METHODS[name].grid)
+        mine = {field.name for field in dataclasses.fields(METHODS[name].config)} - set(METHODS[name].grid)
+        usual = {field.name for field in dataclasses.fields(StepConfig)}
+        assert named >= mine - usual - set(getattr(METHODS[name].config, "unused", ())), name
+    assert "steps 100" in lines["Dispersion beside blends"][2] and "steps" not in lines["DELETE"][2]

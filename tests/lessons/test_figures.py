@@ -95,6 +95,7 @@ CASES = {
         [(g, v, [{p: {"map": m} for p in fg.POOLS}] * 2) for g, v, m in (("a", "x", 0.9), ("b", "y", 0.1))], "parts"
     ),
     "cost_bars": lambda: fg.cost_bars({"original": 0, "retrain": 1000, "esc": 10}, "photos"),
+    "budget_grid": lambda: fg.budget_grid({n: {2_000: SCORES["original"]} for n in "abcd"}, "budgets"),
     "size_lines": lambda: fg.size_lines(
         {"esc": {1: {"forget": 0.1, "unseen": 0.8}, 5: {"forget": 0.2, "unseen": 0.7}}}
     ),
@@ -410,6 +411,7 @@ NAMED = {
     "steps_diagram": lambda n: fg.steps_diagram([(n, n)], n),
     "ablation_dots": lambda n: fg.ablation_dots([(n, n, [{p: {"map": 0.5} for p in fg.POOLS}])], n),
     "cost_bars": lambda n: fg.cost_bars({n: 10.0, "b": 1.0}, "photos", n, whole=n),
+    "budget_grid": lambda n: fg.budget_grid({n: {2_000: SCORES["original"]}}, n),
     "size_lines": lambda n: fg.size_lines({n: {1: {"forget": 0.1, "unseen": 0.8}}}, n),
     "request_lines": lambda n: fg.request_lines({n: [[STATE] * 3] * 2}, n),
     "attackers_diagram": lambda n: fg.attackers_diagram({n: (n,), "photos": ()}, (n, "b"), n),

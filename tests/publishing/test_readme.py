@@ -57,8 +57,8 @@ def test_what_commands_write_is_up_to_date(path):
 
 def test_every_results_file_has_its_table():
     text = (REPO_ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-    assert len(overview.BLOCK.findall(text)) == 14 == text.count("<!-- /results -->")
-    assert text.count("| --- |\n") == 15  # an audit has two
+    assert len(overview.BLOCK.findall(text)) == 17 == text.count("<!-- /results -->")
+    assert text.count("| --- |\n") == 18  # an audit has two
     assert [kind for _, _, kind, _, _ in overview.BLOCK.findall(TEXT)] == ["--links", "--contents", "--summary"]
 
 
@@ -83,6 +83,15 @@ def test_the_picture_shows_the_points_of_the_results():
 def test_queries_are_those_of_the_results():
     runs = overview.runs_by_method()["original"]
     assert overview.forget_queries(runs) == [50] * len(runs)  # five held-out photos of each of ten people
+
+
+def test_compactness_is_of_all_pairs_and_of_the_nearest_beside_it():
+    runs = overview.runs_by_method()["dispersion_blends"]
+    cells = next(line for line in overview.compact().splitlines() if "beside blends" in line).split(" | ")
+    means = [sum(run[pool][score] for run in runs) / len(runs) for pool in ("forget", "retain", "unseen")
+             for score in ("mean_cosine", "nearest_cosine")]  # fmt: skip
+    assert [float(cell.strip(" |")) for cell in cells[1:]] == [round(mean, 2) for mean in means]
+    assert means[0] < means[1] < means[3], "a mean hides who is near"
 
 
 def test_every_method_has_its_budget_in_the_guide():

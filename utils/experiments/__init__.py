@@ -3,6 +3,7 @@
 from .ablation import ablation_lines, ablation_table, read_ablation
 from .audit_summary import REAL_AUDITS, audit_summary, came_back, read_audits, stored_audit
 from .benchmark import read_results, results_at_hand, results_table, run_identity
+from .budgets import budget_curves
 from .plan import STORED, Plan, face_size, parse_methods, train_config
 from .recognisers import two_recognisers
 from .sequence import read_sequence, sequence_table
@@ -16,6 +17,7 @@ __all__ = [
     "STORED",
     "ablation_lines",
     "ablation_table",
+    "budget_curves",
     "by_setting",
     "face_size",
     "parse_methods",

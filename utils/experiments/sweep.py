@@ -6,6 +6,7 @@ import functools
 import itertools
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -15,12 +16,13 @@ from ..faces.synthetic.dataset import VERSION
 from ..models.checkpoints import Recogniser, TrainConfig, training_of
 from ..retrieval.evaluation import evaluate
 from ..settings import CourseError, command, one_of
+from ..tables import text_table
 from ..unlearning.loop import unlearn
-from ..unlearning.registry import METHODS
+from ..unlearning.registry import METHODS, StepConfig
 from .plan import RUNNING, STORED, Plan, file_of, how_to_run, parse_methods, plan_parser, prepared
 from .results import SCHEMA, ResultStore, about, full_config
 from .runner import refuse, run_missing
-from .tables import remark, score_cells, table_with_people, with_remarks
+from .tables import remark, score_cells, table_with_people, with_remarks, written
 
 TRIALS = 8  # the tuning budget, the same for every method
 SWEEP_FILE = STORED / "sweep.json"
@@ -128,11 +130,32 @@ def sweep_table(sweep: dict, names: Sequence[str] | None = None) -> str:
     return table_with_people(table, trials, failed=sweep.get("failed", ()))
 
 
+def fixed_table(markdown: bool = False) -> str:
+    """Return a row per method: what its grid tries, and the settings of its own that nobody swept, as they stand."""
+    shared = {field.name for field in fields(StepConfig)}
+    rows = [["method", "swept", "set once, never swept"]]
+    for name in tuned_methods():
+        entry = METHODS[name]
+        config = entry.config()
+        own = [
+            field.name for field in fields(config) if field.name not in (*entry.grid, *getattr(config, "unused", ()))
+        ]
+        moved = [key for key in own if key not in shared or getattr(config, key) != getattr(StepConfig(), key)]
+        kept = ", ".join(f"{key} {written(getattr(config, key))}" for key in moved)
+        rows.append([entry.title, ", ".join(entry.grid), kept or "nothing"])
+    return text_table(rows, markdown)
+
+
 @command
 def main(arguments: Iterable[str] | None = None) -> int:
     """Run the command; returns 0, or 2 after one sentence on what was wrong with the input."""
     doc = f"{__doc__} On the drawn faces only. The rule: {RULE}."
-    args = plan_parser("sweep", doc, ("methods", *RUNNING), methods="all").parse_args(arguments)
+    parser = plan_parser("sweep", doc, ("methods", *RUNNING, "markdown"), methods="all")
+    parser.add_argument("--fixed", action="store_true", help="only print which settings were never swept")
+    args = parser.parse_args(arguments)
+    if args.fixed:
+        print(fixed_table(args.markdown))
+        return 0
     names = tuned_methods() if args.methods == "all" else list(parse_methods(args.methods))
     path = file_of(args, "sweep")
     sweep = read_sweep(path) if args.table else run_sweep(names, path, **how_to_run(args))

@@ -204,6 +204,20 @@ def budgets(path: Path = RESULTS) -> str:
     return text_table(rows, markdown=True)
 
 
+def compact(path: Path = RESULTS) -> str:
+    """Return as Markdown how close one person's held-out photos lie, before and after the methods that disperse: the
+    compactness that arXiv 2512.13317 scores, read as the mean cosine of all pairs, beside that of nearest ones."""
+    runs = runs_by_method(path)
+    shown = ["original", "retrain", *(name for name in runs if name.startswith("dispersion"))]
+    scores = {"mean_cosine": "all pairs", "nearest_cosine": "nearest"}
+    columns = [(pool, score) for pool in ("forget", "retain", "unseen") for score in scores]
+    rows = [["method", *(f"{pool}, {scores[score]}" for pool, score in columns)]]
+    for name in shown:
+        means = [fmean(run[pool][score] for run in runs[name]) for pool, score in columns]
+        rows.append([METHODS[name].title, *(f"{mean:.2f}" for mean in means)])
+    return text_table(rows, markdown=True)
+
+
 # ----------------------------------------------------------------------------------------------------------- figure
 
 
@@ -285,7 +299,7 @@ def write_all() -> list[str]:
 
 
 PRINTED = {"contents": contents, "timetable": timetable, "links": links, "summary": summary}
-PRINTED |= {"budgets": budgets, "queries": queries}
+PRINTED |= {"budgets": budgets, "queries": queries, "compact": compact}
 MODES = {
     "write": "write anew what documents and notebooks show",
     "figure": "draw the first page's figure",
@@ -296,6 +310,7 @@ MODES = {
     "links": "print where the course can be opened",
     "summary": "print the first page's table",
     "budgets": "print how many images the methods look at",
+    "compact": "print how close one person's photos lie, before and after dispersion",
     "queries": "print on how many searches the results on real faces rest",
 }
 
