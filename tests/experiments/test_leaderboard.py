@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from utils.audit.case import ATTACKS, HOLDINGS
+from utils.audit.case import ATTACKS, HOLDINGS, AuditCase
 from utils.experiments import entry, leaderboard
 from utils.experiments import plan as plan_room
 from utils.experiments.audit_summary import came_back, read_audits
 from utils.experiments.plan import Plan
+from utils.faces.splits import make_splits
 from utils.settings import REPO_ROOT
 from utils.unlearning.registry import METHODS
 
@@ -173,6 +174,39 @@ def test_all_boards_share_one_run_and_one_file(tiny_boards, tmp_path, monkeypatc
     assert found == {"drawn": ["search", "pairs"], "real": ["search"]} and len(calls) == 1
     assert [row["held_out"] for row in rows] == ["fifth", "half"]
     METHODS.pop("my_method")
+
+
+def test_references_are_recalled_of_the_same_faces_and_people_alone(tiny_boards, tiny_splits, tmp_path, monkeypatch):
+    (plan,) = leaderboard.boards().values()
+    splits = make_splits(tiny_splits.faces, n_forget=2, seed=0)
+    numbers = {"trait_leakage": (0.8, 0.3), "layers": (0.7, 0.7)}
+    rows = [
+        {"attack": name, "score": score, "target": target, "original": None, "recovered": None, "note": ""}
+        | {"attacker": ATTACKS[name].attacker, "metric": ATTACKS[name].metric, "stated_target": ATTACKS[name].target}
+        for name, (score, target) in numbers.items()
+    ]
+    runs = [
+        leaderboard.run_identity(plan, splits, name, 0) | {"attacks": [], "audit": rows}
+        for name in ("original", "retrain")
+    ]
+    path = tmp_path / "audit.json"
+    monkeypatch.setattr(leaderboard, "COURSE", {"drawn": (path, path)})
+
+    def memory(seed: int = 0, **changes) -> dict:
+        path.write_text(json.dumps({"schema": 2, "environment": {}, "runs": [run | changes for run in runs]}))
+        case = AuditCase(None, None, None, splits, seed)
+        leaderboard.recall_references(case, plan, "drawn")
+        return case.memory
+
+    found = memory()
+    assert found["trait_leakage", "retrained"] == {"score": 0.8, "note": "", "unseen": 0.3}
+    assert found["layers", "original"] == {"score": 0.7, "note": ""} and len(found) == 4
+    others = ({"fingerprint": "others"}, {"backbone": "dlib"}, {"forget_ids": ["a", "b"]}, {"train": {"epochs": 9}})
+    assert not any(memory(**other) for other in others) and not memory(seed=1)
+    path.unlink()
+    case = AuditCase(None, None, None, splits)
+    leaderboard.recall_references(case, plan, "drawn")
+    assert case.memory == {}
 
 
 def entry_of(method: str, seed: int, shares: dict[str, float], **more) -> dict:

@@ -11,13 +11,14 @@ import torch
 import torch.nn.functional as F
 
 from utils.audit.case import look
+from utils.experiments.entry import without_held_out
 from utils.models import dlib as room
 from utils.models import trunks
 from utils.models.backbones import make_backbone
 from utils.models.checkpoints import Recogniser
 from utils.models.embedding import embed
 from utils.models.heads import head_from_centroids
-from utils.models.trunks import Looks, keep_outputs, kept_outputs, trunk_path
+from utils.models.trunks import Looks, keep_outputs, kept_outputs, lent_outputs, trunk_path
 from utils.settings import CourseError, cache_dir
 from utils.unlearning.loop import unlearn
 from utils.unlearning.registry import METHODS, Method, StepConfig
@@ -96,6 +97,22 @@ def test_other_weights_photos_crops_or_a_damaged_file_find_nothing(small, tiny_f
     assert kept_outputs(model, tiny_faces) is None
     keep_outputs(model, tiny_faces)
     assert kept_outputs(model, tiny_faces) is not None
+
+
+def test_what_is_kept_is_lent_to_the_same_photos_with_some_in_grey_and_goes_again(small, tiny_splits):
+    faces, blind = tiny_splits.faces, without_held_out(tiny_splits).faces
+    with lent_outputs(small.model, faces, blind, tiny_splits.train):
+        assert kept_outputs(small.model, blind) is None, "nothing is kept that could be lent"
+    keep_outputs(small.model, faces)
+    hidden = np.setdiff1d(np.arange(len(faces)), tiny_splits.train)
+    with pytest.raises(KeyError), lent_outputs(small.model, faces, blind, tiny_splits.train):
+        lent = torch.from_numpy(np.array(kept_outputs(small.model, blind)))
+        for photos in (tiny_splits.train[:3], hidden[:3], hidden[-2:]):
+            with torch.no_grad():
+                direct = small.model.trunk(small.model.preprocess(blind.images(photos)))
+            assert torch.allclose(lent[torch.from_numpy(photos)], direct, atol=1e-5)
+        raise KeyError("a method that fails")
+    assert kept_outputs(small.model, blind) is None and kept_outputs(small.model, faces) is not None
 
 
 def test_of_a_large_data_set_and_of_a_network_that_moves_as_a_whole_nothing_is_kept(small, tiny_faces, monkeypatch):

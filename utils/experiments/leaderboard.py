@@ -18,13 +18,33 @@ from pathlib import Path
 from statistics import fmean
 
 from ..audit import summary
-from ..audit.case import ATTACKS, Subject
+from ..audit.case import ATTACKS, AuditCase, Subject
+from ..models.trunks import lent_outputs
 from ..retrieval.evaluation import evaluate
 from ..settings import BUILD_DIR, CourseError, command, resolve_device, resolved, sha256_of
 from ..unlearning.registry import METHODS
-from .audit_summary import AUDIT_FILE, REAL_AUDITS, SHIPPED, holder_cell, read_audits, same_model, trace, verdict
+from .audit_summary import (
+    AUDIT_FILE,
+    REAL_AUDITS,
+    SHIPPED,
+    holder_cell,
+    read_audits,
+    same_model,
+    stored_audit,
+    trace,
+    verdict,
+)
 from .audits import plan_case
-from .benchmark import about_run, content_of, environment, map_by_person, read_results, runs_of, unlearned
+from .benchmark import (
+    about_run,
+    content_of,
+    environment,
+    map_by_person,
+    read_results,
+    run_identity,
+    runs_of,
+    unlearned,
+)
 from .entry import check_entry, entered, without_held_out
 from .plan import STORED, Plan, check_plan
 from .results import ResultStore
@@ -39,6 +59,7 @@ COURSE = {
 }
 TRAINED = ("relearn", "relearn_others", "distil_back")  # attacks that train a network: on drawn faces only
 MANY = ("batchnorm", "int8", "pruned_10", "pruned_30", "disturbed")  # and these embed everybody once more each
+FACES = ("dataset", "fingerprint", "image_size", "held_out", "backbone", "pretrained")  # two runs of the same faces
 CLASSES = {"weights": "in the weights", "wrapper": "wrapper", "reference": "yardstick"}
 
 
@@ -63,14 +84,32 @@ def board_run(opened: dict, progress: bool, file: Path | None, board: str, plan:
         entered(file)
     if opened.get("case", (None,))[0] != (board, seed):
         opened["case"] = (board, seed), plan_case(plan, seed, opened, progress)
+        recall_references(opened["case"][1], plan, board)
     case, device = opened["case"][1], resolve_device(plan.device)
-    outcome = unlearned(plan, without_held_out(case.splits), case.original, name, seed, progress)
+    blind = without_held_out(case.splits)
+    with lent_outputs(case.original.model, case.splits.faces, blind.faces, case.splits.train):
+        outcome = unlearned(plan, blind, case.original, name, seed, progress)
     evaluation = evaluate(outcome.model, case.splits, outcome.trained_head, device=device, progress=progress)
     rows = summary.audit(
         case.on(Subject(outcome.model, outcome.head, case.splits, device)), attacks_on(board), progress
     )
     price = {"seconds": round(outcome.seconds, 2), "images_processed": outcome.images_processed}
     return price | evaluation.scores() | {"forget_people": map_by_person(evaluation), "audit": rows}
+
+
+def recall_references(case: AuditCase, plan: Plan, board: str) -> None:
+    """Let a case remember what the course's stored audit found on its original and its retrained model.
+
+    Those attacks need not be made again for every entry; what is not stored is made when it is asked for.
+    """
+    path = COURSE[board][1]
+    stored = read_audits(path) if path.exists() else []
+    for name, who in (("original", "original"), ("retrain", "retrained")):
+        wanted = run_identity(plan, case.splits, name, case.seed)
+        same_faces = [run for run in stored if all(run.get(key) == wanted[key] for key in FACES)]
+        for row in stored_audit(wanted, same_faces):
+            of_strangers = {"unseen": row["target"]} if row["stated_target"] == "strangers" else {}
+            case.memory[row["attack"], who] = {"score": row["score"], "note": row["note"]} | of_strangers
 
 
 def run_boards(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,6 +75,30 @@ def keep_outputs(model: FaceBackbone, faces: FaceDataset, *, progress: bool = Fa
         del table
 
 
+@contextlib.contextmanager
+def lent_outputs(model: FaceBackbone, faces: FaceDataset, masked: FaceDataset, shown: np.ndarray) -> Iterator[None]:
+    """Keep outputs of `masked` while this lasts, if those of `faces` are kept.
+
+    `masked` has the same photos where `shown` says so by index, and the same grey in place of every other one.
+    """
+    kept, path = kept_outputs(model, faces), trunk_path(model, masked)
+    if kept is None or path.exists():
+        yield
+        return
+    table, hidden = np.array(kept), np.setdiff1d(np.arange(len(faces)), shown)
+    if len(hidden):
+        table[hidden] = trunk_of(model, masked, hidden[:1]).cpu().numpy()
+    require_room(path.parent, table.nbytes)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.save(file, table)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # Windows removes no open file
+            path.unlink()
+
+
+@torch.no_grad()
 def trunk_of(model: FaceBackbone, faces: FaceDataset, photos: np.ndarray) -> Tensor:
     """Return the trunk's outputs (B, ...) of photos by index, computed now."""
     return model.trunk(model.preprocess(faces.images(photos).to(model.device))).float()
