@@ -1197,7 +1197,7 @@ def importances_drawn(cell):
         ratio = np.log10(n["of_forget"].numpy() / n["of_all"].numpy())
     ratio = ratio[np.isfinite(ratio)]
     ax = cell.shown[0].axes[0]
-    inside = [((ratio >= low) & (ratio < low + 0.1)).sum() for low in np.linspace(-4, 4, 81)[:-1]]
+    inside = [((ratio >= low) & (ratio < low + 0.125)).sum() for low in np.linspace(-6, 8, 113)[:-1]]
     assert np.abs(np.cumsum([p.get_height() for p in ax.patches]) - np.cumsum(inside)).max() <= 3
     says(ax.lines[0].get_label().partition(":")[2], 100 * (ratio > 1).mean())
 
@@ -1814,11 +1814,8 @@ leave_out("seconds", "10-32")
 @cell("10-34", "10-36")
 def pages(cell):
     n = cell.names
-    shown = n["names"][:1] if cell.id == "10-34" else n["names"][1:]
-    pages = list(cell.shown)
-    if cell.id == "10-36" and "esc_folded" not in n["names"]:
-        titled(pages.pop(), "Stored, ESC")
-    for name, figure in zip(shown, pages, strict=True):
+    shown = n["names"][:1] if cell.id == "10-34" else n["names"][-1:]
+    for name, figure in zip(shown, cell.shown, strict=True):
         titled(figure, METHODS[name].title)
         rows = [row for row in n["audits"][name] if row["score"] is not None and not np.isnan(row["score"])]
         drawn = {
@@ -1852,9 +1849,7 @@ def pages(cell):
 
 def map_says(figure, audits) -> None:
     ax = figure.axes[0]
-    assert [t.get_text().replace("\n", " ") for t in ax.get_xticklabels()] == [
-        name.replace("_", " ") for name in audits
-    ]
+    assert [t.get_text().replace("\n", " ") for t in ax.get_xticklabels()] == [METHODS[name].title for name in audits]
     shares = np.ma.filled(np.ma.masked_invalid(ax.images[0].get_array()), np.nan)
     lines = [t.get_text().rpartition("  [")[0] for t in ax.get_yticklabels()]
     written = {tuple(map(int, text.get_position())): text.get_text() for text in ax.texts}
