@@ -102,3 +102,17 @@ def own_cache(tmp_path, monkeypatch) -> Path:
 def default_splits():
     """The embedded data set as every command uses it; rendered once, then cached."""
     return make_splits(load_faces("synthetic", progress=False))
+
+
+@pytest.fixture
+def refused(tmp_path, capsys):
+    """A check that a command with results says in one sentence what is wrong with its flags, and leaves no file."""
+
+    def check(main, flags: list[str], told: str) -> None:
+        out = tmp_path / "refused.json"
+        assert main([*flags, "--out", str(out), "--quiet"]) == 2
+        error = capsys.readouterr().err
+        assert told in error and error.count("\n") == 1 and "Traceback" not in error
+        assert not out.exists()
+
+    return check

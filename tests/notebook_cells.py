@@ -1814,7 +1814,7 @@ leave_out("seconds", "10-32")
 @cell("10-34", "10-36")
 def pages(cell):
     n = cell.names
-    shown = n["names"][:1] if cell.id == "10-34" else n["names"][-1:]
+    shown = n["names"][:1] if cell.id == "10-34" else n["names"][1:]
     for name, figure in zip(shown, cell.shown, strict=True):
         titled(figure, METHODS[name].title)
         rows = [row for row in n["audits"][name] if row["score"] is not None and not np.isnan(row["score"])]

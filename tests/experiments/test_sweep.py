@@ -160,15 +160,13 @@ def test_the_dev_people_of_the_sweep_are_never_reported_ones(default_splits):
     "arguments, told",
     [
         (["--methods", "original"], "method with a grid"),
+        (["--methods", "retrain", "--fixed"], "method with a grid"),
         (["--jobs", "0"], "at least 1"),
         (["--table"], "no results at"),
     ],
 )
-def test_bad_input_is_one_sentence_and_leaves_nothing(arguments, told, tmp_path, capsys):
-    out = tmp_path / "sweep.json"
-    assert main([*arguments, "--out", str(out), "--quiet"]) == 2
-    error = capsys.readouterr().err
-    assert told in error and error.count("\n") == 1 and not out.exists()
+def test_bad_input_is_one_sentence_and_leaves_nothing(arguments, told, refused):
+    refused(main, arguments, told)
 
 
 def test_the_table_marks_the_choice(fake_runs, tmp_path, capsys):
@@ -191,3 +189,5 @@ def test_the_list_of_settings_that_nobody_swept_leaves_none_out(capsys):
         usual = {field.name for field in dataclasses.fields(StepConfig)}
         assert named >= mine - usual - set(getattr(METHODS[name].config, "unused", ())), name
     assert "steps 100" in lines["Dispersion beside blends"][2] and "steps" not in lines["DELETE"][2]
+    assert main(["--fixed", "--methods", "delete,scrub"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3

@@ -324,14 +324,16 @@ def test_lines_by_size_and_by_request():
 def test_a_panel_per_method_by_photos_looked_at():
     curve = {2_000: (0.8, 0.7), 8_000: (), 33_000: (0.1, 0.6)}
     esc = {n: dict(zip(("forget", "unseen"), ({"map": x} for x in found), strict=False)) for n, found in curve.items()}
-    figure = fg.budget_grid({"esc": esc, "scrub": {2_000: {"forget": {"map": 0.3}, "unseen": {"map": 0.5}}}})
+    figure = fg.budget_grid(
+        {"esc": esc, "scrub": {2_000: {"forget": {"map": 0.3}, "unseen": {"map": 0.5}, "images_processed": 2_300}}}
+    )
     first, second, empty = figure.axes
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["esc", "scrub", ""] and not empty.lines
     for place, (line, pool) in enumerate(zip(first.lines, ("forget", "unseen"), strict=True)):
         assert line.get_color() == fg.POOLS[pool] and line.get_label().startswith(pool)
         same(line.get_xdata(), list(curve), "photos")
         same(line.get_ydata(), [found[place] if found else np.nan for found in curve.values()], pool)
-    assert second.lines[0].get_ydata()[0] == 0.3
+    assert second.lines[0].get_ydata()[0] == 0.3 and second.lines[0].get_xdata()[0] == 2_300
 
 
 def audit_row(name: str, holder: str, score: float, target: float, original: float, recovered: float, **more) -> dict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from .benchmark import fresh_run, original_models, read_results, run_and_keep, r
 from .plan import RUNNING, STORED, Plan, file_of, how_to_run, parse_methods, plan_parser
 from .results import ResultStore
 from .runner import refuse
-from .tables import score_cells, table_with_people
+from .tables import remark, score_cells, table_with_people, with_remarks
 
 BUDGET_FILE = STORED / "budgets.json"
 DEFAULTS = STORED / "synthetic_quick.json"  # what a step of each method looks at is known from these runs
@@ -64,25 +65,31 @@ def run_budgets(names: Sequence[str], out: Path, *, progress: bool = True, **how
     return run_and_keep(function, wanted, store, Plan(), opened, **steps, **how)
 
 
+def budget_of(run: Mapping, known: Mapping[str, Sequence[Mapping]]) -> int:
+    """Return the budget that a run was made for: the nearest to what its steps look at, wherever it stopped."""
+    usual = known[run["method"]][-1]
+    photos = run["config"]["steps"] * usual["images_processed"] / usual["config"]["steps"]
+    return min(BUDGETS, key=lambda budget: abs(math.log(photos / budget)))
+
+
 def budget_curves(runs: Iterable[Mapping]) -> dict[str, dict[int, Mapping]]:
-    """Return each method's runs by the photos it looked at, fewest first, in the order of the tables."""
-    curves: dict[str, dict[int, Mapping]] = {}
+    """Return each method's runs by their budget, the smallest first, in the order of the tables."""
+    known, curves = runs_by_default(), {}
     for run in sorted(runs, key=lambda run: (by_kind(run["method"]), run["config"]["steps"])):
-        curves.setdefault(run["method"], {})[run.get("images_processed", 0)] = run
+        curves.setdefault(run["method"], {})[budget_of(run, known)] = run
     return curves
 
 
 def budget_table(runs: Sequence[Mapping], markdown: bool = False) -> str:
     """Return a row per method: forget and unseen mAP in percent at each budget, and the photos it really looked at."""
-    rows = [["class", "method", *(f"{budget:,}: forget ↓ / unseen ↑" for budget in BUDGETS), "photos"]]
+    rows, remarks = [["class", "method", *(f"{budget:,}: forget ↓ / unseen ↑" for budget in BUDGETS), "photos"]], []
     for name, curve in budget_curves(runs).items():
-        known = METHODS.get(name)
-        cells = [" / ".join(score_cells([run], [(pool, "map") for pool in POOLS])) for run in curve.values()]
-        told = "diverged" if any("diverged" in run.get("error", "") for run in curve.values()) else ""
-        photos = ", ".join(f"{count:,}" for count in curve) + (f"; {told}" if told else "")
-        dashes = ["–"] * (len(BUDGETS) - len(cells))
-        rows.append([known.kind if known else "–", known.title if known else name, *cells, *dashes, photos])
-    return table_with_people(rows, runs, markdown)
+        at = [[curve[budget]] if budget in curve else [] for budget in BUDGETS]
+        cells = [" / ".join(score_cells(run, [(pool, "map") for pool in POOLS])) if run else "–" for run in at]
+        photos = ", ".join(f"{run['images_processed']:,}" for run in curve.values() if "images_processed" in run)
+        rows.append([METHODS[name].kind, METHODS[name].title, *cells, photos or "–"])
+        remarks.append(remark(list(curve.values())))
+    return table_with_people(with_remarks(rows, remarks), runs, markdown)
 
 
 @command

@@ -130,12 +130,12 @@ def sweep_table(sweep: dict, names: Sequence[str] | None = None) -> str:
     return table_with_people(table, trials, failed=sweep.get("failed", ()))
 
 
-def fixed_table(markdown: bool = False) -> str:
+def fixed_table(names: Sequence[str], markdown: bool = False) -> str:
     """Return a row per method: what its grid tries, and the settings of its own that nobody swept, as they stand."""
     shared = {field.name for field in fields(StepConfig)}
     rows = [["method", "swept", "set once, never swept"]]
-    for name in tuned_methods():
-        entry = METHODS[name]
+    for name in names:
+        entry = METHODS[one_of(name, tuned_methods(), "method with a grid")]
         config = entry.config()
         own = [
             field.name for field in fields(config) if field.name not in (*entry.grid, *getattr(config, "unused", ()))
@@ -153,10 +153,10 @@ def main(arguments: Iterable[str] | None = None) -> int:
     parser = plan_parser("sweep", doc, ("methods", *RUNNING, "markdown"), methods="all")
     parser.add_argument("--fixed", action="store_true", help="only print which settings were never swept")
     args = parser.parse_args(arguments)
-    if args.fixed:
-        print(fixed_table(args.markdown))
-        return 0
     names = tuned_methods() if args.methods == "all" else list(parse_methods(args.methods))
+    if args.fixed:
+        print(fixed_table(names, args.markdown))
+        return 0
     path = file_of(args, "sweep")
     sweep = read_sweep(path) if args.table else run_sweep(names, path, **how_to_run(args))
     print(sweep_table(sweep, names))

@@ -55,7 +55,6 @@ def kept_outputs(model: FaceBackbone, faces: FaceDataset | Tensor) -> np.ndarray
     return outputs if len(outputs) == len(faces) else None
 
 
-@torch.no_grad()
 def keep_outputs(model: FaceBackbone, faces: FaceDataset, *, progress: bool = False) -> None:
     """Compute and keep the trunk's outputs of all photos, unless they are kept, nothing rests, or they are too many."""
     if not model.card.resting or kept_outputs(model, faces) is not None:

@@ -261,17 +261,18 @@ def cost_bars(costs: Mapping[str, float], unit: str, title: str = "", whole: str
 
 
 def budget_grid(runs: Mapping[str, Mapping[int, Mapping]], title: str = "", columns: int = 3) -> Figure:
-    """Show forget and unseen mAP by photos looked at, a panel a method: {method: {photos: run}}. Notebook 09.
+    """Show forget and unseen mAP by photos looked at, a panel a method: {method: {budget: run}}. Notebook 09.
 
     A run without scores, as one that diverged, breaks its line.
     """
     rows = -(-len(runs) // columns)
     fig = page(2.35 * columns, 1.5 * rows + 1.1)
     axes = fig.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
-    for ax, (name, by_photos) in zip(axes, runs.items(), strict=False):
+    for ax, (name, by_budget) in zip(axes, runs.items(), strict=False):
+        photos = [run.get("images_processed", budget) for budget, run in by_budget.items()]
         for pool, look in {"forget": dict(marker="o"), "unseen": dict(marker="s", linestyle="--")}.items():
-            heights = [run[pool]["map"] if pool in run else np.nan for run in by_photos.values()]
-            ax.plot(list(by_photos), heights, color=POOLS[pool], label=f"{pool} mAP ({BETTER[pool]})", **look)
+            heights = [run[pool]["map"] if pool in run else np.nan for run in by_budget.values()]
+            ax.plot(photos, heights, color=POOLS[pool], label=f"{pool} mAP ({BETTER[pool]})", **look)
         ax.set(xscale="log", ylim=(-0.03, 1.05))
         ax.set_title(lines_of(words(name, 30)), fontsize=9.5, loc="left")
         log_ticks(ax, "x", [2_000, 8_000, 33_000], fontsize=7.5)
