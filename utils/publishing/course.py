@@ -43,7 +43,7 @@ from ..settings import (
 )
 from ..tables import Table
 from .places import apart, clean, has_mark, shown
-from .site import build_site, is_ours, picture_of, tidy
+from .site import build_site, is_ours, picture_of, running_seconds, tidy
 
 NOTEBOOK_DIR = REPO_ROOT / "notebooks"
 README_PICTURE = REPO_ROOT / "data" / "figures" / "before_after.png"  # the cover of the first notebook
@@ -286,10 +286,12 @@ def run_course(
     for leftover in (build / "notebooks").glob(".state.json.*.partial"):  # of a run that was killed
         leftover.unlink()
     due = [task for task in tasks if fresh or not is_done(task, state, build)]
-    if jobs > 1:  # the late, long ones start first, and beside the first, which draws the faces, one that needs none
-        faceless = [task for task in due if "dataset" not in parameters_of(task.path)][:1]
-        rest = [task for task in due[::-1] if task not in faceless]
-        due = rest[:1] + faceless + rest[1:]
+    if jobs > 1:  # the shortest draws the faces, beside it goes one that needs none, and then the longest start first
+        seconds = running_seconds()
+        due.sort(key=lambda task: -seconds.get(task.path.stem, 0))
+        facing = [task for task in due if "dataset" in parameters_of(task.path)]
+        first = facing[-1:] + [task for task in due if task not in facing][:1]
+        due = first + [task for task in due if task not in first]
     with progress_bar(desc="course", total=len(tasks)) as bar:
         for task in tasks:
             if task in due:
@@ -374,7 +376,7 @@ def results_text(build: Path = BUILD_DIR) -> Table:
     return results_table(read_results(path)) if path.exists() else Table()
 
 
-def make_site(folder: Path = NOTEBOOK_DIR, build: Path = BUILD_DIR) -> Path:
+def make_site(folder: Path = NOTEBOOK_DIR, build: Path = BUILD_DIR, jobs: int = 1) -> Path:
     """Build the pages of all notebooks, from their latest run where there is one and as stored otherwise."""
     state = read_state(build)
     sources = {}
@@ -382,7 +384,7 @@ def make_site(folder: Path = NOTEBOOK_DIR, build: Path = BUILD_DIR) -> Path:
         executed = build / "notebooks" / path.name
         sources[path.stem] = executed if path.stem in state and executed.exists() else path
     documents = sorted((folder.parent / "docs").glob("*.md"))
-    return build_site(sources, build / "site", folder, results_text(build), documents)
+    return build_site(sources, build / "site", folder, results_text(build), documents, jobs)
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -429,7 +431,7 @@ def perform(arguments: argparse.Namespace) -> None:
         names = ("profile", "only", "parameters", "fresh", "timeout", "jobs")
         options = {name: getattr(arguments, name) for name in names}
         run_course(folder, build, **options)
-    index = make_site(folder, build)
+    index = make_site(folder, build, arguments.jobs)
     table = results_text(build)
     print(f"\n{table}\n" if table else "", f"Site: {shown(index)}", sep="")
 

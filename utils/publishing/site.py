@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import nbformat
 from bs4 import BeautifulSoup, Tag
 from jinja2 import pass_context
+from joblib import Parallel, delayed
 from latex2mathml.converter import convert as latex_to_mathml
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
@@ -258,6 +259,11 @@ def body_of(notebook: nbformat.NotebookNode, folder: Path) -> str:
     return html
 
 
+def offline_body(notebook: nbformat.NotebookNode, folder: Path, site: Path) -> str:
+    """Return the HTML of a notebook's cells, which fetches nothing."""
+    return offline(body_of(notebook, folder), folder, site)
+
+
 def offline(html: str, folder: Path, site: Path) -> str:
     """Return a page that loads nothing from elsewhere, its links to notebooks turned into links to their pages."""
     soup = BeautifulSoup(html, "html.parser")
@@ -348,19 +354,20 @@ def build_documents(documents: Sequence[Path], site: Path) -> dict[str, str]:
 
 
 def build_site(
-    sources: dict[str, Path], site: Path, folder: Path, results: Table, documents: Sequence[Path] = ()
+    sources: dict[str, Path], site: Path, folder: Path, results: Table, documents: Sequence[Path] = (), jobs: int = 1
 ) -> Path:
     """Write one page per notebook and index.html into `site`, drop pages of notebooks that are gone, return the index.
 
     `sources` maps a notebook's name to the file whose outputs are shown, `folder` is where the notebooks live,
-    `results` is shown below the contents unless it is empty, and `documents` are Markdown files that become pages.
+    `results` is shown below the contents unless it is empty, `documents` are Markdown files that become pages, and
+    `jobs` pages are made at a time.
     """
     seconds = running_seconds()
     notebooks = {name: tidy(nbformat.read(path, as_version=4)) for name, path in sources.items()}
     titles = {name: title_of(notebook, name) for name, notebook in notebooks.items()}
+    bodies = Parallel(n_jobs=jobs)(delayed(offline_body)(notebook, folder, site) for notebook in notebooks.values())
     entries = []
-    for name, notebook in notebooks.items():
-        body = offline(body_of(notebook, folder), folder, site)
+    for (name, notebook), body in zip(notebooks.items(), bodies, strict=True):
         top, bottom = navigation(titles, name), navigation(titles, name, "end")
         write(site / f"{name}.html", page(titles[name], top + body + bottom))
         question, cover = question_of(notebook, name), cover_of(notebook)

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from ...faces.alignment import AlignedFace, canonical_landmarks, similarity_transform
 from ...faces.splits import Splits
 from ...models.embedding import embed
+from ...retrieval.evaluation import Evaluation
 from ...retrieval.gallery import Gallery
 from .base import (
     ACCENT,
@@ -138,13 +139,17 @@ def search_strip(
 
 
 def run_searches(
-    model: torch.nn.Module, splits: Splits, photos: Sequence[int], k: int = 6, titles: Sequence[str] = ()
+    model: torch.nn.Module | Evaluation, splits: Splits, photos: Sequence[int], k: int = 6, titles: Sequence[str] = ()
 ) -> list[Search]:
-    """Search the splits' gallery with some photos, by index, and return each one's k best answers. Notebook 00."""
+    """Search the splits' gallery with some photos, by index, and return each one's k best answers. Notebook 00.
+
+    An evaluation holds the embeddings of held-out photos already; a model makes them.
+    """
     faces, gallery = splits.faces, splits.gallery
-    index = Gallery(embed(model, faces, gallery), faces.labels[gallery], photo_ids=gallery)
+    rows_of = model.rows if isinstance(model, Evaluation) else lambda some: embed(model, faces, some)
+    index = Gallery(rows_of(gallery), faces.labels[gallery], photo_ids=gallery)
     k = min(k, len(gallery) - 1)  # a photo does not find itself
-    cosines, rows = index.search(embed(model, faces, photos), k, query_ids=photos)
+    cosines, rows = index.search(rows_of(photos), k, query_ids=photos)
     searches = []
     for i, photo in enumerate(photos):
         found = gallery[rows[i]]
