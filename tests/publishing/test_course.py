@@ -190,29 +190,29 @@ def test_several_notebooks_run_at_a_time_with_a_thread_each(places):
     assert list(course.read_state(build)) == ["01_b"]
 
 
-def test_several_at_a_time_the_shortest_draws_the_faces_beside_one_that_needs_none_and_the_longest_go_next(
-    places, monkeypatch
-):
+@pytest.mark.parametrize("given, drawn", [((), 1), ([("dataset", "lfw")], 0)])
+def test_side_by_side_the_longest_start_first_and_the_faces_are_drawn_once_before(given, drawn, places, monkeypatch):
     folder, build = places
-    with_faces = PARAMETERS + '\ndataset: str = "synthetic"'
-    for name in ("00_a", "01_b", "02_c", "03_d"):
-        write(folder, f"{name}.ipynb", parameters=with_faces)
-    for name in ("04_e", "05_f"):
-        write(folder, f"{name}.ipynb")
-    measured = {"00_a": 20.0, "01_b": 90.0, "02_c": 10.0, "03_d": 40.0, "04_e": 30.0, "05_f": 5.0}
-    started = []
+    for name in ("00_a", "01_b", "02_c"):
+        write(folder, f"{name}.ipynb", parameters=PARAMETERS + '\ndataset: str = "synthetic"')
+    write(folder, "03_d.ipynb")  # needs no faces
+    events = []
 
     def finished(function, calls, jobs):
-        started.extend(task.path.stem for task, *_ in calls)
+        events.extend(task.name for task, *_ in calls)
         yield from ((number, {"seconds": 1.0}) for number in range(len(calls)))
 
-    monkeypatch.setattr(course, "running_seconds", lambda: measured)
+    monkeypatch.setattr(course, "running_seconds", lambda: {"00_a": 20.0, "01_b": 90.0, "03_d": 40.0})
     monkeypatch.setattr(course, "finished", finished)
-    course.run_course(folder, build, jobs=2)
-    assert started == ["02_c", "04_e", "01_b", "03_d", "00_a", "05_f"]
-    started.clear()
+    monkeypatch.setattr(course, "load_faces", lambda dataset: events.append(dataset))
+    course.run_course(folder, build, parameters=given, jobs=2)
+    assert events == ["synthetic"] * drawn + ["01_b", "03_d", "00_a", "02_c"]
+    events.clear()
+    course.run_course(folder, build, only="03", parameters=(), jobs=2, fresh=True)
+    assert events == ["03_d"]
+    events.clear()
     course.run_course(folder, build, jobs=1, fresh=True)  # one at a time: as they are read
-    assert started == sorted(measured)
+    assert events == ["00_a", "01_b", "02_c", "03_d"]
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])

@@ -27,6 +27,7 @@ from nbclient.exceptions import CellControlSignal, DeadKernelError
 
 from ..experiments.benchmark import read_results, results_table
 from ..experiments.runner import finished
+from ..faces.datasets import load_faces
 from ..settings import (
     BUILD_DIR,
     PROFILES,
@@ -286,12 +287,12 @@ def run_course(
     for leftover in (build / "notebooks").glob(".state.json.*.partial"):  # of a run that was killed
         leftover.unlink()
     due = [task for task in tasks if fresh or not is_done(task, state, build)]
-    if jobs > 1:  # the shortest draws the faces, beside it goes one that needs none, and then the longest start first
+    if jobs > 1:  # the longest start first, and no two of them draw the faces
         seconds = running_seconds()
-        due.sort(key=lambda task: -seconds.get(task.path.stem, 0))
-        facing = [task for task in due if "dataset" in parameters_of(task.path)]
-        first = facing[-1:] + [task for task in due if task not in facing][:1]
-        due = first + [task for task in due if task not in first]
+        due.sort(key=lambda task: -seconds.get(task.name, 0))
+        faces = [t.parameters.get("dataset", "synthetic") for t in due if "dataset" in parameters_of(t.path)]
+        if "synthetic" in faces:
+            load_faces("synthetic")
     with progress_bar(desc="course", total=len(tasks)) as bar:
         for task in tasks:
             if task in due:
@@ -429,8 +430,7 @@ def perform(arguments: argparse.Namespace) -> None:
     build = apart(build, folder)
     if not arguments.site_only:
         names = ("profile", "only", "parameters", "fresh", "timeout", "jobs")
-        options = {name: getattr(arguments, name) for name in names}
-        run_course(folder, build, **options)
+        run_course(folder, build, **{name: getattr(arguments, name) for name in names})
     index = make_site(folder, build, arguments.jobs)
     table = results_text(build)
     print(f"\n{table}\n" if table else "", f"Site: {shown(index)}", sep="")
