@@ -1428,7 +1428,8 @@ def blends(cell):
 @cell("08-41")
 def where_blends_lie(cell):
     n = cell.names
-    splits, train = n["splits"], n["splits"].photos("retain_train", "train")
+    splits, train = n["splits"], n["kept_pool"]
+    assert set(train) <= set(splits.photos("retain_train", "train"))
     seen, trained = Seen.of(n["session"].before), Seen.by(n["model"], splits, train)
     people = sorted({int(seen.labels[i]) for i in train})
     means = [sum(trained.at[int(i)] for i in train if seen.labels[i] == person) for person in people]
@@ -1493,7 +1494,7 @@ def at_the_gate(cell):
         "forgotten people": near["forget"], "everybody else": np.concatenate([near["retain"], near["unseen"]]),
     })  # fmt: skip
     assert abs(cell.shown[0].axes[0].lines[0].get_xdata()[0] - n["gate"]) < 1e-6
-    trained = Seen.by(n["model"], n["splits"], n["splits"].photos("retain_train", "train"))
+    trained = Seen.by(n["model"], n["splits"], n["kept_pool"])
     rows = np.array(list(trained.at.values()))
     energy = np.square(rows @ np.asarray(place, dtype=float)).sum()
     assert energy <= 1.01 * np.linalg.eigvalsh(rows.T @ rows)[0] + 1e-4, "not the emptiest place"
