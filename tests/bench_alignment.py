@@ -5,6 +5,7 @@ python -m tests.bench_alignment FOLDER --photos 500"""
 from __future__ import annotations
 
 import argparse
+import contextlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,11 +36,12 @@ class PlainAligner(Aligner):
             alignment.BATCH = few
 
     def _detect(self, copies: list[Image.Image], share: float) -> list[tuple]:
-        quick, alignment.plane_by_plane = alignment.plane_by_plane, lambda images: images
+        quick = alignment.plane_by_plane, alignment.quick_means
+        alignment.plane_by_plane, alignment.quick_means = lambda images: images, contextlib.nullcontext
         try:
             return super()._detect(copies, share)
         finally:
-            alignment.plane_by_plane = quick
+            alignment.plane_by_plane, alignment.quick_means = quick
 
 
 def apart(one: object, other: object, home: np.ndarray) -> float:

@@ -1077,6 +1077,24 @@ def gallery_says(table) -> None:
         says(" ".join(row[3:]), *(100 * mean(run[pool][key] for run in mine) for pool, key in columns))
 
 
+@cell("05-real-figure", "08-real-figure")
+def two_stored_worlds(cell):
+    """Each mark lies at the mean of its method's stored runs, the drawn faces first; a method not run has none."""
+    fig = cell.shown[0]
+    titles = {figures.class_of(name)[1]: name for name in METHODS}
+    shown = [titles[tick.get_text()] for tick in fig.axes[0].get_yticklabels()]
+    wanted = {name for name, entry in METHODS.items() if entry.notebook == cell.id[:2]}
+    assert {"original"} <= set(shown) and wanted <= set(shown), shown
+    for ax, pool in zip(fig.axes, ("forget", "unseen"), strict=True):
+        assert ax.get_xlabel().startswith(f"{pool} mAP")
+        for dots, file in zip(dots_of(ax), ("synthetic_quick", "lfw_dlib"), strict=True):
+            stored = json.loads((STORED / f"{file}.json").read_text(encoding="utf-8"))["runs"]
+            for (share, height), (place, name) in zip(dots, enumerate(shown), strict=True):
+                mine = [run[pool]["map"] for run in stored if run["method"] == name and pool in run]
+                same(share, mean(mine) if mine else np.nan, f"{name} {pool} {file}", atol=1e-6)
+                assert height == -place
+
+
 # ---- 06 --------------------------------------------------------------------------------------------------------------
 
 
@@ -1352,7 +1370,7 @@ def report_says(table, views, before: Seen) -> None:
             says(written, 100 * seen.found(pool)["r1"])
 
 
-@cell("08-09", "08-17", "08-30", "08-35", "08-46")
+@cell("08-09", "08-17", "08-30", "08-35")
 def goals_of_models(cell):
     n = cell.names
     views = n["broken"] if cell.id == "08-35" else n["views"]
@@ -1439,12 +1457,13 @@ def where_blends_lie(cell):
     spread_is(cell.shown[0].axes[0], {"unseen people": near["unseen"], "blends": near["blends"]})
 
 
-@cell("08-47")
-def searches_before_and_after(cell):
+@cell("08-46")
+def recommended_before_and_after(cell):
+    goals_of_models(cell)
     n = cell.names
     before, after = n["model"], n["recommended"].outcome.model
     rows = [(model, q, t) for q, t in zip(n["queries"], n["titles"], strict=True) for model in (before, after)]
-    strips_say(cell.shown[0], n["splits"], rows)
+    strips_say(cell.shown[1], n["splits"], rows)
 
 
 @cell("08-49")

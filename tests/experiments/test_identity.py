@@ -22,8 +22,9 @@ from utils.faces.datasets import FaceDataset
 from utils.faces.splits import make_splits
 from utils.models import checkpoints
 from utils.models.checkpoints import TrainConfig, training_of
+from utils.settings import CourseError
 from utils.unlearning import registry
-from utils.unlearning.registry import METHODS
+from utils.unlearning.registry import METHODS, make_config
 
 
 def noise(name: str, root: object, size: int, people: int) -> FaceDataset:
@@ -81,6 +82,7 @@ CHANGES = {
     "backbone": {"backbone": "facenet"},
     "pretrained": {"pretrained": "none"},
     "train_epochs": {"train_epochs": 3},
+    "weights_seed": {"weights_seed": 1},
     "forget": {"forget": 3},
     "forget_ids": {"forget": None, "forget_ids": "P03,P05"},
     "seed": {"seed": 1},
@@ -297,7 +299,9 @@ def test_a_plan_that_differs_gets_a_data_set_and_a_model_of_its_own(field, world
         assert len(world.models) == 2 and world.models[-1][0] is splits
         assert world.models[-1][1] == {
             "backbone": changed.backbone, "pretrained": changed.pretrained, "device": "cpu", "progress": False,
-            "config": TrainConfig(epochs=3) if field == "train_epochs" else TrainConfig(),
+            "config": TrainConfig(
+                **{"train_epochs": {"epochs": 3}, "weights_seed": {"weights_seed": 1}}.get(field, {})
+            ),
         }  # fmt: skip
 
 
@@ -325,7 +329,7 @@ def test_weights_from_elsewhere_have_no_retrained_reference():
 
 ARGUMENTS = {
     "dataset": "folder", "root": "here", "backbone": "facenet", "pretrained": "none", "train_epochs": 3,
-    "methods": "esc,salun", "seed": 2, "seeds": 3, "dev": True, "profile": "full", "device": "cpu",
+    "weights_seed": 5, "methods": "esc,salun", "seed": 2, "seeds": 3, "dev": True, "profile": "full", "device": "cpu",
     "image_size": 80, "max_identities": 9, "forget": 4, "forget_ids": "P01,P02",
 }  # fmt: skip
 
@@ -336,6 +340,32 @@ def test_every_flag_changes_its_own_field_alone(name):
     words = [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     (plan,) = plans_of(plan_parser("x", "", FLAGS).parse_args(words))
     assert plan == replace(Plan(), **{name: ("esc", "salun") if name == "methods" else value})
+
+
+def test_set_for_all_reaches_who_uses_it_and_nobody_else():
+    def set_for(text):
+        (plan,) = plans_of(plan_parser("x", "", FLAGS).parse_args(["--set", text]))
+        return {method: (key, value) for method, key, value in plan.options}
+
+    stepping = {name for name, entry in METHODS.items() if getattr(entry.config(), "steps", 0)}
+    assert set_for("all.steps=7") == {name: ("steps", 7) for name in stepping} and "esc" not in stepping
+    few = set_for("all.retain_per_step=8")
+    assert "dispersion" in few and "dispersion_uniform_alone" not in few, "who sees no retained photo sees none"
+    for name, (key, value) in few.items():
+        make_config(name, {key: value})
+    assert "random_labels" in set_for("all.augment=true"), "a switch that is off is used, too"
+    with pytest.raises(CourseError, match="No method uses a setting 'stepz'. Nearest: steps"):
+        set_for("all.stepz=7")
+
+
+def test_what_comes_trained_has_no_seed_of_its_weights():
+    check = plan_room.check_plan
+    check(replace(PLAN, weights_seed=1))
+    check(replace(PLAN, backbone="facenet", pretrained="none", weights_seed=1))
+    with pytest.raises(CourseError, match="comes trained"):
+        check(replace(PLAN, backbone="dlib", weights_seed=1))
+    with pytest.raises(CourseError, match="seed"):
+        replace(PLAN, weights_seed=-1)
 
 
 def test_set_may_be_said_several_times_for_several_methods():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from tests.bench_alignment import PlainAligner, apart
@@ -17,6 +18,7 @@ from utils.faces.alignment import (
     centre_crop,
     plane_by_plane,
     read_photo,
+    shrink,
     similarity_transform,
     to_rgb,
     warp_face,
@@ -261,6 +263,31 @@ def test_photos_laid_out_by_planes_show_the_same_pixels():
     laid = plane_by_plane([Image.fromarray(array) for array in arrays])
     assert laid.dtype == torch.uint8 and np.array_equal(laid.numpy(), np.stack(arrays))
     assert laid.permute(0, 3, 1, 2).is_contiguous()
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"), [((1, 3, 57, 41), (24, 24)), ((2, 3, 12, 30), (48, 7)), ((1, 3, 5, 5), (5, 1))]
+)
+def test_windows_shrink_to_the_means_that_torch_takes(shape, size):
+    images = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 255
+    assert torch.allclose(shrink(images, size), F.interpolate(images, size, mode="area"), atol=1e-3)
+
+
+def test_the_detectors_own_shrinking_is_put_back(portraits, monkeypatch):
+    from facenet_pytorch.models.utils import detect_face
+
+    plain, aligner, seen = detect_face.imresample, Aligner(64), []
+    detect = aligner.detector.detect
+
+    def fails_once(images, landmarks):
+        seen.append(detect_face.imresample)
+        if len(seen) == 1:
+            raise RuntimeError("torch.cat(): expected a non-empty list of Tensors")
+        return detect(images, landmarks=landmarks)
+
+    monkeypatch.setattr(aligner.detector, "detect", fails_once)
+    assert isinstance(aligner(portraits[:2])[0], AlignedFace)
+    assert set(seen) == {shrink} and detect_face.imresample is plain
 
 
 def test_the_quick_detector_finds_what_the_plain_one_finds(portraits):

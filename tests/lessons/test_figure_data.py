@@ -321,6 +321,22 @@ def test_lines_by_size_and_by_request():
     same(drawn["unseen people"], [0.5, 0.25], "unseen")
 
 
+def test_two_worlds_side_by_side():
+    drawn = {name: {pool: {"map": x} for pool, x in zip(("forget", "unseen"), shares, strict=True)}
+             for name, shares in {"esc": (0.1, 0.7), "retrain": (0.8, 0.9)}.items()}  # fmt: skip
+    real = {"esc": {"forget": {"map": 0.3}, "unseen": {"map": 0.6}}}
+    figure = fg.two_worlds({"drawn": drawn, "real": real})
+    expected = {"forget": [[0.1, 0.8], [0.3, np.nan]], "unseen": [[0.7, 0.9], [0.6, np.nan]]}
+    for ax, (pool, worlds) in zip(figure.axes, expected.items(), strict=True):
+        assert ax.get_xlabel().startswith(pool)
+        for dots, shares in zip(dots_of(ax), worlds, strict=True):
+            same(dots, list(zip(shares, (0, -1), strict=True)), pool)
+    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == [
+        METHODS[name].title for name in ("esc", "retrain")
+    ]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["drawn", "real"]
+
+
 def test_a_panel_per_method_by_photos_looked_at():
     curve = {2_000: (0.8, 0.7), 8_000: (), 33_000: (0.1, 0.6)}
     esc = {n: dict(zip(("forget", "unseen"), ({"map": x} for x in found), strict=False)) for n, found in curve.items()}

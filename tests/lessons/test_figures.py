@@ -100,6 +100,7 @@ CASES = {
     "size_lines": lambda: fg.size_lines(
         {"esc": {1: {"forget": 0.1, "unseen": 0.8}, 5: {"forget": 0.2, "unseen": 0.7}}}
     ),
+    "two_worlds": lambda: fg.two_worlds({"drawn": SCORES, "real": {"original": SCORES["original"]}}, title="two"),
     "request_lines": lambda: fg.request_lines({"esc": [[{"groups": [0.9, 0.8], "unseen": 0.7}] * 3] * 2}),
     "pareto_of_strangers": lambda: fg.pareto({f"mine_{i}": SCORES["original"] for i in range(70)}, "r1"),
     "sphere_film": lambda: fg.sphere_film({"a loss": WAY, "b": WAY}, WAY[0], (0, 2, 5), {"b": "found"}, "film"),
@@ -417,6 +418,7 @@ NAMED = {
     "cost_bars": lambda n: fg.cost_bars({n: 10.0, "b": 1.0}, "photos", n, whole=n),
     "budget_grid": lambda n: fg.budget_grid({n: {2_000: SCORES["original"]}}, n),
     "size_lines": lambda n: fg.size_lines({n: {1: {"forget": 0.1, "unseen": 0.8}}}, n),
+    "two_worlds": lambda n: fg.two_worlds({n: {n: SCORES["original"]}, "b": {n: SCORES["retrain"]}}, title=n),
     "request_lines": lambda n: fg.request_lines({n: [[STATE] * 3] * 2}, n),
     "attackers_diagram": lambda n: fg.attackers_diagram({n: (n,), "photos": ()}, (n, "b"), n),
     "audit_page": lambda n: fg.audit_page([row | {"title": n} for row in AUDIT], n),

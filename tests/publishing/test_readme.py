@@ -8,6 +8,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from utils import settings
+from utils.experiments.worlds import runs_by_method
 from utils.publishing import overview, site
 from utils.publishing.course import NOTEBOOK_DIR, find_notebooks, read, write_state
 from utils.settings import REPO_ROOT, CourseError
@@ -81,12 +82,12 @@ def test_the_picture_shows_the_points_of_the_results():
 
 
 def test_queries_are_those_of_the_results():
-    runs = overview.runs_by_method()["original"]
+    runs = runs_by_method()["original"]
     assert overview.forget_queries(runs) == [50] * len(runs)  # five held-out photos of each of ten people
 
 
 def test_compactness_is_of_all_pairs_and_of_the_nearest_beside_it():
-    runs = overview.runs_by_method()["dispersion_blends"]
+    runs = runs_by_method()["dispersion_blends"]
     cells = next(line for line in overview.compact().splitlines() if "beside blends" in line).split(" | ")
     means = [sum(run[pool][score] for run in runs) / len(runs) for pool in ("forget", "retain", "unseen")
              for score in ("mean_cosine", "nearest_cosine")]  # fmt: skip
@@ -97,7 +98,7 @@ def test_compactness_is_of_all_pairs_and_of_the_nearest_beside_it():
 def test_every_method_has_its_budget_in_the_guide():
     assert "Gather and scatter (22,096)" in overview.budgets()
     text = overview.budgets()
-    assert all(METHODS[name].title in text for name in overview.runs_by_method() if name != "original")
+    assert all(METHODS[name].title in text for name in runs_by_method() if name != "original")
     (claimed,) = re.findall(r"Keep to ([\d,]+) images", (REPO_ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
     assert f"to {claimed} |" in text, "the guide's number is where a row of the table ends"
 

@@ -8,6 +8,7 @@ from .plan import STORED, Plan, face_size, parse_methods, train_config
 from .recognisers import two_recognisers
 from .sequence import read_sequence, sequence_table
 from .tables import by_setting, percent
+from .worlds import in_both_worlds
 
 __all__ = [
     "REAL_AUDITS",
@@ -20,6 +21,7 @@ __all__ = [
     "budget_curves",
     "by_setting",
     "face_size",
+    "in_both_worlds",
     "parse_methods",
     "percent",
     "read_ablation",

@@ -13,7 +13,7 @@ from ..faces.splits import HELD_OUT, Splits, make_splits
 from ..models.backbones import BACKBONES, PRETRAINED, card_of
 from ..models.checkpoints import Recogniser, TrainConfig
 from ..models.training import load_or_train
-from ..settings import BUILD_DIR, PROFILES, REPO_ROOT, CourseError, as_seed, one_of, resolve_device
+from ..settings import BUILD_DIR, PROFILES, REPO_ROOT, CourseError, as_seed, one_of, resolve_device, suggest
 from ..unlearning.registry import METHODS, make_config, profile_options
 
 STORED = REPO_ROOT / "data" / "results"  # what the course's own runs gave
@@ -43,6 +43,7 @@ class Plan:
     backbone: str = flag("mini", f"one of: {', '.join(BACKBONES)}, or file:PATH")
     pretrained: str = flag("auto", f"one of: {', '.join(PRETRAINED)}")
     train_epochs: int = flag(0, "epochs of pretraining (0: the recipe's own)", "N", type=int)
+    weights_seed: int = flag(0, "seed of the random weights that pretraining starts from", "S", type=int)
     methods: tuple[str, ...] = flag(
         ("original", "retrain", "random_labels", "gradient_ascent", "dispersion"),
         f"'all', or some of: {', '.join(METHODS)}",
@@ -62,10 +63,16 @@ class Plan:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seed", as_seed(self.seed))
+        object.__setattr__(self, "weights_seed", as_seed(self.weights_seed))
 
 
 FLAGS = {known.name: {"default": known.default, **known.metadata} for known in fields(Plan) if known.metadata} | {
-    "set": dict(action="append", default=[], metavar="METHOD.KEY=VALUE", help="change one setting of one method"),
+    "set": dict(
+        action="append",
+        default=[],
+        metavar="METHOD.KEY=VALUE",
+        help="change one setting of one method, or of all that use it",
+    ),
     "out": dict(type=Path, metavar="FILE", help="where results are kept (in build/; for --table, the course's own)"),
     "jobs": dict(type=int, default=1, metavar="N", help="runs at a time, one core each"),
     "fresh": dict(default=False, help="run these again though that file holds them; other runs in it stay"),
@@ -95,7 +102,7 @@ def plan_parser(prog: str, doc: str, names: Sequence[str], **defaults: object) -
 def plans_of(args: argparse.Namespace) -> list[Plan]:
     """Return the plans that a command line asks for, one for each number of people to forget; raises CourseError."""
     given = {name: value for name, value in vars(args).items() if name in Plan.__dataclass_fields__}
-    options = tuple(map(parse_option, getattr(args, "set", ())))
+    options = tuple(option for text in getattr(args, "set", ()) for option in parse_options(text))
     numbers = [None] if args.forget is None else parse_numbers(args.forget)
     plan = Plan(**given | {"methods": parse_methods(args.methods), "options": options})
     return [replace(plan, forget=number) for number in numbers]
@@ -126,6 +133,8 @@ def check_plan(plan: Plan) -> None:
         raise CourseError(f"--seeds and --forget must be at least 1, not {plan.seeds} and {plan.forget}.")
     if min(plan.train_epochs, plan.image_size, plan.max_identities) < 0:
         raise CourseError("--train-epochs, --image-size and --max-identities must not be negative.")
+    if plan.weights_seed and trained_elsewhere(plan):
+        raise CourseError(f"--weights-seed starts a pretraining, but '{plan.backbone}' comes trained: leave it out.")
     resolve_device(plan.device)
 
 
@@ -167,7 +176,8 @@ def face_size(plan: Plan) -> int:
 
 def train_config(plan: Plan) -> TrainConfig:
     """Return the pretraining recipe of a plan."""
-    return TrainConfig(epochs=plan.train_epochs) if plan.train_epochs else TrainConfig()
+    epochs = {"epochs": plan.train_epochs} if plan.train_epochs else {}
+    return TrainConfig(weights_seed=plan.weights_seed, **epochs)
 
 
 def original_recogniser(plan: Plan, splits: Splits, progress: bool) -> Recogniser:
@@ -192,6 +202,23 @@ def parse_option(text: str) -> tuple[str, str, object]:
         return name, key, json.loads(value)
     except json.JSONDecodeError:
         return name, key, value
+
+
+def parse_options(text: str) -> list[tuple[str, str, object]]:
+    """Return what `parse_option` does, 'all.key=value' for each method that uses that setting; raises CourseError.
+
+    A number of which a method takes none stays 0: who looks at no retained photo will look at none.
+    """
+    name, key, value = parse_option(text)
+    if name != "all":
+        return [(name, key, value)]
+    own = {method: vars(entry.config()).get(key) for method, entry in METHODS.items()}
+    unused = {method for method, entry in METHODS.items() if key in getattr(entry.config, "unused", ())}
+    using = [method for method, x in own.items() if x is not None and (x or x is False) and method not in unused]
+    if not using:
+        known = {setting for entry in METHODS.values() for setting in vars(entry.config())}
+        raise CourseError(f"No method uses a setting '{key}'.{suggest(key, known)}")
+    return [(method, key, value) for method in using]
 
 
 def parse_methods(text: str) -> tuple[str, ...]:

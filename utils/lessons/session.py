@@ -9,15 +9,15 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from ..experiments.benchmark import read_results, results_table, run_benchmark, run_method, shipped_outcome
-from ..experiments.plan import STORED, Plan, check_plan, prepared, references
+from ..experiments.benchmark import results_table, run_benchmark, run_method, shipped_outcome
+from ..experiments.plan import Plan, check_plan, prepared, references
 from ..experiments.runner import refuse
+from ..experiments.worlds import mean_scores, runs_by_method
 from ..faces.datasets import FaceDataset
 from ..faces.splits import Splits
 from ..models.checkpoints import Recogniser
@@ -159,16 +159,15 @@ def methods_gallery(lines: Mapping[str, tuple[str, str]]) -> str:
 
     The scores are of the drawn faces with ten people to forget, whatever a session holds: means over three seeds.
     """
-    runs = read_results(STORED / "synthetic_quick.json")["runs"]
+    runs = runs_by_method()
     shown = {"forget accuracy": ("forget", "accuracy")}
     shown |= {
         f"{pool} {word}": (pool, key) for pool in ("forget", "unseen") for word, key in (("R@1", "r1"), ("mAP", "map"))
     }
     rows = [["method", "what it does", "what to look at", *shown]]
     for name, told in lines.items():
-        mine = [run for run in runs if run["method"] == name]
-        means = [fmean(run[pool][key] for run in mine) for pool, key in shown.values()]
-        rows.append([METHODS[name].title, *told, *(f"{mean:.0%}" for mean in means)])
+        means = mean_scores(runs[name])
+        rows.append([METHODS[name].title, *told, *(f"{means[pool][key]:.0%}" for pool, key in shown.values())])
     return text_table(rows, notes=["Stored scores: drawn faces, ten people to forget, mean over three seeds."])
 
 

@@ -19,8 +19,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from .. import settings
-from ..experiments.benchmark import read_results
-from ..experiments.tables import by_setting, percent
+from ..experiments.tables import percent
+from ..experiments.worlds import REAL, RESULTS, SECOND, runs_by_method
 from ..lessons.figures.base import STYLE, compact_png
 from ..lessons.figures.fronts import front_figure
 from ..lessons.figures.photos import run_searches, six_answers
@@ -36,8 +36,6 @@ PAGES = ("README.md", "CONTRIBUTING.md", "docs/*.md")
 BADGE = re.compile(r"^\[!\[Open in Colab].*$", re.MULTILINE)
 CLONE = re.compile(r"!git clone .*")
 BLOCK = re.compile(r"(<!-- results: python -m (utils\.\w+) (.*?) -->\n)(.*?)(<!-- /results -->)", re.DOTALL)
-RESULTS = REPO_ROOT / "data" / "results" / "synthetic_quick.json"
-REAL = REPO_ROOT / "data" / "results" / "lfw_dlib.json"
 FRONT_PICTURE = REPO_ROOT / "data" / "figures" / "front.png"
 SIX_PICTURE = REPO_ROOT / "data" / "figures" / "six_answers.png"
 ANSWERING = {
@@ -48,6 +46,7 @@ ANSWERING = {
 }
 RELABELLING = ("random_labels", "random_labels_resampled", "salun", "salun_fixed")
 PAPER = ("dispersion_uniform_alone", "dispersion_hard_alone")  # the paper's own setting: forget photos and no others
+COMPARED = (("forget", "r1", "R@1", "↓"), ("forget", "map", "mAP", "↓"), ("unseen", "map", "mAP", "↑"))
 BUDGETS = (0, 1_000, 6_500, 10_000)  # images; where one row of the table of budgets ends and the next begins
 
 
@@ -134,16 +133,6 @@ def write_notebooks() -> list[Path]:
 # ---------------------------------------------------------------------------------------------------------- results
 
 
-def runs_by_method(path: Path = RESULTS) -> dict[str, list[dict]]:
-    """Return a file's runs by method, in the order of the tables, one for each seed; CourseError if a method was run in
-    two settings, which nobody should average."""
-    runs = [run for run in read_results(path)["runs"] if not run.get("dev") and "error" not in run]
-    found = by_setting(sorted(runs, key=lambda run: run["seed"]))
-    if mixed := [label for label, group in found.items() if label != group[0]["method"]]:
-        raise CourseError(f"{path} holds several settings of one method: {', '.join(mixed[:4])}; keep one in it.")
-    return {name: found[name] for name in METHODS if name in found}
-
-
 def mean_map(runs: Sequence[Mapping], pool: str) -> float:
     """Return a pool's mAP, the mean over runs."""
     return fmean(run[pool]["map"] for run in runs)
@@ -189,6 +178,19 @@ def summary(drawn: Path = RESULTS, real: Path = REAL) -> str:
         rows.append(cells)
     asked = " and ".join(f"{sum(forget_queries(runs['original']))} on {name}" for name, runs in worlds.items())
     return text_table(rows, True, [f"Searches for a forgotten person, on which the forget scores rest: {asked} faces."])
+
+
+def networks(first: Path = RESULTS, second: Path = SECOND) -> str:
+    """Return as Markdown what methods do to two pretrained networks, and to both: ± is half the range, over three
+    forget sets for one network, and over forget sets and networks for both."""
+    one, other = runs_by_method(first), runs_by_method(second)
+    columns = {f"{pool} {word} {arrow}": (pool, score) for pool, score, word, arrow in COMPARED}
+    rows = [["method", *(f"{name}, {which}" for name in columns for which in ("first", "second", "both"))]]
+    for name in (name for name in one if name in other):
+        groups = one[name], other[name], [*one[name], *other[name]]
+        shares = [percent([run[pool][score] for run in runs]) for pool, score in columns.values() for runs in groups]
+        rows.append([METHODS[name].title, *shares])
+    return text_table(rows, markdown=True)
 
 
 def budgets(path: Path = RESULTS) -> str:
@@ -299,7 +301,7 @@ def write_all() -> list[str]:
 
 
 PRINTED = {"contents": contents, "timetable": timetable, "links": links, "summary": summary}
-PRINTED |= {"budgets": budgets, "queries": queries, "compact": compact}
+PRINTED |= {"networks": networks, "budgets": budgets, "queries": queries, "compact": compact}
 MODES = {
     "write": "write anew what documents and notebooks show",
     "figure": "draw the first page's figure",
@@ -309,6 +311,7 @@ MODES = {
     "timetable": "print the notebooks' minutes as a table",
     "links": "print where the course can be opened",
     "summary": "print the first page's table",
+    "networks": "print what methods do to two pretrained networks",
     "budgets": "print how many images the methods look at",
     "compact": "print how close one person's photos lie, before and after dispersion",
     "queries": "print on how many searches the results on real faces rest",

@@ -43,6 +43,7 @@ from .base import (
     share_histogram,
     words,
 )
+from .fronts import class_of
 from .ranking import rank_edges
 
 
@@ -296,6 +297,30 @@ def size_lines(scores: Mapping[str, Mapping[int, Mapping[str, float]]], title: s
         log_ticks(ax, "x", sizes)
         gridded(ax, percent="y")
     legend_below(fig, axes[0], 4)
+    return finished(fig, title)
+
+
+def two_worlds(worlds: Mapping[str, Mapping[str, Mapping]], metric: str = "map", title: str = "") -> Figure:
+    """Show what methods leave findable and what strangers keep in two worlds, {world: {method: scores}}.
+
+    A method that a world lacks has one mark. Introduced in notebook 05.
+    """
+    names = list(dict.fromkeys(name for scores in worlds.values() for name in scores))
+    fig, axes = row_of(2, 6.8, 0.3 * len(names) + 1.6, sharey=True)
+    for ax, (pool, better) in zip(axes, BETTER.items(), strict=True):
+        shares = [
+            [scores.get(name, {}).get(pool, {}).get(metric, np.nan) for name in names] for scores in worlds.values()
+        ]
+        for place, both in enumerate(np.transpose(shares)):
+            ax.plot(both, [-place] * len(both), color="#BBBBBB", linewidth=1.5, zorder=1)
+        for row, marker, fill in zip(shares, ("o", "D"), (PAPER, POOLS[pool]), strict=False):
+            ax.scatter(row, -np.arange(len(names)), 52, facecolor=fill, edgecolor=POOLS[pool], marker=marker, zorder=3)
+        ax.set(xlabel=f"{pool} {METRICS.get(metric, metric)}\n({better})", xlim=(-0.04, 1.04), xticks=(0, 0.5, 1))
+        gridded(ax, percent="x")
+    axes[0].set_yticks(-np.arange(len(names)), [words(class_of(name)[1], 32) for name in names])
+    for world, marker, fill in zip(worlds, ("o", "D"), (PAPER, INK), strict=False):
+        axes[0].scatter([], [], 52, facecolor=fill, edgecolor=INK, marker=marker, label=words(world))
+    legend_below(fig, axes[0], 2)
     return finished(fig, title)
 
 
