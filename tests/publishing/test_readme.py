@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -93,6 +94,19 @@ def test_compactness_is_of_all_pairs_and_of_the_nearest_beside_it():
              for score in ("mean_cosine", "nearest_cosine")]  # fmt: skip
     assert [float(cell.strip(" |")) for cell in cells[1:]] == [round(mean, 2) for mean in means]
     assert means[0] < means[1] < means[3], "a mean hides who is near"
+
+
+def test_two_networks_and_the_spread_over_both(tmp_path):
+    def stored(name, shares):
+        scores = [{pool: {"r1": x, "map": x} for pool in ("forget", "retain", "unseen")} for x in shares]
+        runs = [{"dataset": "synthetic", "method": "esc", "seed": i, "n_forget": 10} | x for i, x in enumerate(scores)]
+        (tmp_path / name).write_text(json.dumps({"schema": 2, "runs": runs}))
+        return tmp_path / name
+
+    table = overview.networks(stored("one.json", [0.1, 0.2]), stored("other.json", [0.4, 0.5]))
+    head, _, esc = (line.strip("| ").split(" | ") for line in table.splitlines())
+    assert esc[1:] == ["15.0 ± 5.0", "45.0 ± 5.0", "30.0 ± 20.0"] * 3
+    assert [head[k] for k in (1, 3, 9)] == ["forget R@1 ↓, first", "forget R@1 ↓, both", "unseen mAP ↑, both"]
 
 
 def test_every_method_has_its_budget_in_the_guide():
