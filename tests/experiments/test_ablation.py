@@ -60,7 +60,8 @@ def test_a_variant_that_diverged_has_a_row_of_dashes():
 def test_what_is_at_hand_is_not_repeated(tmp_path, monkeypatch):
     ran = []
     monkeypatch.setattr(ablation, "about_variant", lambda *_: {"forget_ids": ["Eero"]})
-    monkeypatch.setattr(ablation, "run_variant", lambda variant, seed: ran.append(seed) or row(variant, seed))
+    monkeypatch.setattr(ablation, "run_variant", lambda variant, seed, world: ran.append(seed) or row(variant, seed))
+    monkeypatch.setattr(ablation, "dev_world", lambda world: None)
     out = tmp_path / "build" / "ablation.json"
     options = {"variants": (START, SLOW), "progress": False}
     assert len(ablation.run_ablation(out, seeds=(0,), **options)) == 2 and ran == [0, 0]

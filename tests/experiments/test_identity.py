@@ -74,6 +74,7 @@ def world(monkeypatch) -> SimpleNamespace:
     return seen
 
 
+CPU = torch.device("cpu")
 PLAN = Plan(methods=("dispersion",), forget=2, image_size=16, device="cpu")
 # one other value for each field of a plan; the last three make no other run of those that are asked for twice
 CHANGES = {
@@ -386,6 +387,8 @@ def trials(monkeypatch) -> list:
     monkeypatch.setattr(sequence, "run_requests", lambda *task: ran.append(task) or {"after": []})
     for room, name in ((sweep, "about_trial"), (ablation, "about_variant"), (sequence, "about_requests")):
         monkeypatch.setattr(room, name, lambda *_: {"forget_ids": ["Ann"]})
+    for room, name in ((sweep, "dev_world"), (ablation, "dev_world"), (sequence, "first_model")):
+        monkeypatch.setattr(room, name, lambda *_: None)
     return ran
 
 
@@ -457,15 +460,63 @@ def test_another_default_of_the_method_is_another_trial(name, trials, tmp_path, 
 def test_other_faces_and_a_model_trained_otherwise_are_other_trials(name, other, trials, tmp_path, monkeypatch):
     part, count, run = COMMANDS[name]
     run(tmp_path / "r.json")
+    real = sweep.started
     for room in (sweep, ablation, sequence):
-        monkeypatch.setattr(room, "START", room.START | other)
+        monkeypatch.setattr(room, "started", lambda world: real(world) | other)
     run(tmp_path / "r.json")
     assert len(trials) == 2 * count
 
 
 def test_trials_tell_their_drawn_faces_and_how_their_model_was_trained(default_splits):
-    wanted = {"fingerprint": default_splits.faces.fingerprint, "train": training_of(TrainConfig())}
-    assert sweep.START == ablation.START == sequence.START == wanted
+    faces = default_splits.faces
+    wanted = {"dataset": "synthetic", "fingerprint": faces.fingerprint, "image_size": 64, "n_identities": 180}
+    wanted |= {"backbone": "mini", "pretrained": "auto", "train": training_of(TrainConfig())}
+    assert sweep.started(Plan()) == ablation.started(Plan()) == sequence.started(Plan()) == wanted
+
+
+WORLDS = {
+    "dataset": {"dataset": "folder", "root": "there"},
+    "backbone": {"backbone": "dlib"},
+    "train_epochs": {"train_epochs": 3},
+    "weights_seed": {"weights_seed": 2},
+    "max_identities": {"max_identities": 14},
+}
+
+
+@pytest.mark.parametrize("field", WORLDS)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_other_faces_or_another_model_are_asked_for_and_kept_apart(name, field, trials, world, tmp_path):
+    part, count, run = COMMANDS[name]
+    sweep.started.cache_clear()
+    run(tmp_path / "r.json")
+    plan, apart = replace(Plan(), **WORLDS[field]), field in ("dataset", "backbone") and name != "sequence"
+    if apart:
+        with pytest.raises(CourseError, match=r"holds trials of (synthetic|mini); name another file"):
+            run(tmp_path / "r.json", world=plan)
+    run(tmp_path / ("other.json" if apart else "r.json"), world=plan)
+    assert len(trials) == 2 * count and {task[-1] for task in trials[count:]} == {plan}
+    run(tmp_path / ("other.json" if apart else "r.json"), world=plan)
+    assert len(trials) == 2 * count, "what is at hand is not repeated"
+    sweep.started.cache_clear()  # what the fake world says is no truth
+
+
+@pytest.mark.parametrize("main", [sweep.main, ablation.main, sequence.main])
+def test_trials_and_requests_take_faces_and_model_from_the_command_line(main, monkeypatch, tmp_path, capsys):
+    asked = []
+
+    def stop(*_, world, **__):
+        asked.append(world)
+        raise CourseError("That is all.")
+
+    for room, name in ((sweep, "run_sweep"), (ablation, "run_ablation"), (sequence, "run_sequence")):
+        monkeypatch.setattr(room, name, stop)
+    flags = "--dataset folder --root here --backbone facenet --pretrained none --train-epochs 3 --weights-seed 4"
+    flags = [*flags.split(), "--max-identities", "9", "--device", "cpu", "--out", str(tmp_path / "r.json")]
+    assert main(flags) == 2 and "That is all." in capsys.readouterr().err
+    world = {"dataset": "folder", "root": "here", "backbone": "facenet", "pretrained": "none", "train_epochs": 3}
+    assert asked == [Plan(**world, weights_seed=4, max_identities=9, device="cpu")]
+    assert main(["--backbone", "dlip", "--out", str(tmp_path / "r.json")]) == 2 and len(asked) == 1
+    assert "dlip" in capsys.readouterr().err
 
 
 def test_a_model_trained_by_other_code_gives_other_runs(tiny_splits, monkeypatch):
@@ -478,36 +529,36 @@ def test_a_model_trained_by_other_code_gives_other_runs(tiny_splits, monkeypatch
 
 def test_every_variant_and_seed_of_the_ablation_is_asked_for_once(trials, tmp_path):
     ablation.run_ablation(tmp_path / "a.json", progress=False)
-    assert trials == [(variant, seed) for variant in ablation.VARIANTS for seed in ablation.SEEDS]
+    assert trials == [(variant, seed, Plan()) for variant in ablation.VARIANTS for seed in ablation.SEEDS]
     assert len(set(ablation.SEEDS)) == len(ablation.SEEDS) > 1
 
 
 def test_a_trial_and_a_variant_use_their_seed_and_their_settings(monkeypatch):
-    seen, splits, start = [], object(), SimpleNamespace(model="model", head="head")
+    seen, splits, start, on_cpu = [], object(), SimpleNamespace(model="model", head="head"), Plan(device="cpu")
 
     def unlearn(name, model, head, given, **options):
         seen.append((name, model, head, given is splits, options))
         heads = {"head": "shipped", "trained_head": "new head"}  # the second one tells whether names went
         return SimpleNamespace(model="new", seconds=1.23, images_processed=7, **heads)
 
-    def evaluate(model, given, head):
-        assert (model, given is splits, head) == ("new", True, "new head")
+    def evaluate(model, given, head, device):
+        assert (model, given is splits, head, device) == ("new", True, "new head", CPU)
         pools = zip(("forget", "retain", "unseen"), (0.1, 0.2, 0.3), strict=True)
         return SimpleNamespace(scores=lambda: {pool: {"r1": x, "map": 2 * x, "accuracy": 3 * x} for pool, x in pools})
 
-    monkeypatch.setattr(sweep, "dev_world", lambda: (splits, start))
+    monkeypatch.setattr(sweep, "dev_world", lambda world: {on_cpu: (splits, start)}[world])
     monkeypatch.setattr(sweep, "unlearn", unlearn)
     monkeypatch.setattr(sweep, "evaluate", evaluate)
-    row = sweep.run_trial("finetune", {"learning_rate": 0.5})
+    row = sweep.run_trial("finetune", {"learning_rate": 0.5}, 0, on_cpu)
     assert row == {"images_processed": 7, "seconds": 1.2} | {
         pool: pytest.approx({"r1": x, "map": 2 * x, "accuracy": 3 * x})
         for pool, x in (("forget", 0.1), ("retain", 0.2), ("unseen", 0.3))
     }
-    ablation.run_variant(ablation.Variant("g", "l", "dispersion", {"kind": "uniform"}), 5)
+    ablation.run_variant(ablation.Variant("g", "l", "dispersion", {"kind": "uniform"}), 5, on_cpu)
     told = [(name, model, head, same, options) for name, model, head, same, options in seen]
     assert told == [
-        ("finetune", "model", "head", True, {"seed": 0, "progress": False, "learning_rate": 0.5}),
-        ("dispersion", "model", "head", True, {"seed": 5, "progress": False, "kind": "uniform"}),
+        ("finetune", "model", "head", True, {"seed": 0, "device": CPU, "progress": False, "learning_rate": 0.5}),
+        ("dispersion", "model", "head", True, {"seed": 5, "device": CPU, "progress": False, "kind": "uniform"}),
     ]
 
 
@@ -528,20 +579,20 @@ def test_requests_are_answered_one_after_the_other_by_the_model_that_the_last_on
     monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
     looked = []
 
-    def evaluate(model, splits, head):
+    def evaluate(model, splits, head, device):
         looked.append((model, head, splits))
         people = {person: {"map": person / 100} for person in splits.forget}
         found = SimpleNamespace(per_identity=lambda: people, map=0.123456)
         return SimpleNamespace(retrieval=lambda pool: found)
 
     monkeypatch.setattr(sequence, "evaluate", evaluate)
-    rows = {seed: sequence.run_requests("esc", (2, 1), seed)["after"] for seed in (3, 4)}
+    rows = {seed: sequence.run_requests("esc", (2, 1), seed, Plan(device="cpu"))["after"] for seed in (3, 4)}
     for seed, first in ((3, 0), (4, 2)):
         everybody = make_splits(noise("synthetic", None, 64, 16), n_forget=3, seed=seed)
         order = np.random.default_rng(seed).permutation(everybody.forget).tolist()
         one, two = world.unlearned[first : first + 2]
         assert (sorted(order[:2]), order[2:]) == (list(one.splits.forget), list(two.splits.forget))
-        assert (one.options, two.options) == ({"seed": seed, "progress": False},) * 2
+        assert (one.options, two.options) == ({"seed": seed, "device": CPU, "progress": False},) * 2
         assert two.model == f"esc of {one.model}" and (one.head, two.head) == ("head", "esc's head")
         assert not set(order[:2]) & set(two.splits.faces.labels[two.splits.train])
         groups = [round(sum(order[:2]) / 200, 4), round(order[2] / 100, 4)]

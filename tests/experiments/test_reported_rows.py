@@ -132,7 +132,7 @@ def test_nobody_to_search_for_is_nobody_by_name(outcome):
 
 def test_a_trial_of_the_sweep_keeps_the_scores_of_its_model_to_four_places(outcome, monkeypatch):
     world = outcome.world
-    monkeypatch.setattr(sweep, "dev_world", lambda: (world.splits, outcome.start))
+    monkeypatch.setattr(sweep, "dev_world", lambda *_: (world.splits, outcome.start))
     monkeypatch.setattr(sweep, "unlearn", lambda *args, **options: outcome.result)
     scores, row = plain_scores(world), sweep.run_trial("esc", {})
     assert row.pop("images_processed") == 789 and row.pop("seconds") == 3.5
@@ -151,11 +151,11 @@ def test_after_each_request_every_groups_people_are_searched_for_in_the_newest_m
     models = {"first": outcome.start.model, "second": outcome.result.model}
     answers, asked = iter([models["second"], models["first"]]), []
 
-    def answer(name, model, head, request, seed, progress):
+    def answer(name, model, head, request, seed, device, progress):
         asked.append((model, request.forget, seed))
         return Unlearned(next(answers), head)
 
-    monkeypatch.setattr(sequence, "sequence_splits", lambda sizes, seed: splits)
+    monkeypatch.setattr(sequence, "sequence_splits", lambda sizes, seed, world: splits)
     monkeypatch.setattr(sequence, "original_recogniser", lambda *_, **__: outcome.start)
     monkeypatch.setattr(sequence, "unlearn", answer)
     rows = sequence.run_requests("esc", (1, 2), 5)["after"]

@@ -66,6 +66,7 @@ def test_what_is_no_results_file_is_refused_before_the_work_and_left_alone(tmp_p
 
 def test_requests_of_other_methods_stay_in_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr(sequence, "about_requests", lambda *_: {})
+    monkeypatch.setattr(sequence, "first_model", lambda *_: None)
     monkeypatch.setattr(sequence, "run_requests", lambda *task: sequence.key_of(*task) | {"after": []})
     out = tmp_path / "sequence.json"
     sequence.run_sequence(["esc"], out, seeds=1, progress=False)

@@ -29,7 +29,7 @@ def test_requests_must_add_up(tiny_splits, sizes):
         requests_of(tiny_splits, sizes)
 
 
-def fake(name: str, sizes: tuple, seed: int) -> dict:
+def fake(name: str, sizes: tuple, seed: int, *_: object) -> dict:
     after = [{"groups": [1.0 - 0.1 * place] * len(sizes), "retain": 0.9, "unseen": 0.8} for place in range(3)]
     return sequence.key_of(name, sizes, seed) | {"after": after}
 
@@ -38,6 +38,7 @@ def test_what_is_at_hand_is_not_repeated(tmp_path, monkeypatch):
     ran = []
     monkeypatch.setattr(sequence, "about_requests", lambda *_: {"forget_ids": [["Eero", "Mara"], ["Otis"]]})
     monkeypatch.setattr(sequence, "run_requests", lambda *task: ran.append(task) or fake(*task))
+    monkeypatch.setattr(sequence, "first_model", lambda *_: None)
     out = tmp_path / "sequence.json"
     sequence.run_sequence(["esc"], out, sizes=(5, 5), seeds=1, progress=False)
     runs = sequence.run_sequence(["esc", "dispersion"], out, sizes=[5, 5], seeds=2, progress=False)
@@ -55,7 +56,7 @@ def test_requests_of_other_sizes_are_other_lines():
 
 
 def test_a_run_names_who_asked_in_each_group(default_splits, monkeypatch):
-    monkeypatch.setattr(sequence, "sequence_splits", lambda sizes, seed: default_splits)
+    monkeypatch.setattr(sequence, "sequence_splits", lambda sizes, seed, world: default_splits)
     row = sequence.about_requests("esc", (4, 6), 0)
     assert [len(group) for group in row["forget_ids"]] == [4, 6] and row["kind"] == "wrapper"
     everybody = {default_splits.faces.identities[label] for label in default_splits.forget}

@@ -101,12 +101,13 @@ def fake_runs(monkeypatch):
     """Replace unlearning by a table: the learning rate is the forget score."""
     calls = []
 
-    def run(name, options):
+    def run(name, options, *_):
         calls.append((name, options))
         return trial(name, forget=options.get("learning_rate", 1.0), **options) | {"images_processed": 1}
 
     monkeypatch.setattr(sweep, "run_trial", run)
     monkeypatch.setattr(sweep, "about_trial", lambda *_: {"forget_ids": ["Eero", "Mara"], "n_forget": 2})
+    monkeypatch.setattr(sweep, "dev_world", lambda world: None)
     return calls
 
 
@@ -129,7 +130,7 @@ def test_fresh_tries_the_named_methods_again_and_others_stay(fake_runs, tmp_path
 
 
 def test_every_committed_trial_counts_as_done(monkeypatch, tmp_path):
-    monkeypatch.setattr(sweep, "run_trial", lambda name, options: pytest.fail(f"{name} is tried again"))
+    monkeypatch.setattr(sweep, "run_trial", lambda name, *_: pytest.fail(f"{name} is tried again"))
     out, content = tmp_path / "sweep.json", json.loads(sweep.SWEEP_FILE.read_text(encoding="utf-8"))
     for trial in content["trials"]:  # made before grey photos: done but for the training of the original model
         trial["train"] = training_of(TrainConfig())
@@ -140,14 +141,14 @@ def test_every_committed_trial_counts_as_done(monkeypatch, tmp_path):
 
 def test_a_trial_forgets_dev_people_only(monkeypatch, tiny_splits, tiny_recogniser):
     asked = []
-    monkeypatch.setattr(sweep, "dev_world", lambda: (tiny_splits.swap_dev(), tiny_recogniser))
+    monkeypatch.setattr(sweep, "dev_world", lambda *_: (tiny_splits.swap_dev(), tiny_recogniser))
     real = sweep.unlearn
     monkeypatch.setattr(sweep, "unlearn", lambda *a, **k: asked.append(a[3].forget) or real(*a, **k))
     row = sweep.run_trial("gradient_ascent", {"learning_rate": 1e-4, "steps": 2})
     assert asked == [tiny_splits.dev_forget] and 0 <= row["forget"]["map"] <= 1 and row["images_processed"] > 0
     row = outcome_of(sweep.run_trial, ("gradient_ascent", {"learning_rate": 1e4, "steps": 2}))
     assert "diverged at step" in row["error"] and "forget" not in row
-    described = sweep.about_trial("gradient_ascent")
+    described = sweep.about_trial("gradient_ascent", {})
     assert described["forget_ids"] == [tiny_splits.faces.identities[i] for i in tiny_splits.dev_forget]
 
 

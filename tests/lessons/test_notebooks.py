@@ -22,7 +22,7 @@ import torch
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from utils.experiments import ablation, benchmark, sequence, sweep
+from utils.experiments import benchmark, sequence, sweep
 from utils.models.backbones import make_backbone
 from utils.models.checkpoints import EMBEDDED, load_recogniser
 from utils.publishing import course
@@ -391,11 +391,17 @@ def test_every_method_runs_on_a_folder_of_few_people(size, in_a_hurry, tmp_path)
     assert {run["method"] for run in benchmark.read_results(tmp_path / "r.json")["runs"]} == set(METHODS)
 
 
-@pytest.mark.parametrize("module", [ablation, sequence, sweep])
-def test_commands_for_the_drawn_faces_say_so(module, capsys):
-    with pytest.raises(SystemExit):
-        module.main(["--help"])
-    assert "On the drawn faces only." in " ".join(capsys.readouterr().out.split())
+def test_trials_and_requests_run_on_a_folder_of_few_people(in_a_hurry, tmp_path, capsys):
+    world = ["--dataset", "folder", "--root", str(in_a_hurry / "12x12"), "--train-epochs", "1", "--device", "cpu"]
+    flags = [*world, "--quiet", "--out"]
+    assert sequence.main([*flags, str(tmp_path / "q.json"), "--methods", "esc", "--sizes", "1,1", "--seeds", "1"]) == 0
+    assert sweep.main([*flags, str(tmp_path / "s.json"), "--methods", "esc"]) == 0
+    shown = capsys.readouterr().out
+    assert "(12x12, 2)" in shown and shown.count("Forgotten (12x12") == 2
+    rows = [*sequence.read_sequence(tmp_path / "q.json"), *sweep.read_sweep(tmp_path / "s.json")["trials"]]
+    assert {row["dataset"] for row in rows} == {"folder"} and not any("error" in row for row in rows)
+    assert sweep.main(["--methods", "esc", "--device", "cpu", "--out", str(tmp_path / "s.json")]) == 2
+    assert "holds trials of folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name[:2])

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from ..settings import CourseError, command
 from ..unlearning.dispersion import DISPERSIONS
-from .plan import RUNNING, STORED, file_of, how_to_run, plan_parser
+from .plan import RUNNING, STORED, USUAL, WORLD, Plan, file_of, how_to_run, plan_parser, world_of
 from .results import ResultStore, full_config
 from .runner import refuse, run_missing
-from .sweep import START, about_trial, choose, run_trial
+from .sweep import about_trial, choose, dev_world, one_world, run_trial, started
 from .tables import grouped, remark, score_cells, table_with_people, with_remarks
 
 ABLATION_FILE = STORED / "ablation.json"
@@ -53,33 +53,39 @@ VARIANTS = (
 )
 
 
-def run_variant(variant: Variant, seed: int) -> dict:
+def run_variant(variant: Variant, seed: int, world: Plan = USUAL) -> dict:
     """Run one variant on the dev-forget people and return its scores."""
-    return run_trial(variant.method, variant.options, seed)
+    return run_trial(variant.method, variant.options, seed, world)
 
 
-def key_of(variant: Variant, seed: int) -> dict:
+def key_of(variant: Variant, seed: int, world: Plan = USUAL) -> dict:
     """Return the fields by which a stored trial is known to be this variant's."""
-    return variant._asdict() | {"seed": seed} | START | full_config(variant.method, variant.options)
+    return variant._asdict() | {"seed": seed} | started(world) | full_config(variant.method, variant.options)
 
 
 def run_ablation(
-    out: Path, *, variants: Sequence[Variant] = VARIANTS, seeds: Sequence[int] = SEEDS, **how: object
+    out: Path,
+    *,
+    variants: Sequence[Variant] = VARIANTS,
+    seeds: Sequence[int] = SEEDS,
+    world: Plan = USUAL,
+    **how: object,
 ) -> list[dict]:
     """Run the missing variants as `run_missing` does, write `out` after each one, and return all trials in order.
 
     Raises CourseError. Introduced in notebook 08.
     """
-    wanted = [((variant, seed), key_of(variant, seed)) for variant in variants for seed in seeds]
-    store = ablation_store(out).checked()
-    rows, failed = run_missing(run_variant, wanted, store, describe=about_variant, desc="ablation", **how)
+    tasks = [(variant, seed, world) for variant in variants for seed in seeds]
+    wanted, store = [(task, key_of(*task)) for task in tasks], one_world(ablation_store(out), world)
+    steps = {"describe": about_variant, "prepare": lambda tasks: dev_world(world), "desc": "ablation"}
+    rows, failed = run_missing(run_variant, wanted, store, **steps, **how)
     refuse(failed)
     return rows
 
 
-def about_variant(variant: Variant, seed: int) -> dict:
+def about_variant(variant: Variant, seed: int, world: Plan = USUAL) -> dict:
     """Return what a trial's row says of its faces and people."""
-    return about_trial(variant.method)
+    return about_trial(variant.method, variant.options, seed, world)
 
 
 def read_ablation(path: Path = ABLATION_FILE) -> list[dict]:
@@ -122,9 +128,8 @@ def ablation_table(trials: Sequence[dict], markdown: bool = False) -> str:
 @command
 def main(arguments: Iterable[str] | None = None) -> int:
     """Run the command; returns 0, or 2 after one sentence on what was wrong with the input."""
-    doc = f"{__doc__} On the drawn faces only."
-    args = plan_parser("ablation", doc, (*RUNNING, "markdown")).parse_args(arguments)
+    args = plan_parser("ablation", __doc__, (*WORLD, *RUNNING, "markdown")).parse_args(arguments)
     path = file_of(args, "ablation")
-    trials = read_ablation(path) if args.table else run_ablation(path, **how_to_run(args))
+    trials = read_ablation(path) if args.table else run_ablation(path, world=world_of(args), **how_to_run(args))
     print(ablation_table(trials, args.markdown))
     return 0

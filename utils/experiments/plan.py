@@ -66,6 +66,8 @@ class Plan:
         object.__setattr__(self, "weights_seed", as_seed(self.weights_seed))
 
 
+USUAL = Plan()  # the drawn faces and the embedded model
+
 FLAGS = {known.name: {"default": known.default, **known.metadata} for known in fields(Plan) if known.metadata} | {
     "set": dict(
         action="append",
@@ -81,6 +83,7 @@ FLAGS = {known.name: {"default": known.default, **known.metadata} for known in f
     "quiet": dict(default=False, help="no progress bars"),
 }
 RUNNING = ("out", "jobs", "fresh", "table", "quiet")  # what every command that keeps results takes
+WORLD = ("dataset", "root", "backbone", "pretrained", "train_epochs", "weights_seed", "max_identities", "device")
 
 
 def plan_parser(prog: str, doc: str, names: Sequence[str], **defaults: object) -> argparse.ArgumentParser:
@@ -106,6 +109,13 @@ def plans_of(args: argparse.Namespace) -> list[Plan]:
     numbers = [None] if args.forget is None else parse_numbers(args.forget)
     plan = Plan(**given | {"methods": parse_methods(args.methods), "options": options})
     return [replace(plan, forget=number) for number in numbers]
+
+
+def world_of(args: argparse.Namespace) -> Plan:
+    """Return the plan of a command that asks for faces and model alone; raises CourseError."""
+    plan = Plan(**{name: getattr(args, name) for name in WORLD})
+    check_plan(plan)
+    return plan
 
 
 def file_of(args: argparse.Namespace, name: str) -> Path:

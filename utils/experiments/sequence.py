@@ -12,12 +12,14 @@ import torch
 
 from ..faces.splits import Splits
 from ..retrieval.evaluation import evaluate
-from ..settings import CourseError, command, one_of
+from ..settings import CourseError, command, one_of, resolve_device
 from ..unlearning.loop import unlearn
 from ..unlearning.registry import METHODS
 from .plan import (
     RUNNING,
     STORED,
+    USUAL,
+    WORLD,
     Plan,
     file_of,
     how_to_run,
@@ -26,10 +28,11 @@ from .plan import (
     parse_methods,
     parse_numbers,
     plan_parser,
+    world_of,
 )
 from .results import ResultStore, about, full_config
 from .runner import refuse, run_missing
-from .sweep import START
+from .sweep import started
 from .tables import grouped, percent, remark, table_with_people, with_remarks
 
 SEQUENCE_FILE = STORED / "sequence.json"
@@ -57,45 +60,56 @@ def requests_of(splits: Splits, sizes: Sequence[int]) -> list[Splits]:
     return found
 
 
-def run_requests(name: str, sizes: tuple[int, ...], seed: int) -> dict:
+def run_requests(name: str, sizes: tuple[int, ...], seed: int, world: Plan = USUAL) -> dict:
     """Answer requests one after the other with one method; return the mAP of every group after every request."""
     torch.set_num_threads(1)  # one process per core is faster than two threads in one
-    splits = sequence_splits(sizes, seed)
-    start = original_recogniser(Plan(), splits, progress=False)
+    splits, device = sequence_splits(sizes, seed, world), resolve_device(world.device)
+    start = original_recogniser(world, splits, progress=False)
     requests = requests_of(splits, sizes)
     model, head, after = start.model, start.head, []
     for place in range(len(requests) + 1):
-        view = evaluate(model, splits, head)
+        view = evaluate(model, splits, head, device=device)
         found = view.retrieval("forget").per_identity()
         groups = [np.mean([found[person]["map"] for person in request.forget]) for request in requests]
         row = {"groups": [round(float(group), 4) for group in groups]}
         after.append(row | {pool: round(view.retrieval(pool).map, 4) for pool in ("retain", "unseen")})
         if place < len(requests):
-            outcome = unlearn(name, model, head, requests[place], seed=seed, progress=False)
+            outcome = unlearn(name, model, head, requests[place], seed=seed, device=device, progress=False)
             model, head = outcome.model, outcome.head
     return {"after": after}
 
 
-def sequence_splits(sizes: Sequence[int], seed: int) -> Splits:
-    """Return the drawn faces with all who will ask as the people to forget."""
-    return open_splits(Plan(forget=sum(sizes)), seed, {}, progress=False)
+def sequence_splits(sizes: Sequence[int], seed: int, world: Plan = USUAL) -> Splits:
+    """Return a plan's faces with all who will ask as the people to forget."""
+    return open_splits(replace(world, forget=sum(sizes)), seed, {}, progress=False)
 
 
-def about_requests(name: str, sizes: tuple[int, ...], seed: int) -> dict:
+def first_model(sizes: Sequence[int], world: Plan) -> None:
+    """Load or train the original model once, so that no two worker processes train the same one side by side."""
+    original_recogniser(world, sequence_splits(sizes, 0, world), progress=False)
+
+
+def about_requests(name: str, sizes: tuple[int, ...], seed: int, world: Plan = USUAL) -> dict:
     """Return what a run's row says of its faces, and who asked in each group."""
-    splits = sequence_splits(sizes, seed)
+    splits = sequence_splits(sizes, seed, world)
     names = splits.faces.identities
     groups = [[names[label] for label in request.forget] for request in requests_of(splits, sizes)]
-    return about(name, splits) | {"forget_ids": groups}
+    return about(name, splits, world.root) | {"forget_ids": groups}
 
 
-def key_of(name: str, sizes: Sequence[int], seed: int) -> dict:
+def key_of(name: str, sizes: Sequence[int], seed: int, world: Plan = USUAL) -> dict:
     """Return the fields by which a stored run is known to be this one."""
-    return {"method": name, "sizes": list(sizes), "seed": seed} | START | full_config(name)
+    return {"method": name, "sizes": list(sizes), "seed": seed} | started(world) | full_config(name)
 
 
 def run_sequence(
-    names: Sequence[str], out: Path, *, sizes: Sequence[int] = SIZES, seeds: int = 3, **how: object
+    names: Sequence[str],
+    out: Path,
+    *,
+    sizes: Sequence[int] = SIZES,
+    seeds: int = 3,
+    world: Plan = USUAL,
+    **how: object,
 ) -> list[dict]:
     """Run what `out` does not hold yet as `run_missing` does, write it after each one, and return the runs in order.
 
@@ -103,9 +117,10 @@ def run_sequence(
     """
     for name in names:
         one_of(name, METHODS, "method")
-    tasks = [(name, tuple(sizes), seed) for name in names for seed in range(seeds)]
+    tasks = [(name, tuple(sizes), seed, world) for name in names for seed in range(seeds)]
     wanted, store = [(task, key_of(*task)) for task in tasks], sequence_store(out).checked()
-    rows, failed = run_missing(run_requests, wanted, store, describe=about_requests, desc="requests", **how)
+    steps = {"describe": about_requests, "prepare": lambda tasks: first_model(sizes, world), "desc": "requests"}
+    rows, failed = run_missing(run_requests, wanted, store, **steps, **how)
     refuse(failed)
     return rows
 
@@ -143,8 +158,8 @@ def sequence_table(runs: Sequence[dict], markdown: bool = False) -> str:
 @command
 def main(arguments: Iterable[str] | None = None) -> int:
     """Run the command; returns 0, or 2 after one sentence on what was wrong with the input."""
-    names = ("methods", "seeds", *RUNNING, "markdown")
-    parser = plan_parser("sequence", f"{__doc__} On the drawn faces only.", names, methods=COMPARED, seeds=3)
+    names = ("methods", "seeds", *WORLD, *RUNNING, "markdown")
+    parser = plan_parser("sequence", __doc__, names, methods=COMPARED, seeds=3)
     sizes = ",".join(map(str, SIZES))
     parser.add_argument("--sizes", default=sizes, metavar="N,M", help="how many people ask, request by request")
     args = parser.parse_args(arguments)
@@ -152,7 +167,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
     if args.table:
         runs = read_sequence(path)
     else:
-        asked = {"sizes": parse_numbers(args.sizes, "--sizes"), "seeds": args.seeds}
+        asked = {"sizes": parse_numbers(args.sizes, "--sizes"), "seeds": args.seeds, "world": world_of(args)}
         runs = run_sequence(parse_methods(args.methods), path, **asked, **how_to_run(args))
     print(sequence_table(runs, args.markdown))
     return 0

@@ -6,21 +6,37 @@ import functools
 import itertools
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
 
 from ..faces.splits import Splits
 from ..faces.synthetic.dataset import VERSION
-from ..models.checkpoints import Recogniser, TrainConfig, training_of
+from ..models.backbones import card_of
+from ..models.checkpoints import Recogniser, training_of
 from ..retrieval.evaluation import evaluate
-from ..settings import CourseError, command, one_of
+from ..settings import CourseError, command, one_of, resolve_device
 from ..tables import text_table
 from ..unlearning.loop import unlearn
 from ..unlearning.registry import METHODS, StepConfig
-from .plan import RUNNING, STORED, Plan, file_of, how_to_run, parse_methods, plan_parser, prepared
-from .results import SCHEMA, ResultStore, about, full_config
+from .plan import (
+    RUNNING,
+    STORED,
+    USUAL,
+    WORLD,
+    Plan,
+    file_of,
+    how_to_run,
+    open_splits,
+    parse_methods,
+    plan_parser,
+    prepared,
+    train_config,
+    trained_elsewhere,
+    world_of,
+)
+from .results import SCHEMA, ResultStore, about, complete, full_config
 from .runner import refuse, run_missing
 from .tables import remark, score_cells, table_with_people, with_remarks, written
 
@@ -28,7 +44,7 @@ TRIALS = 8  # the tuning budget, the same for every method
 SWEEP_FILE = STORED / "sweep.json"
 sweep_store = functools.partial(ResultStore, part="trials", name="sweep")
 MAX_LOSS = {"retain": 0.05, "unseen": 0.10}  # how much mAP a chosen setting may cost the people who stay
-START = {"fingerprint": f"renderer {VERSION}, seed 0", "train": training_of(TrainConfig())}  # in the key of every trial
+DRAWN = {"dataset": "synthetic", "fingerprint": f"renderer {VERSION}, seed 0", "image_size": 64, "n_identities": 180}
 RULE = (
     "of the trials in which retained people lose at most 5 points of mAP and unseen people at most 10, the one with "
     "the lowest forget mAP; if every trial costs more, the one that costs least"
@@ -47,17 +63,30 @@ def tuned_methods() -> list[str]:
 
 
 @functools.cache
-def dev_world() -> tuple[Splits, Recogniser]:
-    """Return the default data set with the dev-forget people as those to forget, and the embedded model."""
+def dev_world(world: Plan = USUAL) -> tuple[Splits, Recogniser]:
+    """Return a plan's faces with the dev-forget people as those to forget, and the model that it starts from."""
     torch.set_num_threads(1)  # one process per core is faster than two threads in one
-    return prepared(Plan(dev=True), 0, {}, progress=False)
+    return prepared(replace(world, dev=True), 0, {}, progress=False)
 
 
-def run_trial(name: str, options: dict, seed: int = 0) -> dict:
+@functools.cache
+def started(world: Plan) -> dict:
+    """Return by what each trial of a plan's faces and model is known; drawn faces are known before they are drawn."""
+    usual = all(getattr(world, field) == getattr(USUAL, field) for field in ("dataset", "backbone", "max_identities"))
+    faces = DRAWN if usual else about("original", open_splits(world, 0, {}, progress=False))
+    return {field: faces[field] for field in DRAWN} | {
+        "backbone": card_of(world.backbone).label,
+        "pretrained": world.pretrained,
+        "train": training_of(train_config(world), trained_elsewhere(world)),
+    }
+
+
+def run_trial(name: str, options: dict, seed: int = 0, world: Plan = USUAL) -> dict:
     """Unlearn the dev-forget people once and return the scores that the choice rests on; raises CourseError."""
-    splits, recogniser = dev_world()
-    outcome = unlearn(name, recogniser.model, recogniser.head, splits, seed=seed, progress=False, **options)
-    scores = evaluate(outcome.model, splits, outcome.trained_head).scores()
+    splits, start = dev_world(world)
+    device = resolve_device(world.device)
+    outcome = unlearn(name, start.model, start.head, splits, seed=seed, device=device, progress=False, **options)
+    scores = evaluate(outcome.model, splits, outcome.trained_head, device=device).scores()
     pools = {
         pool: {key: round(scores[pool][key], 4) for key in ("r1", "map", "accuracy") if key in scores[pool]}
         for pool in ("forget", "retain", "unseen")
@@ -65,9 +94,14 @@ def run_trial(name: str, options: dict, seed: int = 0) -> dict:
     return {"images_processed": outcome.images_processed, "seconds": round(outcome.seconds, 1)} | pools
 
 
-def about_trial(name: str, *_: object) -> dict:
+def key_of(name: str, options: dict, world: Plan = USUAL) -> dict:
+    """Return the fields by which a stored trial is known to be this one."""
+    return {"method": name, "options": options} | started(world) | full_config(name, options)
+
+
+def about_trial(name: str, options: dict, seed: int = 0, world: Plan = USUAL) -> dict:
     """Return what a trial's row says of its faces and people."""
-    return about(name, dev_world()[0])
+    return about(name, dev_world(world)[0], world.root)
 
 
 def excess(trial: dict, start: dict) -> float:
@@ -83,16 +117,32 @@ def choose(trials: Sequence[dict], start: dict) -> dict:
     return min(done, key=lambda trial: (excess(trial, start), trial["forget"]["map"]))
 
 
-def run_sweep(names: Sequence[str], out: Path, **how: object) -> dict:
+def one_world(store: ResultStore, world: Plan) -> ResultStore:
+    """Return the store, checked; raises CourseError if it holds trials of another data set or backbone, with which
+    nobody may compare these."""
+    store, here = store.checked(), started(world)
+    for row in map(complete, store.rows()):
+        if other := [row[field] for field in ("dataset", "backbone") if row[field] != here[field]]:
+            raise CourseError(f"{store.path} holds trials of {other[0]}; name another file for these (--out).")
+    return store
+
+
+def run_sweep(names: Sequence[str], out: Path, *, world: Plan = USUAL, **how: object) -> dict:
     """Run the missing trials of some methods as `run_missing` does, write `out` after each one, and choose.
 
     Raises CourseError.
     """
     for name in names:
         one_of(name, tuned_methods(), "method with a grid")
-    tasks = [("original", {}), *((name, options) for name in names for options in trials_of(name))]
-    wanted = [(task, {"method": task[0], "options": task[1]} | START | full_config(*task)) for task in tasks]
-    store, steps = sweep_store(out).checked(), {"describe": about_trial, "finish": sweep_object, "desc": "trials"}
+    trials = [("original", {}), *((name, options) for name in names for options in trials_of(name))]
+    wanted = [((*trial, 0, world), key_of(*trial, world)) for trial in trials]
+    store = one_world(sweep_store(out), world)
+    steps = {
+        "describe": about_trial,
+        "finish": sweep_object,
+        "prepare": lambda tasks: dev_world(world),
+        "desc": "trials",
+    }
     refuse(run_missing(run_trial, wanted, store, **steps, **how)[1])
     return read_sweep(store.path)
 
@@ -149,8 +199,8 @@ def fixed_table(names: Sequence[str], markdown: bool = False) -> str:
 @command
 def main(arguments: Iterable[str] | None = None) -> int:
     """Run the command; returns 0, or 2 after one sentence on what was wrong with the input."""
-    doc = f"{__doc__} On the drawn faces only. The rule: {RULE}."
-    parser = plan_parser("sweep", doc, ("methods", *RUNNING, "markdown"), methods="all")
+    doc = f"{__doc__} The rule: {RULE}."
+    parser = plan_parser("sweep", doc, ("methods", *WORLD, *RUNNING, "markdown"), methods="all")
     parser.add_argument("--fixed", action="store_true", help="only print which settings were never swept")
     args = parser.parse_args(arguments)
     names = tuned_methods() if args.methods == "all" else list(parse_methods(args.methods))
@@ -158,7 +208,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
         print(fixed_table(names, args.markdown))
         return 0
     path = file_of(args, "sweep")
-    sweep = read_sweep(path) if args.table else run_sweep(names, path, **how_to_run(args))
+    sweep = read_sweep(path) if args.table else run_sweep(names, path, world=world_of(args), **how_to_run(args))
     print(sweep_table(sweep, names))
     print(f"* chosen: {RULE}")
     return 0
