@@ -600,6 +600,11 @@ def test_requests_are_answered_one_after_the_other_by_the_model_that_the_last_on
         models = [model for model, _, _ in looked[3 * (seed - 3) : 3 * (seed - 2)]]
         assert models == [one.model, f"esc of {one.model}", f"esc of esc of {one.model}"]
         assert all(splits.forget == everybody.forget for _, _, splits in looked[3 * (seed - 3) : 3 * (seed - 2)])
+    elsewhere = Plan(dataset="folder", root="here", backbone="facenet", pretrained="none", train_epochs=3, device="cpu")
+    sequence.run_requests("esc", (2, 1), 3, elsewhere)
+    assert world.opened[-1][:2] == ("folder", "here") and world.unlearned[-1].splits.faces.name == "folder"
+    asked = world.models[-1][1]
+    assert (asked["backbone"], asked["pretrained"], asked["config"].epochs) == ("facenet", "none", 3)
 
 
 @pytest.fixture

@@ -30,8 +30,8 @@ def test_means_are_over_the_seeds_that_know_a_score():
 def test_a_world_lacks_what_was_not_run_there(tmp_path):
     drawn = stored(tmp_path, "drawn.json", [run("esc", 0, 0.2), run("retrain", 0, 0.8), run("scrub", 0, 0.5)])
     real = stored(tmp_path, "real.json", [run("esc", 0, 0.4), run("esc", 1, 0.6)])
-    both = in_both_worlds(["retrain", "esc"], {"drawn": drawn, "real": real})
-    assert list(both["drawn"]) == ["retrain", "esc"] and list(both["real"]) == ["esc"]
+    both = in_both_worlds(["esc", "retrain"], {"drawn": drawn, "real": real})
+    assert list(both["drawn"]) == ["esc", "retrain"] and list(both["real"]) == ["esc"]
     assert both["real"]["esc"]["forget"]["map"] == pytest.approx(0.5)
 
 

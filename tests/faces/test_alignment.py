@@ -17,6 +17,7 @@ from utils.faces.alignment import (
     canonical_landmarks,
     centre_crop,
     plane_by_plane,
+    quick_means,
     read_photo,
     shrink,
     similarity_transform,
@@ -273,6 +274,16 @@ def test_windows_shrink_to_the_means_that_torch_takes(shape, size):
     assert torch.allclose(shrink(images, size), F.interpolate(images, size, mode="area"), atol=1e-3)
 
 
+def test_the_detectors_own_shrinking_is_put_back_after_an_error():
+    from facenet_pytorch.models.utils import detect_face
+
+    plain = detect_face.imresample
+    with pytest.raises(RuntimeError, match="broken"), quick_means():
+        assert detect_face.imresample is shrink
+        raise RuntimeError("broken")
+    assert detect_face.imresample is plain is not shrink
+
+
 def test_the_detectors_own_shrinking_is_put_back(portraits, monkeypatch):
     from facenet_pytorch.models.utils import detect_face
 
@@ -288,6 +299,7 @@ def test_the_detectors_own_shrinking_is_put_back(portraits, monkeypatch):
     monkeypatch.setattr(aligner.detector, "detect", fails_once)
     assert isinstance(aligner(portraits[:2])[0], AlignedFace)
     assert set(seen) == {shrink} and detect_face.imresample is plain
+    assert plain.__module__ == detect_face.__name__, "an earlier search left it changed"
 
 
 def test_the_quick_detector_finds_what_the_plain_one_finds(portraits):

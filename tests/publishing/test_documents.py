@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from utils.experiments.plan import parse_options
 from utils.publishing.course import find_notebooks, read
 from utils.settings import REPO_ROOT
 from utils.unlearning.registry import METHODS, make_config
@@ -108,8 +109,9 @@ def test_every_method_and_setting_in_a_command_exists(path: Path):
     commands = "\n".join(rest for _, rest in QUOTED.findall(TEXTS[path]))
     methods = {name for found in re.findall(r"--methods ([\w,]+)", commands) for name in found.split(",")}
     assert methods - {*METHODS, "all", "random_places"} == set()  # the last is the guide's example
-    for method, key in re.findall(r"--set (\w+)\.(\w+)=", commands):
-        assert method == "random_places" or hasattr(make_config(method, {}), key), f"{method}.{key}"
+    for option in re.findall(r"--set ([\w.]+=\w+)", commands):
+        for method, key, _ in parse_options(option):  # one for each method where all are meant
+            assert method == "random_places" or hasattr(make_config(method, {}), key), f"{method}.{key}"
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=name_of)
