@@ -423,6 +423,10 @@ def test_a_stored_trial_with_one_other_field_is_not_reused(name, field, trials, 
         else:
             row[field] = other(row[field])
     out.write_text(json.dumps(content), encoding="utf-8")
+    if field == "fingerprint" and name != "sequence":  # trials are compared with one another: one world a file
+        with pytest.raises(CourseError, match="holds trials of another fingerprint"):
+            run(out)
+        return
     run(out)
     assert len(trials) == 2 * count and len(json.loads(out.read_text())[part]) == 2 * count
 
@@ -489,15 +493,32 @@ def test_other_faces_or_another_model_are_asked_for_and_kept_apart(name, field, 
     part, count, run = COMMANDS[name]
     sweep.started.cache_clear()
     run(tmp_path / "r.json")
-    plan, apart = replace(Plan(), **WORLDS[field]), field in ("dataset", "backbone") and name != "sequence"
+    plan, apart = (
+        replace(Plan(), **WORLDS[field]),
+        field in ("dataset", "backbone", "max_identities") and name != "sequence",
+    )
     if apart:
-        with pytest.raises(CourseError, match=r"holds trials of (synthetic|mini); name another file"):
+        with pytest.raises(CourseError, match="holds trials of another .*; name another file"):
             run(tmp_path / "r.json", world=plan)
     run(tmp_path / ("other.json" if apart else "r.json"), world=plan)
     assert len(trials) == 2 * count and {task[-1] for task in trials[count:]} == {plan}
     run(tmp_path / ("other.json" if apart else "r.json"), world=plan)
     assert len(trials) == 2 * count, "what is at hand is not repeated"
     sweep.started.cache_clear()  # what the fake world says is no truth
+
+
+def test_two_folders_are_two_worlds_and_so_are_two_networks_on_the_same_faces(trials, world, tmp_path):
+    """They bear the same name, and only what is in them tells them apart."""
+    folder = replace(Plan(), dataset="folder", root="there", backbone="facenet", pretrained="none")
+    sweep.started.cache_clear()
+    sweep.run_sweep(["finetune"], tmp_path / "s.json", world=folder, progress=False)
+    for other in ({"root": "elsewhere"}, {"pretrained": "vggface2"}, {"backbone": "mini"}):
+        with pytest.raises(CourseError, match="holds trials of another (fingerprint|pretrained|image_size)"):
+            sweep.run_sweep(["finetune"], tmp_path / "s.json", world=replace(folder, **other), progress=False)
+    assert len(trials) == 9
+    sweep.run_sweep(["finetune"], tmp_path / "s.json", world=replace(folder, weights_seed=1), progress=False)
+    assert len(trials) == 18, "a network trained otherwise stands beside the first"
+    sweep.started.cache_clear()
 
 
 @pytest.mark.parametrize("main", [sweep.main, ablation.main, sequence.main])

@@ -401,7 +401,7 @@ def test_trials_and_requests_run_on_a_folder_of_few_people(in_a_hurry, tmp_path,
     rows = [*sequence.read_sequence(tmp_path / "q.json"), *sweep.read_sweep(tmp_path / "s.json")["trials"]]
     assert {row["dataset"] for row in rows} == {"folder"} and not any("error" in row for row in rows)
     assert sweep.main(["--methods", "esc", "--device", "cpu", "--out", str(tmp_path / "s.json")]) == 2
-    assert "holds trials of folder" in capsys.readouterr().err
+    assert "holds trials of another dataset (folder, not synthetic)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name[:2])

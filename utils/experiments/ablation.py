@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 from ..settings import CourseError, command
 from ..unlearning.dispersion import DISPERSIONS
-from .plan import RUNNING, STORED, USUAL, WORLD, Plan, file_of, how_to_run, plan_parser, world_of
+from .benchmark import one_world, started
+from .plan import ASKED, STORED, USUAL, Plan, file_of, how_to_run, plan_parser, world_of
 from .results import ResultStore, full_config
 from .runner import refuse, run_missing
-from .sweep import about_trial, choose, dev_world, one_world, run_trial, started
+from .sweep import about_trial, choose, dev_world, run_trial
 from .tables import grouped, remark, score_cells, table_with_people, with_remarks
 
 ABLATION_FILE = STORED / "ablation.json"
@@ -128,7 +129,7 @@ def ablation_table(trials: Sequence[dict], markdown: bool = False) -> str:
 @command
 def main(arguments: Iterable[str] | None = None) -> int:
     """Run the command; returns 0, or 2 after one sentence on what was wrong with the input."""
-    args = plan_parser("ablation", __doc__, (*WORLD, *RUNNING, "markdown")).parse_args(arguments)
+    args = plan_parser("ablation", __doc__, ASKED).parse_args(arguments)
     path = file_of(args, "ablation")
     trials = read_ablation(path) if args.table else run_ablation(path, world=world_of(args), **how_to_run(args))
     print(ablation_table(trials, args.markdown))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
@@ -13,11 +14,12 @@ import psutil
 import torch
 
 from ..faces.splits import Splits
-from ..models.backbones import FaceBackbone, card_of
-from ..models.checkpoints import Recogniser, embedded_models, load_recogniser, recipe_key, recipe_of, training_of
+from ..faces.synthetic.dataset import VERSION
+from ..models.backbones import FaceBackbone
+from ..models.checkpoints import Recogniser, embedded_models, load_recogniser, recipe_key, recipe_of
 from ..models.embedding import embed, uncentred
 from ..retrieval.evaluation import Evaluation, evaluate, held_out_photos
-from ..settings import BUILD_DIR, MODEL_DIR, command, resolve_device
+from ..settings import BUILD_DIR, MODEL_DIR, CourseError, command, resolve_device
 from ..unlearning.loop import Unlearned, unlearn, without_their_rows
 from ..unlearning.registry import METHODS, by_kind, make_config
 from .plan import (
@@ -25,6 +27,7 @@ from .plan import (
     FLAGS,
     REFERENCES,
     STORED,
+    USUAL,
     Plan,
     check_plan,
     how_to_run,
@@ -35,12 +38,14 @@ from .plan import (
     plans_of,
     prepared,
     references,
+    started_from,
     train_config,
-    trained_elsewhere,
 )
-from .results import SCHEMA, ResultStore, about, git_state
+from .results import SCHEMA, ResultStore, about, complete, git_state
 from .runner import refuse, run_missing
 from .tables import grouped, remark, score_cells, table_with_people, with_remarks
+
+DRAWN = {"dataset": "synthetic", "fingerprint": f"renderer {VERSION}, seed 0", "image_size": 64, "n_identities": 180}
 
 
 def run_benchmark(plan: Plan, out: Path, *, fresh: bool = False, progress: bool = True) -> dict:
@@ -126,15 +131,37 @@ def run_identity(plan: Plan, splits: Splits, name: str, seed: int) -> dict:
     data = about(name, splits)
     return {key: data[key] for key in DATA} | {
         "asked": plan.forget_ids is not None,
-        "backbone": card_of(plan.backbone).label,
-        "pretrained": plan.pretrained,
-        "train": training_of(train_config(plan), trained_elsewhere(plan)),
+        **started_from(plan),
         "method": name,
         "seed": seed,
         "profile": plan.profile,
         "dev": plan.dev,
         "config": config,
     }
+
+
+@functools.cache
+def started(world: Plan) -> dict:
+    """Return by what each trial of a plan's faces and model is known; drawn faces are known before they are drawn."""
+    usual = all(getattr(world, field) == getattr(USUAL, field) for field in ("dataset", "backbone", "max_identities"))
+    faces = DRAWN if usual else about("original", open_splits(world, 0, {}, progress=False))
+    return {field: faces[field] for field in DRAWN} | started_from(world)
+
+
+def one_world(store: ResultStore, world: Plan) -> ResultStore:
+    """Return the store, checked; raises CourseError if it holds trials on other faces or of another network.
+
+    A network that was trained otherwise is let in: its trials stand beside these under another key.
+    """
+    store, here = store.checked(), started(world)
+    for row in map(complete, store.rows()):
+        for field, value in here.items():
+            if row[field] != value and field != "train":
+                raise CourseError(
+                    f"{store.path} holds trials of another {field} ({row[field]}, not {value}); "
+                    "name another file for these (--out)."
+                )
+    return store
 
 
 def unlearned(plan: Plan, splits: Splits, start: Recogniser, name: str, seed: int, progress: bool) -> Unlearned:

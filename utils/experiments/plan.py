@@ -11,7 +11,7 @@ from pathlib import Path
 from ..faces.datasets import DATASETS, load_faces
 from ..faces.splits import HELD_OUT, Splits, make_splits
 from ..models.backbones import BACKBONES, PRETRAINED, card_of
-from ..models.checkpoints import Recogniser, TrainConfig
+from ..models.checkpoints import Recogniser, TrainConfig, training_of
 from ..models.training import load_or_train
 from ..settings import BUILD_DIR, PROFILES, REPO_ROOT, CourseError, as_seed, one_of, resolve_device, suggest
 from ..unlearning.registry import METHODS, make_config, profile_options
@@ -84,6 +84,7 @@ FLAGS = {known.name: {"default": known.default, **known.metadata} for known in f
 }
 RUNNING = ("out", "jobs", "fresh", "table", "quiet")  # what every command that keeps results takes
 WORLD = ("dataset", "root", "backbone", "pretrained", "train_epochs", "weights_seed", "max_identities", "device")
+ASKED = (*WORLD, *RUNNING, "markdown")  # what trials and requests take
 
 
 def plan_parser(prog: str, doc: str, names: Sequence[str], **defaults: object) -> argparse.ArgumentParser:
@@ -116,6 +117,12 @@ def world_of(args: argparse.Namespace) -> Plan:
     plan = Plan(**{name: getattr(args, name) for name in WORLD})
     check_plan(plan)
     return plan
+
+
+def started_from(plan: Plan) -> dict:
+    """Return what decides the model that a plan starts from, as fields of a row."""
+    training = training_of(train_config(plan), trained_elsewhere(plan))
+    return {"backbone": card_of(plan.backbone).label, "pretrained": plan.pretrained, "train": training}
 
 
 def file_of(args: argparse.Namespace, name: str) -> Path:

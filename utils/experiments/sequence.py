@@ -15,11 +15,11 @@ from ..retrieval.evaluation import evaluate
 from ..settings import CourseError, command, one_of, resolve_device
 from ..unlearning.loop import unlearn
 from ..unlearning.registry import METHODS
+from .benchmark import started
 from .plan import (
-    RUNNING,
+    ASKED,
     STORED,
     USUAL,
-    WORLD,
     Plan,
     file_of,
     how_to_run,
@@ -32,7 +32,6 @@ from .plan import (
 )
 from .results import ResultStore, about, full_config
 from .runner import refuse, run_missing
-from .sweep import started
 from .tables import grouped, percent, remark, table_with_people, with_remarks
 
 SEQUENCE_FILE = STORED / "sequence.json"
@@ -158,7 +157,7 @@ def sequence_table(runs: Sequence[dict], markdown: bool = False) -> str:
 @command
 def main(arguments: Iterable[str] | None = None) -> int:
     """Run the command; returns 0, or 2 after one sentence on what was wrong with the input."""
-    names = ("methods", "seeds", *WORLD, *RUNNING, "markdown")
+    names = ("methods", "seeds", *ASKED)
     parser = plan_parser("sequence", __doc__, names, methods=COMPARED, seeds=3)
     sizes = ",".join(map(str, SIZES))
     parser.add_argument("--sizes", default=sizes, metavar="N,M", help="how many people ask, request by request")

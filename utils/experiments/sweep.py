@@ -12,31 +12,15 @@ from pathlib import Path
 import torch
 
 from ..faces.splits import Splits
-from ..faces.synthetic.dataset import VERSION
-from ..models.backbones import card_of
-from ..models.checkpoints import Recogniser, training_of
+from ..models.checkpoints import Recogniser
 from ..retrieval.evaluation import evaluate
 from ..settings import CourseError, command, one_of, resolve_device
 from ..tables import text_table
 from ..unlearning.loop import unlearn
 from ..unlearning.registry import METHODS, StepConfig
-from .plan import (
-    RUNNING,
-    STORED,
-    USUAL,
-    WORLD,
-    Plan,
-    file_of,
-    how_to_run,
-    open_splits,
-    parse_methods,
-    plan_parser,
-    prepared,
-    train_config,
-    trained_elsewhere,
-    world_of,
-)
-from .results import SCHEMA, ResultStore, about, complete, full_config
+from .benchmark import one_world, started
+from .plan import ASKED, STORED, USUAL, Plan, file_of, how_to_run, parse_methods, plan_parser, prepared, world_of
+from .results import SCHEMA, ResultStore, about, full_config
 from .runner import refuse, run_missing
 from .tables import remark, score_cells, table_with_people, with_remarks, written
 
@@ -44,7 +28,6 @@ TRIALS = 8  # the tuning budget, the same for every method
 SWEEP_FILE = STORED / "sweep.json"
 sweep_store = functools.partial(ResultStore, part="trials", name="sweep")
 MAX_LOSS = {"retain": 0.05, "unseen": 0.10}  # how much mAP a chosen setting may cost the people who stay
-DRAWN = {"dataset": "synthetic", "fingerprint": f"renderer {VERSION}, seed 0", "image_size": 64, "n_identities": 180}
 RULE = (
     "of the trials in which retained people lose at most 5 points of mAP and unseen people at most 10, the one with "
     "the lowest forget mAP; if every trial costs more, the one that costs least"
@@ -67,18 +50,6 @@ def dev_world(world: Plan = USUAL) -> tuple[Splits, Recogniser]:
     """Return a plan's faces with the dev-forget people as those to forget, and the model that it starts from."""
     torch.set_num_threads(1)  # one process per core is faster than two threads in one
     return prepared(replace(world, dev=True), 0, {}, progress=False)
-
-
-@functools.cache
-def started(world: Plan) -> dict:
-    """Return by what each trial of a plan's faces and model is known; drawn faces are known before they are drawn."""
-    usual = all(getattr(world, field) == getattr(USUAL, field) for field in ("dataset", "backbone", "max_identities"))
-    faces = DRAWN if usual else about("original", open_splits(world, 0, {}, progress=False))
-    return {field: faces[field] for field in DRAWN} | {
-        "backbone": card_of(world.backbone).label,
-        "pretrained": world.pretrained,
-        "train": training_of(train_config(world), trained_elsewhere(world)),
-    }
 
 
 def run_trial(name: str, options: dict, seed: int = 0, world: Plan = USUAL) -> dict:
@@ -115,16 +86,6 @@ def choose(trials: Sequence[dict], start: dict) -> dict:
     if not done:
         raise CourseError(f"Every trial of '{trials[0]['method']}' failed: {trials[0]['error']}")
     return min(done, key=lambda trial: (excess(trial, start), trial["forget"]["map"]))
-
-
-def one_world(store: ResultStore, world: Plan) -> ResultStore:
-    """Return the store, checked; raises CourseError if it holds trials of another data set or backbone, with which
-    nobody may compare these."""
-    store, here = store.checked(), started(world)
-    for row in map(complete, store.rows()):
-        if other := [row[field] for field in ("dataset", "backbone") if row[field] != here[field]]:
-            raise CourseError(f"{store.path} holds trials of {other[0]}; name another file for these (--out).")
-    return store
 
 
 def run_sweep(names: Sequence[str], out: Path, *, world: Plan = USUAL, **how: object) -> dict:
@@ -200,7 +161,7 @@ def fixed_table(names: Sequence[str], markdown: bool = False) -> str:
 def main(arguments: Iterable[str] | None = None) -> int:
     """Run the command; returns 0, or 2 after one sentence on what was wrong with the input."""
     doc = f"{__doc__} The rule: {RULE}."
-    parser = plan_parser("sweep", doc, ("methods", *WORLD, *RUNNING, "markdown"), methods="all")
+    parser = plan_parser("sweep", doc, ("methods", *ASKED), methods="all")
     parser.add_argument("--fixed", action="store_true", help="only print which settings were never swept")
     args = parser.parse_args(arguments)
     names = tuned_methods() if args.methods == "all" else list(parse_methods(args.methods))
