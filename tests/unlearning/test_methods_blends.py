@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,7 +28,7 @@ from utils.settings import CourseError
 from utils.unlearning.dispersion import dispersion_loss
 from utils.unlearning.loop import unlearn
 from utils.unlearning.methods import blends
-from utils.unlearning.methods.blends import blend, blends_of, last_weights, some_shifted
+from utils.unlearning.methods.blends import BlendsConfig, blend, blends_of, last_weights, some_shifted
 from utils.unlearning.registry import METHODS, make_config
 
 SMALL = {"steps": 12, "photos_per_identity": 6, "retain_per_step": 16, "blends_per_step": 16}
@@ -168,8 +170,9 @@ def test_only_the_last_parts_move(tiny_recogniser, tiny_splits):
     assert len(last_weights(tiny_recogniser.model, 0)) == len(list(tiny_recogniser.model.parameters()))
 
 
-def test_the_first_step_adds_dispersion_and_nothing_else(tiny_recogniser, tiny_splits):
+def test_the_first_step_adds_dispersion_and_nothing_else(tiny_recogniser, tiny_splits, monkeypatch):
     """Before the first step everybody who is to stay lies where the original puts them."""
+    monkeypatch.setattr(blends, "paced", lambda task, config: config)
     first = run(tiny_recogniser, tiny_splits, **SMALL | {"steps": 1, "shifted": 0.0}).history[0]
     assert first["retain"] == pytest.approx(0.0, abs=1e-5) and first["blends"] == pytest.approx(0.0, abs=1e-5)
     forget = tiny_splits.photos("forget", "train")
@@ -207,6 +210,51 @@ def test_the_forget_only_method_sees_no_retained_photo(tiny_recogniser, tiny_spl
     monkeypatch.setattr(type(faces), "images", lambda self, photos: seen.append(photos) or images(self, photos))
     run(tiny_recogniser, tiny_splits, "dispersion_forget_only", **SMALL | {"steps": 2, "retain_per_step": 0})
     assert set(faces.labels[np.concatenate(seen)]) <= set(tiny_splits.forget)
+
+
+def asked_by(*counts: int) -> SimpleNamespace:
+    """Return a task of people to forget who have so many training photos."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    return SimpleNamespace(
+        splits=SimpleNamespace(faces=SimpleNamespace(labels=labels)), forget_photos=np.arange(len(labels))
+    )
+
+
+@pytest.mark.parametrize("counts", [[40] * 10, [41] * 10, [60, 40], [40]])
+def test_who_has_forty_photos_is_forgotten_by_the_settings_as_they_are(counts):
+    config = BlendsConfig()
+    assert blends.paced(asked_by(*counts), config) is config
+
+
+@pytest.mark.parametrize(
+    ("counts", "half", "people"),
+    [
+        ([8] * 10, 4, 10),
+        ([9] * 10, 4, 10),
+        ([39] * 10, 19, 10),
+        ([6], 3, 1),
+        ([4, 4, 4, 30, 90], 2, 5),
+        ([2], 2, 1),
+        ([5] * 40, 2, 10),
+    ],
+)
+def test_fewer_photos_are_half_of_them_a_step_and_more_steps(counts, half, people):
+    config = BlendsConfig(steps=100, photos_per_identity=20, retain_per_step=32, blends_per_step=32)
+    found = blends.paced(asked_by(*counts), config)
+    a_step, usual = people * half + 32 + 2 * 32, people * 20 + 32 + 2 * 32
+    assert found == replace(config, photos_per_identity=half, steps=round(100 * usual / a_step))
+    assert found.steps * a_step == pytest.approx(100 * usual, abs=a_step / 2 + 1), "as many photos in all"
+
+
+@pytest.mark.parametrize("name", ["dispersion_blends", "dispersion_forget_only"])
+def test_a_run_takes_the_pace_that_suits_its_people(name, tiny_recogniser, tiny_splits):
+    few = 0 if name.endswith("only") else 16
+    options = SMALL | {"steps": 2, "retain_per_step": few, "photos_per_identity": 99}
+    outcome = run(tiny_recogniser, tiny_splits, name, **options)
+    labels = tiny_splits.faces.labels[tiny_splits.photos("forget", "train")]
+    half, people = int(np.median(np.unique(labels, return_counts=True)[1])) // 2, len(tiny_splits.forget)
+    wanted = round(2 * (people * 99 + few + 2 * 16) / (people * half + few + 2 * 16))
+    assert len(outcome.history) == wanted > 2 and outcome.config["photos_per_identity"] == 99
 
 
 def test_impossible_settings_are_one_sentence(tiny_recogniser, tiny_splits):

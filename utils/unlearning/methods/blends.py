@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ SHARE_RANGE = (0.3, 0.7)  # how much of a blend is its first face
 class BlendsConfig(StepConfig):
     """A step sees P x K forget photos, a few retained ones, and `blends_per_step` blends of two retained people.
 
+    Where K is more than half of the usual person's photos, steps see that half and are more in number (`paced`).
     `shifted` is the share of forget photos that are moved and re-lit at random; `last_layers` says how many of the
     network's layers may change, counted from its end, 0 for all; `beta` as in log-sum-exp dispersion.
     """
@@ -117,6 +118,21 @@ def last_weights(model: FaceBackbone, count: int) -> list[torch.nn.Parameter]:
     return [weight for weight in model.parameters() if weight.requires_grad]
 
 
+def paced(task: Task, config: BlendsConfig) -> BlendsConfig:
+    """Return settings whose steps see no more than half of the usual person's photos, and as many more steps as look at
+    the same number of photos in all.
+
+    If every step sees all photos there are, they come apart as one fixed set, and held-out ones stay together.
+    """
+    counts = np.unique(task.splits.faces.labels[task.forget_photos], return_counts=True)[1]
+    half = max(2, int(np.median(counts)) // 2)
+    if config.photos_per_identity <= half:
+        return config
+    people, others = min(len(counts), config.identities_per_step), config.retain_per_step + 2 * config.blends_per_step
+    longer = (people * config.photos_per_identity + others) / (people * half + others)
+    return replace(config, photos_per_identity=half, steps=round(longer * config.steps))
+
+
 def run_with_blends(
     task: Task, config: BlendsConfig, source: np.ndarray, forget_terms: Callable[[BlendsBatch], dict[str, Tensor]]
 ) -> None:
@@ -173,7 +189,7 @@ def dispersion_blends(task: Task, config: BlendsConfig) -> None:
 
     The course's recommendation (`RECOMMENDED`): nothing is added behind the network.
     """
-    run_with_blends(task, config, task.retain_train_photos, scattered_terms(config))
+    run_with_blends(task, paced(task, config), task.retain_train_photos, scattered_terms(config))
 
 
 @method(
@@ -189,4 +205,4 @@ def dispersion_forget_only(task: Task, config: ForgetOnlyConfig) -> None:
 
     The paper's setting, in which the others' photos are not at hand; with one person to forget nobody can be blended.
     """
-    run_with_blends(task, config, task.forget_photos, scattered_terms(config))
+    run_with_blends(task, paced(task, config), task.forget_photos, scattered_terms(config))
