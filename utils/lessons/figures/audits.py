@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
+from numpy.typing import ArrayLike
 
 from .base import FORGET, HEAT, INK, ORIGINAL, PAPER, PERCENT, finished, gridded, legend_below, one, words
 from .fronts import class_of
@@ -41,18 +42,19 @@ def attackers_diagram(holdings: Mapping[str, Sequence[str]], things: Sequence[st
     ax.set_yticks(-np.arange(len(holdings)), [words(HOLDERS.get(name, name)) for name in holdings])
     ax.set_xticks(range(len(things)), [words(thing).replace(" ", "\n") for thing in things])
     ax.set(xlim=(-0.6, len(things) - 0.4), ylim=(0.6 - len(holdings), 0.6))
-    ax.tick_params(length=0)
-    ax.xaxis.tick_top()
-    for edge in ax.spines.values():
-        edge.set_visible(False)
+    _as_table(ax)
     return finished(fig, title)
 
 
-def audit_page(rows: Sequence[Mapping], title: str = "") -> Figure:
-    """Show one method's audit, a line per attack in groups by what the attacker holds: method, original and target.
+def _as_table(ax: Axes) -> None:
+    """Write the names of columns above them, and draw neither ticks nor a frame."""
+    ax.tick_params(length=0)
+    ax.xaxis.tick_top()
+    ax.spines[:].set_visible(False)
 
-    `rows` are what `audit.audit` returns; attacks that do not apply are left out. Introduced in notebook 10.
-    """
+
+def audit_page(rows: Sequence[Mapping], title: str = "") -> Figure:
+    """Show what `audit.audit` returns: a line per attack that applies, grouped by what attackers hold. Notebook 10."""
     lines = _audit_lines(rows)
     fig, ax = one(5.6, 0.42 * len(lines) + 1.5)
     heights = -np.arange(len(lines))
@@ -114,67 +116,48 @@ def _without_none(row: Mapping) -> dict:
 
 
 def audit_map(audits: Mapping[str, Sequence[Mapping]], title: str = "") -> Figure:
-    """Show attacks × methods: the number is the attack's score, the colour what it recovered.
-
-    A dash is an attack that does not apply; on white there was too little to recover. Introduced in notebook 10.
-    """
+    """Show attacks × methods: scores as numbers, what they recovered as colours (white: too little to). Notebook 10."""
     table = {name: {row["attack"]: _without_none(row) for row in rows} for name, rows in audits.items()}
     lines = _audit_lines([row for rows in audits.values() for row in rows if not _unknown(row["score"])])
     lines = list({(label, row and row["attack"]): (label, row) for label, row in lines}.values())
     fig, ax = one(0.8 * len(table) + 4.2, 0.27 * len(lines) + 1.9)
-    share = np.full((len(lines), len(table)), np.nan)
-    for i, (_, row) in enumerate(lines):
-        for j, known in enumerate(table.values()):
-            mine = known.get(row["attack"]) if row else None
-            if mine is None:
-                continue
-            share[i, j] = mine["recovered"]
-            colour = PAPER if share[i, j] < 0.5 else INK
-            ax.text(j, i, _score_text(mine), ha="center", va="center", fontsize=9, color=colour)
-    drawn = ax.imshow(share, cmap=HEAT, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    cells = [[known.get(row["attack"]) if row else None for known in table.values()] for _, row in lines]
+    shares = [[cell["recovered"] if cell else np.nan for cell in line] for line in cells]
+    said = [[_score_text(cell) if cell else "" for cell in line] for line in cells]
     goals = [f"{words(label)}  [{GOALS[row['stated_target']]}]" if row else label for label, row in lines]
     ax.set_yticks(range(len(lines)), goals, fontsize=9)
     for tick, (_, row) in zip(ax.get_yticklabels(), lines, strict=True):
         tick.set_fontweight("normal" if row else "bold")
     ax.set_xticks(range(len(table)), [words(class_of(name)[1]).replace(" ", "\n") for name in table])
-    ax.tick_params(length=0)
-    ax.xaxis.tick_top()
-    for edge in ax.spines.values():
-        edge.set_visible(False)
-    return _shared_bar(fig, drawn, title)
+    _colour_by_share(ax, shares, said)
+    return finished(fig, title)
 
 
-def _shared_bar(fig: Figure, drawn: AxesImage, title: str) -> Figure:
-    """Finish a figure whose colours are shares that came back."""
-    bar = fig.colorbar(drawn, ax=fig.axes, location="bottom", shrink=0.8, aspect=30, pad=0.02)
+def _colour_by_share(ax: Axes, shares: ArrayLike, said: Sequence[Sequence[str]]) -> None:
+    """Fill a table with colours, the shares that came back, and with what is said of each."""
+    drawn = ax.imshow(shares, cmap=HEAT, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    for (i, j), share in np.ndenumerate(shares):
+        ax.text(j, i, said[i][j], ha="center", va="center", fontsize=9, color=PAPER if share < 0.5 else INK)
+    _as_table(ax)
+    bar = ax.figure.colorbar(drawn, ax=ax, location="bottom", shrink=0.8, aspect=30, pad=0.02)
     bar.set_label("recovered: 0 = at the target, 1 = at the original")
     bar.ax.xaxis.set_major_formatter(PERCENT)
-    return finished(fig, title)
 
 
 def attackers_map(table: Mapping[str, Mapping[str, float]], title: str = "") -> Figure:
     """Show the most that came back to each attacker in percent, {method: {attacker: share}}; a dash: unknown."""
-    shares = np.array([list(row.values()) for row in table.values()], dtype=float)
+    shares = [[float(share) for share in row.values()] for row in table.values()]
+    said = [["–" if np.isnan(share) else f"{100 * share:.0f}" for share in row] for row in shares]
     holders = list(next(iter(table.values())))
     fig, ax = one(0.62 * len(holders) + 2.6, 0.27 * len(table) + 1.9)
-    for i, j in np.ndindex(shares.shape):
-        said = "–" if np.isnan(shares[i, j]) else f"{100 * shares[i, j]:.0f}"
-        ax.text(j, i, said, ha="center", va="center", fontsize=9, color=PAPER if shares[i, j] < 0.5 else INK)
-    drawn = ax.imshow(shares, cmap=HEAT, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     ax.set_yticks(range(len(table)), [words(name) for name in table], fontsize=9)
     ax.set_xticks(range(len(holders)), [words(name).replace(" ", "\n") for name in holders], fontsize=9)
-    ax.tick_params(length=0)
-    ax.xaxis.tick_top()
-    for edge in ax.spines.values():
-        edge.set_visible(False)
-    return _shared_bar(fig, drawn, title)
+    _colour_by_share(ax, shares, said)
+    return finished(fig, title)
 
 
 def relearning_curves(curves: Mapping[str, Mapping[str, float]], title: str = "") -> Figure:
-    """Show forget mAP by relearning step, {name: {step: mAP}}; 'original' and 'retrain' are drawn as references.
-
-    Introduced in notebook 10.
-    """
+    """Show forget mAP by relearning step, {name: {step: mAP}}, with the references' own lines. Notebook 10."""
     fig, ax = one(6.2, 4.6)
     looks = method_looks(curves)
     for name, curve in curves.items():

@@ -7,7 +7,6 @@ import io
 import re
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -33,10 +32,8 @@ CORRECT, WRONG = "#009E73", "#882255"
 FRONT = "#332288"
 CYCLE = (RETAIN, ACCENT, UNSEEN, RETRAIN, ORIGINAL, FRONT, "#F0E442")  # never FORGET: orange is who was forgotten
 POOLS = {"forget": FORGET, "retain": RETAIN, "unseen": UNSEEN}
-HATCHES = {"forget": "", "retain": "//", "unseen": ".."}
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-BETTER = {"forget": "lower is better", "unseen": "higher is better"}
-TENS, STEPS = (1, 10, 100, 1000, 10_000), (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
+TENS = (1, 10, 100, 1000, 10_000)
 METRICS = {"r1": "R@1", "r5": "R@5", "map": "mAP"}
 HEAT = "cividis"
 FONT = "DejaVu Sans"
@@ -54,18 +51,6 @@ STYLE = {
 }  # fmt: skip
 
 
-class Search(NamedTuple):
-    """One query and its top-k answers, ready to draw: photos uint8, hits bool (k,), cosines (k,). Notebook 03."""
-
-    query: ArrayLike  # (3, S, S) uint8
-    results: ArrayLike  # (k, 3, S, S) uint8
-    correct: Sequence[bool]
-    cosines: Sequence[float]
-    names: Sequence[str] = ()
-    title: str = ""
-    forgotten: bool = False  # somebody who asked to be forgotten: the query's frame is orange
-
-
 def use_style() -> None:
     """Set the course's look (fonts that a projector and a phone can read, 110 dpi). Introduced in notebook 00."""
     matplotlib.rcParams.update(STYLE)
@@ -75,10 +60,7 @@ def use_style() -> None:
 
 
 def alt_text(figure: Figure) -> str:
-    """Return what a screen reader says of a figure: its titles, what its axes mean, its legend and written values.
-
-    Every figure of the notebooks carries it. Introduced in notebook 00.
-    """
+    """Return what a screen reader says of a figure: titles, axes' labels, legend, written values. Notebook 00."""
     said = [figure.get_suptitle(), *(part.get_suptitle() for part in figure.subfigs)]
     pictures = sum(bool(ax.images) for ax in figure.axes)
     said += [f"{pictures} pictures"] * (pictures > 0)
@@ -95,10 +77,7 @@ def alt_text(figure: Figure) -> str:
 
 
 def compact_png(figure: Figure) -> tuple[bytes, dict]:
-    """Return a figure as PNG bytes with a palette of 256 colours, a quarter of the usual size, and its alt text.
-
-    Introduced in notebook 00.
-    """
+    """Return a figure as PNG bytes with 256 colours, a quarter of the usual size, and its alt text. Notebook 00."""
     full, small = io.BytesIO(), io.BytesIO()
     figure.savefig(full, format="png", bbox_inches="tight", pad_inches=0.08)
     # No dithering: its speckles would cost more bytes than the shades they imitate.
@@ -143,10 +122,7 @@ def _lacks(text: str) -> bool:
 
 
 def words(text: object, length: int = 48) -> str:
-    """Return any name as a figure draws it: literally, no formula, on one line of at most so many columns.
-
-    Characters that no font here has are written as their codes. Introduced in notebook 06.
-    """
+    """Return a name as a figure draws it: no formula, at most so many columns, codes for what no font has."""
     said = _plain(text)
     if _lacks(said):
         said = "".join(c if _font_of(c) else c.encode("ascii", "backslashreplace").decode() for c in said)
@@ -198,6 +174,18 @@ def row_of(n: int, width: float, height: float, **look: object) -> tuple[Figure,
     return fig, list(fig.subplots(1, n, squeeze=False, **look)[0])
 
 
+def panels(
+    n: int, columns: int, width: tuple[float, float], height: tuple[float, float], **look: object
+) -> tuple[Figure, list[Axes]]:
+    """Return a page with n axes, so many in a line; sizes are (inches of each, inches besides)."""
+    rows = -(-n // columns)
+    fig = page(width[0] * columns + width[1], height[0] * rows + height[1])
+    axes = list(fig.subplots(rows, columns, squeeze=False, **look).flat)
+    for ax in axes[n:]:
+        ax.set_axis_off()
+    return fig, axes[:n]
+
+
 def finished(fig: Figure, title: str = "", **look: object) -> Figure:
     """Return the figure with its title, its axes' names in their pools' colours, its words in fonts that have them."""
     fig.suptitle(lines_of(title), **look)
@@ -241,10 +229,6 @@ def log_ticks(ax: Axes, axis: str, ticks: Sequence[int], last: float = np.inf, *
 
 def legend_below(fig: Figure, ax: Axes, ncols: int) -> None:
     fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=ncols)
-
-
-def legend_right(ax: Axes) -> None:
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def share_histogram(

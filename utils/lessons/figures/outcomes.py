@@ -13,11 +13,9 @@ from numpy.typing import ArrayLike
 
 from .base import (
     ACCENT,
-    BETTER,
     CHANCE,
     CYCLE,
     FORGET,
-    HATCHES,
     HEAT,
     INK,
     MARKERS,
@@ -39,6 +37,7 @@ from .base import (
     log_ticks,
     one,
     page,
+    panels,
     row_of,
     share_histogram,
     words,
@@ -46,14 +45,15 @@ from .base import (
 from .fronts import class_of
 from .ranking import rank_edges
 
+BETTER = {"forget": "lower is better", "unseen": "higher is better"}
+HATCHES = {"forget": "", "retain": "//", "unseen": ".."}
 
-def score_bars(
-    results: Mapping[str, Mapping], metrics: Sequence[str] = ("r1", "map"), title: str = "Held-out photos"
-) -> Figure:
+
+def score_bars(results: Mapping[str, Mapping], title: str = "Held-out photos") -> Figure:
     """Show forget, retain and unseen scores with chance lines, {method: evaluate(...)}. Introduced in notebook 08."""
-    fig = page(max(5.6, 1.35 * len(results) + 1.8), 2.75 * len(metrics) + 0.7)
-    axes = fig.subplots(len(metrics), 1, sharex=True, squeeze=False)[:, 0]
-    for ax, metric in zip(axes, metrics, strict=True):
+    fig = page(max(5.6, 1.35 * len(results) + 1.8), 6.2)
+    axes = fig.subplots(2, 1, sharex=True)
+    for ax, metric in zip(axes, ("r1", "map"), strict=True):
         for j, (pool, colour) in enumerate(POOLS.items()):
             heights = [scores[pool][metric] for scores in results.values()]
             places = np.arange(len(results)) + 0.27 * (j - 1)
@@ -63,7 +63,7 @@ def score_bars(
         for i, scores in enumerate(results.values()):
             ax.hlines(scores["chance"][metric], i - 0.45, i + 0.45, color=INK, linewidth=1.6, linestyle=":")
         ax.plot([], [], ":", color=INK, label="chance")
-        ax.set(ylabel=METRICS.get(metric, metric), ylim=(0, 1.12))
+        ax.set(ylabel=METRICS[metric], ylim=(0, 1.12))
         gridded(ax, "y", "y")
     axes[-1].set_xticks(range(len(results)), [words(name).replace(" ", "\n") for name in results])
     legend_below(fig, axes[0], 4)
@@ -82,11 +82,7 @@ def forgetting_panel(
     person: str = "",
     title: str = "",
 ) -> Figure:
-    """Show one model before and after: above, cosines within one person; below, first ranks and scores.
-
-    `person_*` are unit rows (n, d) of one forget person's photos, `ranks_*` the first right rank of each forget query,
-    `bars_*` shares by name; a name that starts with a pool takes the pool's colour. Introduced in notebook 05.
-    """
+    """Show cosines within one person (unit rows (n, d)), first right ranks of queries, and shares. Notebook 05."""
     fig = page(6.2, 5.6)
     top, bottom = fig.subfigures(2, 1, height_ratios=(1.05, 1))
     _cosine_squares(top, {"before": person_before, "after": person_after}, f"cosines: {words(person, 16)}")
@@ -163,23 +159,20 @@ def loss_curve(losses: Sequence[float], title: str = "") -> Figure:
     return finished(fig, title)
 
 
-WRAPPERS = (  # name, the chain, what a holder of the file learns
-    (
-        "Block list",
-        ("network,\nas it was", "near the stored mean\nof a person?", "noise"),
+WRAPPERS = {  # what a holder of the file learns, and the chain
+    "Block list": (
         "holds a mean of each person who asked",
+        ("network,\nas it was", "near the stored mean\nof a person?", "noise"),
     ),
-    (
-        "ESC",
-        ("network,\nas it was", "no gate:\nall faces pass", "directions\nerased"),
+    "ESC": (
         "holds the directions that they span",
+        ("network,\nas it was", "no gate:\nall faces pass", "directions\nerased"),
     ),
-    (
-        "Gather and scatter",
-        ("network sends\nthem to one place", "near that\nplace?", "noise"),
+    "Gather and scatter": (
         "holds a network that detects them",
+        ("network sends\nthem to one place", "near that\nplace?", "noise"),
     ),
-)
+}
 WRAPPED = (
     "Protects against: whoever only sees a service's answers.\n"
     "Not against: whoever holds the file and takes the part off."
@@ -189,7 +182,7 @@ WRAPPED = (
 def wrapper_diagram(title: str = "Three parts behind a network") -> Figure:
     """Show three wrappers as chains network, gate, noise, and what they protect against. Introduced in notebook 08."""
     fig, ax = one(5.9, 5.0)
-    for row, (name, chain, holds) in enumerate(WRAPPERS):
+    for row, (name, (holds, chain)) in enumerate(WRAPPERS.items()):
         top = 2.6 * (len(WRAPPERS) - row)
         ax.text(-0.45, top + 0.95, name, fontsize=12, fontweight="bold", va="center")
         ax.text(2.45, top + 0.95, holds, fontsize=10, va="center", ha="right", color=CHANCE)
@@ -208,10 +201,7 @@ def wrapper_diagram(title: str = "Three parts behind a network") -> Figure:
 
 
 def ablation_dots(lines: Sequence[tuple[str, str, Sequence[Mapping]]], title: str = "") -> Figure:
-    """Show what each variant leaves findable and what it costs: a dot per seed, forget mAP and unseen mAP by line.
-
-    `lines` are (group, label, trials), as `ablation.ablation_lines` returns them. Introduced in notebook 08.
-    """
+    """Show forget and unseen mAP of variants, a dot per seed; `lines` come from `ablation_lines`. Notebook 08."""
     fig, axes = row_of(2, 6.6, 0.3 * len(lines) + 1.5, sharey=True)
     start = lines[0][2][0]
     groups = {group: i % len(CYCLE) for i, group in enumerate(dict.fromkeys(group for group, _, _ in lines))}
@@ -261,15 +251,10 @@ def cost_bars(costs: Mapping[str, float], unit: str, title: str = "", whole: str
     return finished(fig, title)
 
 
-def budget_grid(runs: Mapping[str, Mapping[int, Mapping]], title: str = "", columns: int = 3) -> Figure:
-    """Show forget and unseen mAP by photos looked at, a panel a method: {method: {budget: run}}. Notebook 09.
-
-    A run without scores, as one that diverged, breaks its line.
-    """
-    rows = -(-len(runs) // columns)
-    fig = page(2.35 * columns, 1.5 * rows + 1.1)
-    axes = fig.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
-    for ax, (name, by_budget) in zip(axes, runs.items(), strict=False):
+def budget_grid(runs: Mapping[str, Mapping[int, Mapping]], title: str = "") -> Figure:
+    """Show forget and unseen mAP by photos looked at, {method: {budget: run}}; what diverged is a gap. Notebook 09."""
+    fig, axes = panels(len(runs), 3, (2.35, 0), (1.5, 1.1), sharex=True, sharey=True)
+    for ax, (name, by_budget) in zip(axes, runs.items(), strict=True):
         photos = [run.get("images_processed", budget) for budget, run in by_budget.items()]
         for pool, look in {"forget": dict(marker="o"), "unseen": dict(marker="s", linestyle="--")}.items():
             heights = [run[pool]["map"] if pool in run else np.nan for run in by_budget.values()]
@@ -278,9 +263,7 @@ def budget_grid(runs: Mapping[str, Mapping[int, Mapping]], title: str = "", colu
         ax.set_title(lines_of(words(name, 30)), fontsize=9.5, loc="left")
         log_ticks(ax, "x", [2_000, 8_000, 33_000], fontsize=7.5)
         gridded(ax, percent="y")
-    for ax in axes[len(runs) :]:
-        ax.axis("off")
-    axes[(rows - 1) * columns + columns // 2].set_xlabel("photos looked at")
+    fig.axes[-2].set_xlabel("photos looked at")  # the middle one of the last line
     legend_below(fig, axes[0], 2)
     return finished(fig, title)
 
@@ -300,22 +283,19 @@ def size_lines(scores: Mapping[str, Mapping[int, Mapping[str, float]]], title: s
     return finished(fig, title)
 
 
-def two_worlds(worlds: Mapping[str, Mapping[str, Mapping]], metric: str = "map", title: str = "") -> Figure:
-    """Show what methods leave findable and what strangers keep in two worlds, {world: {method: scores}}.
-
-    A method that a world lacks has one mark. Introduced in notebook 05.
-    """
+def two_worlds(worlds: Mapping[str, Mapping[str, Mapping]], title: str = "") -> Figure:
+    """Show forget and unseen mAP in two worlds, {world: {method: scores}}; one may lack a method. Notebook 05."""
     names = list(dict.fromkeys(name for scores in worlds.values() for name in scores))
     fig, axes = row_of(2, 6.8, 0.3 * len(names) + 1.6, sharey=True)
     for ax, (pool, better) in zip(axes, BETTER.items(), strict=True):
         shares = [
-            [scores.get(name, {}).get(pool, {}).get(metric, np.nan) for name in names] for scores in worlds.values()
+            [scores[name][pool]["map"] if name in scores else np.nan for name in names] for scores in worlds.values()
         ]
         for place, both in enumerate(np.transpose(shares)):
             ax.plot(both, [-place] * len(both), color="#BBBBBB", linewidth=1.5, zorder=1)
         for row, marker, fill in zip(shares, ("o", "D"), (PAPER, POOLS[pool]), strict=False):
             ax.scatter(row, -np.arange(len(names)), 52, facecolor=fill, edgecolor=POOLS[pool], marker=marker, zorder=3)
-        ax.set(xlabel=f"{pool} {METRICS.get(metric, metric)}\n({better})", xlim=(-0.04, 1.04), xticks=(0, 0.5, 1))
+        ax.set(xlabel=f"{pool} mAP\n({better})", xlim=(-0.04, 1.04), xticks=(0, 0.5, 1))
         gridded(ax, percent="x")
     axes[0].set_yticks(-np.arange(len(names)), [words(class_of(name)[1], 32) for name in names])
     for world, marker, fill in zip(worlds, ("o", "D"), (PAPER, INK), strict=False):
@@ -325,17 +305,10 @@ def two_worlds(worlds: Mapping[str, Mapping[str, Mapping]], metric: str = "map",
 
 
 def request_lines(runs: Mapping[str, Sequence[Sequence[Mapping]]], title: str = "") -> Figure:
-    """Show how groups of people fare as requests follow one another: {method: one list of states per seed}.
-
-    A state holds the mAP of every group and of the unseen people; lines are means over seeds. Notebook 09.
-    """
+    """Show groups' and strangers' mAP, means over seeds, as requests follow: {method: states per seed}. Notebook 09."""
     columns = min(len(runs), 2)  # two in a line can be read on a phone
-    rows = -(-len(runs) // columns)
-    fig = page(3.1 * columns + 0.6, 2.6 * rows + 0.9)
-    axes = list(fig.subplots(rows, columns, sharey=True, squeeze=False).flat)
-    for ax in axes[len(runs) :]:
-        ax.remove()
-    for ax, (name, seeds) in zip(axes, runs.items(), strict=False):
+    fig, axes = panels(len(runs), columns, (3.1, 0.6), (2.6, 0.9), sharey=True)
+    for ax, (name, seeds) in zip(axes, runs.items(), strict=True):
         groups = np.mean([[state["groups"] for state in states] for states in seeds], axis=0)
         unseen = np.mean([[state["unseen"] for state in states] for states in seeds], axis=0)
         steps = np.arange(len(groups))
@@ -346,7 +319,7 @@ def request_lines(runs: Mapping[str, Sequence[Sequence[Mapping]]], title: str = 
         ax.set(xticks=steps, ylim=(-0.02, 1.03))
         ax.set_title(words(name), loc="center")
         gridded(ax, percent="y")
-    for place, ax in enumerate(axes[: len(runs)]):
+    for place, ax in enumerate(axes):
         ax.set(xlabel="requests answered" * (place + columns >= len(runs)), ylabel="mAP" * (place % columns == 0))
     legend_below(fig, axes[0], 2)
     return finished(fig, title)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +27,6 @@ from .base import (
     RETRAIN,
     TENS,
     WRONG,
-    Search,
     _rgb,
     colour_of,
     finished,
@@ -34,6 +34,7 @@ from .base import (
     log_ticks,
     name_of,
     page,
+    panels,
     person,
     row_of,
     show_photo,
@@ -41,17 +42,24 @@ from .base import (
 )
 
 
+class Search(NamedTuple):
+    """One query and its top-k answers, ready to draw: photos uint8, hits bool (k,), cosines (k,). Notebook 03."""
+
+    query: ArrayLike  # (3, S, S) uint8
+    results: ArrayLike  # (k, 3, S, S) uint8
+    correct: Sequence[bool]
+    cosines: Sequence[float]
+    names: Sequence[str] = ()
+    title: str = ""
+    forgotten: bool = False  # somebody who asked to be forgotten: the query's frame is orange
+
+
 def photo_grid(images: ArrayLike, titles: Sequence[str] | None = None, n_columns: int = 6, title: str = "") -> Figure:
     """Show photos (N, 3, S, S) uint8 row by row, each with an optional title. Introduced in notebook 00."""
-    n_columns = min(n_columns, len(images))
-    n_rows = -(-len(images) // n_columns)
     lines = max((str(text).count("\n") + 1 for text in titles), default=1) if titles is not None else 0
     height = 1.45 + 0.25 * min(lines, 1) + 0.2 * max(0, lines - 2)
-    fig = page(1.45 * n_columns, height * n_rows + (0.4 if title else 0))
-    for i, ax in enumerate(fig.subplots(n_rows, n_columns, squeeze=False).flat):
-        if i >= len(images):
-            ax.axis("off")
-            continue
+    fig, axes = panels(len(images), min(n_columns, len(images)), (1.45, 0), (height, 0.4 if title else 0))
+    for i, ax in enumerate(axes):
         show_photo(ax, images[i])
         if titles is not None:
             lines = [words(line, 18) for line in str(titles[i]).split("\n")]
@@ -80,10 +88,7 @@ def identity_rows(
 
 
 def alignment_steps(photo: ArrayLike, face: AlignedFace, margin: float = 0.2, title: str = "") -> Figure:
-    """Show how a photo (H, W, 3) uint8 becomes a crop: photo, box and landmarks, the turned frame, the crop.
-
-    The frame is where the crop's four corners lie in the photo. Introduced in notebook 01.
-    """
+    """Show how a photo (H, W, 3) uint8 becomes a crop: photo, landmarks, turned frame, crop. Notebook 01."""
     side = len(face.crop)
     meant = canonical_landmarks(side, margin)
     a, b = similarity_transform(face.landmarks, meant)
@@ -141,10 +146,7 @@ def search_strip(
 def run_searches(
     model: torch.nn.Module | Evaluation, splits: Splits, photos: Sequence[int], k: int = 6, titles: Sequence[str] = ()
 ) -> list[Search]:
-    """Search the splits' gallery with some photos, by index, and return each one's k best answers. Notebook 00.
-
-    An evaluation holds the embeddings of held-out photos already; a model makes them.
-    """
+    """Search the splits' gallery with photos, by index, and return each one's k best answers. Notebook 00."""
     faces, gallery = splits.faces, splits.gallery
     rows_of = model.rows if isinstance(model, Evaluation) else lambda some: embed(model, faces, some)
     index = Gallery(rows_of(gallery), faces.labels[gallery], photo_ids=gallery)
@@ -183,27 +185,21 @@ def before_after_search(before: Sequence[Search], after: Sequence[Search], title
 
 def six_answers(searches: Mapping[str, Search], title: str = "") -> Figure:
     """Show one query and whom each model, by name, answers with first: ✓ or ✗ and the cosine. Notebook 09."""
-    fig = page(6.6, 2.6 * -(-(len(searches) + 1) // 3) + 0.4)
-    axes = fig.subplots(-(-(len(searches) + 1) // 3), 3, squeeze=False).flat
+    fig, axes = panels(len(searches) + 1, 3, (2.2, 0), (2.6, 0.4))
     show_photo(axes[0], next(iter(searches.values())).query, FORGET)
     axes[0].set_title("query: asked to be forgotten", fontsize=10.5, loc="center", color=FORGET)
-    for ax, (name, search) in zip(axes[1:], searches.items(), strict=False):
+    for ax, (name, search) in zip(axes[1:], searches.items(), strict=True):
         hit = bool(search.correct[0])
         show_photo(ax, search.results[0], CORRECT if hit else WRONG)
         ax.set_title(f"{words(name)} {'✓' if hit else '✗'}", fontsize=10.5, loc="center", fontweight="bold")
         ax.set_xlabel(f"{words(search.names[0], 16)}, cos {float(search.cosines[0]):.2f}", fontsize=9.5)
-    for ax in axes[len(searches) + 1 :]:
-        ax.axis("off")
     return finished(fig, title)
 
 
 def thumbnail_map(
     images: ArrayLike, labels: ArrayLike, places: Mapping[str, ArrayLike], title: str = "", forget: Collection[int] = ()
 ) -> Figure:
-    """Show photos (N, 3, S, S) uint8 where each model puts them, `places` (N, 2) by name; one panel below the other.
-
-    Forgotten people have orange frames, everybody else a colour each. Introduced in notebook 08.
-    """
+    """Show photos (N, 3, S, S) uint8 where each model puts them, `places` (N, 2) by name. Notebook 08."""
     labels, kept = np.asarray(labels), iter(CYCLE * len(images))
     colours = {label: FORGET if label in forget else next(kept) for label in dict.fromkeys(labels.tolist())}
     fig = page(6.4, 4.6 * len(places) + 0.4)
@@ -222,10 +218,7 @@ def thumbnail_map(
 def take_home(
     before: Search, after: Search, ranks: Mapping[str, tuple[float, float]], gallery_size: int, title: str = ""
 ) -> Figure:
-    """Show one person's page: a search before and after, and the rank of the first right photo by way of looking.
-
-    `ranks` holds (before, after) for every way. Introduced in notebook 11.
-    """
+    """Show a search before and after, and first right ranks by way of looking, {way: (old, new)}. Notebook 11."""
     fig = page(1.5 * (len(before.results) + 1), 8.2)
     top, middle, bottom = fig.subfigures(3, 1, height_ratios=(2.5, 2.5, 2.6))
     for part, search, when in ((top, before, "before"), (middle, after, "after unlearning")):

@@ -32,6 +32,7 @@ from .base import (
     name_of,
     one,
     page,
+    panels,
     row_of,
     share_histogram,
     words,
@@ -44,35 +45,27 @@ def similarity_heatmap(
     names: Sequence[str] | None = None,
     title: str = "",
 ) -> Figure:
-    """Show all cosines among a few people's photos, (N, d) unit rows; a mapping title -> embeddings gives panels.
-
-    Rows are sorted by label, one colour scale is shared by all panels; one person's rows bear no name. Notebook 02.
-    """
-    panels = embeddings if isinstance(embeddings, Mapping) else {"": embeddings}
+    """Show all cosines among a few people's photos, (N, d) unit rows; a mapping has a panel for each. Notebook 02."""
+    shown = embeddings if isinstance(embeddings, Mapping) else {"": embeddings}
     labels = np.asarray(labels)
     order = np.argsort(labels, kind="stable")
     people, starts = np.unique(labels[order], return_index=True)
     edges = np.append(starts, len(labels))
-    columns = min(len(panels), 3)
-    rows = -(-len(panels) // columns)
-    side = 5.0 if len(panels) == 1 else 2.2
-    fig = page(side * columns + 0.9, side * rows + 0.5 * (rows > 1 or columns > 1))
-    axes = list(fig.subplots(rows, columns, squeeze=False).flat)
-    for ax in axes[len(panels) :]:
-        ax.axis("off")
-    for ax, (name, emb) in zip(axes, panels.items(), strict=False):
+    side, room = (5.0, 0) if len(shown) == 1 else (2.2, 0.5)
+    fig, axes = panels(len(shown), min(len(shown), 3), (side, 0.9), (side, room))
+    for ax, (name, emb) in zip(axes, shown.items(), strict=True):
         emb = np.asarray(emb)[order]
         drawn = ax.imshow(emb @ emb.T, vmin=-0.2, vmax=1, cmap=HEAT, interpolation="nearest")
         middles = (edges[:-1] + edges[1:] - 1) / 2
-        shown = [name_of(label, names) if len(people) > 1 else "" for label in people]
-        ax.set_xticks(middles, shown, rotation=30, ha="right", rotation_mode="anchor")
-        ax.set_yticks(middles, shown)
-        ax.tick_params(length=3.5 * any(shown))
+        said = [name_of(label, names) if len(people) > 1 else "" for label in people]
+        ax.set_xticks(middles, said, rotation=30, ha="right", rotation_mode="anchor")
+        ax.set_yticks(middles, said)
+        ax.tick_params(length=3.5 * any(said))
         for edge in edges[1:-1]:
             ax.axhline(edge - 0.5, color=PAPER, linewidth=1.5)
             ax.axvline(edge - 0.5, color=PAPER, linewidth=1.5)
         ax.set_title(words(name))
-    fig.colorbar(drawn, ax=axes, label="cosine", shrink=0.85, extend="min")
+    fig.colorbar(drawn, ax=fig.axes, label="cosine", shrink=0.85, extend="min")
     return finished(fig, title)
 
 
@@ -103,25 +96,21 @@ def cosine_histograms(
 
 def two_recognisers(sides: Mapping, title: str = "") -> Figure:
     """Show, model by model, which shares of pairs of one person and of two people have which cosine. Notebook 02."""
-    fig = page(11.0, 3.9)
-    panels = fig.subplots(1, len(sides["models"]), sharey=True, squeeze=False)[0]
-    for ax, side in zip(panels, sides["models"].values(), strict=True):
+    fig, axes = row_of(len(sides["models"]), 11.0, 3.9, sharey=True)
+    for ax, side in zip(axes, sides["models"].values(), strict=True):
         for kind, colour, line in (("other", CHANCE, "--"), ("same", RETAIN, "-")):
             who = "two people" if kind == "other" else "one person"
             ax.stairs(side[kind], sides["bins"], color=colour, linestyle=line, linewidth=2, label=f"pairs of {who}")
         ax.set(xlabel="cosine of the two embeddings", title=f"{words(side['title'])}\nR@1 {side['r1']:.1%}")
         gridded(ax, "y", "y")
-    panels[0].set_ylabel("share of pairs")
-    legend_below(fig, panels[0], 2)
+    axes[0].set_ylabel("share of pairs")
+    legend_below(fig, axes[0], 2)
     return finished(fig, title)
 
 
 def to_sphere(embeddings: ArrayLike, reference: ArrayLike | None = None) -> np.ndarray:
-    """Project (N, d) unit rows onto three directions and back to length 1, (N, 3).
-
-    The directions are those along which `reference` (default: the embeddings themselves) varies most; the same
-    reference makes pictures before and after comparable. Introduced in notebook 02.
-    """
+    """Project (N, d) unit rows onto the three directions along which `reference` (default: they themselves) varies
+    most, and back to length 1, (N, 3). Introduced in notebook 02."""
     emb = np.asarray(embeddings, dtype=np.float64)
     frame = emb if reference is None else np.asarray(reference, dtype=np.float64)
     if emb.shape[1] > 3:
@@ -138,22 +127,15 @@ def sphere_scatter(
     view: tuple[float, float] = (18, 35),
     forget: Collection[int] = (),
 ) -> Figure:
-    """Show points (N, 3) on the ordinary sphere, coloured by label; points behind the ball are paler. Notebook 02.
-
-    The people with labels in `forget` are orange, one by one told apart by their marks.
-    """
-    panels = points if isinstance(points, Mapping) else {"": points}
+    """Show points (N, 3) on the ordinary sphere, coloured by label, `forget` in orange, some behind. Notebook 02."""
+    shown = points if isinstance(points, Mapping) else {"": points}
     labels = np.asarray(labels)
     kept = iter(CYCLE * len(labels))
     colours = {label: FORGET if label in forget else next(kept) for label in dict.fromkeys(labels.tolist())}
     solid = {"projection": "3d", "computed_zorder": False}
-    columns = min(len(panels), 2)
-    rows = -(-len(panels) // columns)
-    fig = page(3.3 * max(columns, 1.3), 3.4 * rows + 0.8)
-    axes = list(fig.subplots(rows, columns, squeeze=False, subplot_kw=solid).flat)
-    for ax in axes[len(panels) :]:
-        ax.set_axis_off()
-    for ax, (name, xyz) in zip(axes, panels.items(), strict=False):
+    columns, room = (1, 0.99) if len(shown) == 1 else (2, 0)
+    fig, axes = panels(len(shown), columns, (3.3, room), (3.4, 0.8), subplot_kw=solid)
+    for ax, (name, xyz) in zip(axes, shown.items(), strict=True):
         _wireframe(ax, view)
         xyz = np.asarray(xyz)
         front = xyz @ _towards(view) > 0
@@ -169,10 +151,7 @@ def sphere_scatter(
 
 
 def facing(points: ArrayLike) -> tuple[float, float]:
-    """Return the view (elevation, azimuth in degrees) from which points (n, 3) lie in front, a little to one side.
-
-    Introduced in notebook 04.
-    """
+    """Return the view (elevation, azimuth in degrees) from which points (n, 3) lie in front. Notebook 04."""
     x, y, z = np.asarray(points, dtype=np.float64).mean(0)
     return float(np.degrees(np.arctan2(z, np.hypot(x, y)))) - 15, float(np.degrees(np.arctan2(y, x))) + 30
 
@@ -202,10 +181,8 @@ def sphere_film(
     title: str = "",
     view: tuple[float, float] = (18, 35),
 ) -> Figure:
-    """Show points on their way over the ordinary sphere, a row per journey (steps, n, 3), a column per moment.
-
-    `others` (m, 3) are people who stay where they are; `notes` stand beside a row's name. Notebook 04.
-    """
+    """Show journeys (steps, n, 3) over the sphere, a row each with its note, a column per moment; `others` (m, 3) rest.
+    Introduced in notebook 04."""
     fig = page(1.3 * len(moments), 1.56 * len(journeys) + 0.8)
     axes = fig.subplots(len(journeys), len(moments), squeeze=False)
     for row, (name, places) in zip(axes, journeys.items(), strict=True):
@@ -227,10 +204,8 @@ def moving_spheres(
     view: tuple[float, float] = (18, 35),
     frames: int = 24,
 ) -> HTML:
-    """Show several journeys (steps, n, 3) over the sphere as one small animated picture that needs no player.
-
-    `others` rest (m, 3), or have journeys of their own by the same names. The picture loops. Notebook 04.
-    """
+    """Show journeys (steps, n, 3) over the sphere as a small picture that moves; `others` rest (m, 3), or have journeys
+    by the same names. Introduced in notebook 04."""
     rows = 1 if len(journeys) < 3 else 2
     columns = -(-len(journeys) // rows)
     last = min(len(places) for places in journeys.values()) - 1

@@ -22,7 +22,6 @@ from .base import (
     POOLS,
     RETAIN,
     RETRAIN,
-    STEPS,
     WRONG,
     colour_of,
     finished,
@@ -46,7 +45,7 @@ def photos_per_person(labels: ArrayLike, minimum: int | None = None, title: str 
         ax.axhline(minimum, color=INK, linestyle="--", linewidth=1.5, label=label)
         legend_below(fig, ax, 3)
     ax.set(xlabel="people, most photographed first", ylabel="photos", yscale="log", xlim=(0.5, len(counts) + 0.5))
-    log_ticks(ax, "y", STEPS, 1.2 * counts.max())
+    log_ticks(ax, "y", [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000], 1.2 * counts.max())
     ax.set_ylim(bottom=0.8)
     gridded(ax, "y")
     return finished(fig, title)

@@ -28,15 +28,15 @@ from .base import (
 TICKS = [number * 10.0**power for power in range(-3, 4) for number in (1, 3)]
 
 
-def recall_lines(measured: Sequence[Mapping], recall: str = "recall@10", title: str = "") -> Figure:
+def recall_lines(measured: Sequence[Mapping], title: str = "") -> Figure:
     """Show recall against milliseconds a query (log axis), a line per index, its efforts as points. Notebook 12."""
     fig, ax = one(7.4, 4.2)
     for place, kind in enumerate(dict.fromkeys(row["index"] for row in measured)):
         rows = [row for row in measured if row["index"] == kind]
-        times, shares = ([row[key] for row in rows] for key in ("median_ms", recall))
+        times, shares = ([row[key] for row in rows] for key in ("median_ms", "recall@10"))
         look = dict(color=CYCLE[place], marker=MARKERS[place], markersize=7, linewidth=1.8)
         ax.plot(times, shares, label=f"{words(kind)} ({rows[0]['megabytes']:,.0f} MB)", **look)
-    ax.set(xscale="log", xlabel="milliseconds a query (median)", ylabel=f"{recall} against exact", ylim=(0, 1.05))
+    ax.set(xscale="log", xlabel="milliseconds a query (median)", ylabel="recall@10 against exact", ylim=(0, 1.05))
     low, high = ax.get_xlim()
     ticks = [tick for tick in TICKS if low <= tick <= high]
     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -63,10 +63,7 @@ def rollover_lines(found: Mapping[str, Mapping[str, Mapping[str, Sequence[float]
 
 
 def mixed_scores(cosines: Mapping[str, Sequence[ArrayLike]], title: str = "") -> Figure:
-    """Show cosines in a half-updated gallery, {new model: (same person, new vector; same, old vector; strangers)}.
-
-    Introduced in notebook 12.
-    """
+    """Show cosines in a half-updated gallery, {new model: (same, new vector; same, old; strangers)}. Notebook 12."""
     fig, axes = row_of(len(cosines), 4.6 * len(cosines), 3.6, sharey=True)
     looks = (
         ("same person, new vector", RETAIN, "-"),
