@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from operator import le
 
 import numpy as np
@@ -16,6 +17,14 @@ from utils.lessons.sphere import orthoplex, simplex, tangent
 from utils.models.augmentation import greyscale
 from utils.settings import CourseError
 from utils.unlearning import METHODS, mean_cosine
+
+
+def check_value(answer: object, expected: object, hint: str) -> str:
+    return ex.report("answer", *ex.compared(answer, expected, hint, 1e-3))
+
+
+def check_function(student: object, reference: Callable, cases: list[tuple], hint: str, name: str = "function") -> str:
+    return ex.same_as(name, cases, hint)(reference)(student)
 
 
 def weighted(photos: torch.Tensor) -> torch.Tensor:
@@ -63,7 +72,7 @@ TIGHT_TRIO = circle(0, 4, 120, 124, 240, 244)
     ],
 )
 def test_value_verdicts_and_one_printed_line(answer, status, capsys):
-    assert ex.check_value(answer, 2.0, "count again.") == status
+    assert check_value(answer, 2.0, "count again.") == status
     printed = capsys.readouterr().out
     assert printed.count("\n") == 1 and status in printed
     assert ("count again." in printed) == (status in ("close", "wrong"))
@@ -72,16 +81,16 @@ def test_value_verdicts_and_one_printed_line(answer, status, capsys):
 @pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
 def test_tolerances_are_shares_of_what_is_expected(size):
     for share, status in ((0.0, "wrong"), (0.94, "wrong"), (0.96, "close"), (0.9985, "close"), (0.9995, "exact")):
-        assert ex.check_value(share * size, size, "h") == status
-    assert ex.check_value(0.0005, 0.0, "h") == "exact" and ex.check_value(0.1, 0.0, "h") == "wrong"
+        assert check_value(share * size, size, "h") == status
+    assert check_value(0.0005, 0.0, "h") == "exact" and check_value(0.1, 0.0, "h") == "wrong"
 
 
 def test_arrays_are_compared_entry_by_entry():
     expected = np.array([1.0, 2.0, 3.0])
-    assert ex.check_value([1, 2, 3], expected, "h") == "exact"
-    assert ex.check_value(torch.tensor([1.0, 2.0, 3.1]), expected, "h") == "close"
-    assert ex.check_value([3, 2, 1], expected, "h") == "wrong"
-    assert ex.check_value([[1, 2, 3]], expected, "h") == "wrong"
+    assert check_value([1, 2, 3], expected, "h") == "exact"
+    assert check_value(torch.tensor([1.0, 2.0, 3.1]), expected, "h") == "close"
+    assert check_value([3, 2, 1], expected, "h") == "wrong"
+    assert check_value([[1, 2, 3]], expected, "h") == "wrong"
 
 
 def crash(error: Exception):
@@ -94,23 +103,23 @@ def crash(error: Exception):
 @pytest.mark.parametrize("error", [TypeError("a\nb"), ValueError(), AttributeError("x"), RuntimeError("x" * 500),
                                    IndexError("x"), KeyError("x"), ZeroDivisionError("x"), NameError("x")])  # fmt: skip
 def test_a_crashing_function_is_wrong_and_says_so_in_one_line(error, capsys):
-    assert ex.check_function(crash(error), abs, [(1,)], "look again.") == "wrong"
+    assert check_function(crash(error), abs, [(1,)], "look again.") == "wrong"
     printed = capsys.readouterr().out
     assert printed.count("\n") == 1 and type(error).__name__ in printed and len(printed) < 300
 
 
 def test_function_verdict_is_the_worst_case():
     cases = [(1.0,), (2.0,)]
-    assert ex.check_function(abs, abs, cases, "h") == "exact"
-    assert ex.check_function(lambda x: 1.02 * x, abs, cases, "h") == "close"
-    assert ex.check_function(lambda x: x if x < 2 else 0, abs, cases, "h") == "wrong"
-    assert ex.check_function(lambda x: 1, lambda x: x, cases, "h", name="f") == "wrong"
-    assert ex.check_function(lambda x: ..., abs, cases, "h") == "not attempted yet"
-    assert ex.check_function(lambda x: None, abs, cases, "h") == "not attempted yet"
-    assert ex.check_function(crash(NotImplementedError()), abs, cases, "h") == "not attempted yet"
-    assert ex.check_function(None, abs, cases, "h") == "not attempted yet"
-    assert ex.check_function(3.0, abs, cases, "h") == "wrong"
-    assert ex.check_function(lambda: 1, abs, cases, "h") == "wrong"
+    assert check_function(abs, abs, cases, "h") == "exact"
+    assert check_function(lambda x: 1.02 * x, abs, cases, "h") == "close"
+    assert check_function(lambda x: x if x < 2 else 0, abs, cases, "h") == "wrong"
+    assert check_function(lambda x: 1, lambda x: x, cases, "h", name="f") == "wrong"
+    assert check_function(lambda x: ..., abs, cases, "h") == "not attempted yet"
+    assert check_function(lambda x: None, abs, cases, "h") == "not attempted yet"
+    assert check_function(crash(NotImplementedError()), abs, cases, "h") == "not attempted yet"
+    assert check_function(None, abs, cases, "h") == "not attempted yet"
+    assert check_function(3.0, abs, cases, "h") == "wrong"
+    assert check_function(lambda: 1, abs, cases, "h") == "wrong"
 
 
 def test_a_function_that_spoils_its_arguments_is_judged_by_what_it_returns():
@@ -119,13 +128,13 @@ def test_a_function_that_spoils_its_arguments_is_judged_by_what_it_returns():
         numbers.clear()
         return total
 
-    assert [ex.check_function(spoils, sum, [([1, 2],)], "h") for _ in range(2)] == ["exact", "exact"]
+    assert [check_function(spoils, sum, [([1, 2],)], "h") for _ in range(2)] == ["exact", "exact"]
     assert ex.check_03_average_precision.__name__ == "check_03_average_precision"
 
 
 def test_an_interrupt_is_not_swallowed():
     with pytest.raises(KeyboardInterrupt):
-        ex.check_function(crash(KeyboardInterrupt()), abs, [(1,)], "h")
+        check_function(crash(KeyboardInterrupt()), abs, [(1,)], "h")
 
 
 # ---- every checker ---------------------------------------------------------------------------------------------------

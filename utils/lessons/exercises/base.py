@@ -21,33 +21,17 @@ SYMBOLS = {EXACT: "✓", CLOSE: "≈", WRONG: "✗", NOT_ATTEMPTED: "…"}
 STUDENT_ERRORS = (TypeError, ValueError, AttributeError, RuntimeError, LookupError, ArithmeticError, NameError)
 
 
-def check_value(answer: Any, expected: Any, hint: str, tolerance: float = 1e-3, name: str = "answer") -> str:
-    """Compare a number or array with the expected one, print one line and return the status.
-
-    Exact within `tolerance`, close within 5 %: shares of the largest expected number, as they are where all are 0.
-    """
-    return report(name, *compared(answer, expected, hint, tolerance))
-
-
-def check_function(
-    student: Callable | None,
-    reference: Callable,
-    cases: Sequence[tuple],
-    hint: str,
-    tolerance: float = 1e-4,
-    name: str = "function",
-) -> str:
-    """Call the student's function and the reference on every case (a tuple of arguments); print the worst verdict.
-
-    A function that returns None or ... counts as not attempted. Introduced in notebook 03.
-    """
+def judged_on_cases(
+    student: Any, reference: Callable, cases: Sequence[tuple], hint: str, tolerance: float
+) -> tuple[str, str]:
+    """Return the worst verdict on a function over all cases, each a tuple of arguments."""
     if is_blank(student):
-        return report(name, NOT_ATTEMPTED, "")
+        return NOT_ATTEMPTED, ""
     if not callable(student):
-        return report(name, WRONG, f"a function is wanted here, not {type(student).__name__}.")
+        return WRONG, f"a function is wanted here, not {type(student).__name__}."
     order = (EXACT, CLOSE, WRONG, NOT_ATTEMPTED)
     verdicts = [judged(run_case, student, reference, case, hint, tolerance) for case in cases]
-    return report(name, *max(verdicts, key=lambda verdict: order.index(verdict[0])))
+    return max(verdicts, key=lambda verdict: order.index(verdict[0]))
 
 
 def run_case(student: Callable, reference: Callable, case: tuple, hint: str, tolerance: float) -> tuple[str, str]:
@@ -86,17 +70,15 @@ def same_as(
     hint: str,
     tolerance: float = 1e-4,
 ) -> Callable[[Callable], Callable[..., str]]:
-    """Make the right function a checker of students' functions, or of a number where arguments are given.
-
-    A number may be rounded to 1 %. The right function stays at hand as `reference`.
-    """
+    """Make the right function a checker of functions, or of a number (rounded to 1 %) where arguments are given."""
 
     def made(reference: Callable) -> Callable[..., str]:
         @functools.wraps(reference)
         def check(answer: Any, *given: Any) -> str:
             if given and not callable(answer):
-                return check_value(answer, reference(*given), hint, ROUNDED, name)
-            return check_function(answer, reference, [*([given] if given else []), *cases], hint, tolerance, name)
+                return report(name, *compared(answer, reference(*given), hint, ROUNDED))
+            asked = [given, *cases] if given else cases
+            return report(name, *judged_on_cases(answer, reference, asked, hint, tolerance))
 
         check.reference = reference
         return check

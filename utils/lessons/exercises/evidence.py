@@ -50,10 +50,7 @@ def check_09_share_above(scores: Sequence[float], limit: float) -> float:
 
 @checker("recommendation")
 def check_09_choice(answer: Any) -> tuple[str, str]:
-    """Check the method, as the table or the code writes it, that fits the door of notebook 09.
-
-    Weights only, strangers kept, no retraining.
-    """
+    """Check the method that fits the door of notebook 09: weights only, strangers kept, no retraining."""
     known = {plain(said): name for name, entry in METHODS.items() for said in (name, entry.title)}
     name = known.get(plain(answer)) if isinstance(answer, str) else None
     if name is None:
@@ -101,10 +98,7 @@ def check_10_auc(forget: np.ndarray, unseen: np.ndarray) -> float:
 
 @checker("hidden direction")
 def check_10_hidden_direction(points: Any) -> tuple[str, str]:
-    """Check unit rows (n >= 6, d) in which no two cosines exceed 0.3, yet each has cosine 0.5 to the mean. Notebook 10.
-
-    The property is tested, not one solution.
-    """
+    """Check unit rows (n >= 6, d): no two cosines above 0.3, yet each has cosine 0.5 to the mean. Notebook 10."""
     z, fault = unit_points(points, 6)
     if z is None:
         return WRONG, fault

@@ -206,10 +206,7 @@ check_04_tangent.reference = tangent
 
 @checker("simplex")
 def check_04_simplex(points: Any) -> tuple[str, str]:
-    """Check four or more unit rows whose cosines are all equal and as low as can be. Introduced in notebook 04.
-
-    The property is tested, not one solution.
-    """
+    """Check four or more unit rows whose cosines are all equal and as low as can be. Introduced in notebook 04."""
     z, fault = unit_points(points, 4)
     if z is None:
         return WRONG, fault

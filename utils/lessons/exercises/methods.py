@@ -34,8 +34,7 @@ from .faces import drawn
 
 @checker("wrong names")
 def check_05_wrong_names(student: Callable) -> tuple[str, str]:
-    """Check a function (n photos, allowed names, NumPy generator) -> n wrong names: any allowed ones, not the same for
-    all, and repeatable. Notebook 05."""
+    """Check a function (n photos, allowed names, NumPy generator) -> n allowed names, not one for all. Notebook 05."""
     some, others = np.array([3, 5, 8, 13, 21]), np.array([2, 34, 55])
     cases = [(40, some, 0), (40, some, 0), (40, some, 1), (25, others, 1)]
     answers = [student(n, allowed.copy(), np.random.default_rng(seed)) for n, allowed, seed in cases]
@@ -64,8 +63,7 @@ check_05_wrong_names.reference = lambda n_photos, allowed, generator: generator.
     5e-3,
 )
 def check_05_silent_scale(gap: float) -> float:
-    """Check from which scale on log(1 + exp(-scale x gap)) is exactly 0 in float32: a number for a gap that is given,
-    or a function of any gap. Notebook 05."""
+    """Check from which scale on log(1 + exp(-scale x gap)) is exactly 0 in float32. Introduced in notebook 05."""
     return 24 * math.log(2) / gap
 
 
@@ -88,10 +86,7 @@ COSINES = np.array([0.9, 0.35, 0.2, -0.1, 0.31])
     "rule the struck names out before the softmax, so that what is left sums to 1.",
 )
 def check_06_masked_target(cosines: np.ndarray, struck: Sequence[int], scale: float) -> np.ndarray:
-    """Check a function (cosines (C,), positions struck out, scale) -> probabilities (C,), DELETE's target. Notebook 06.
-
-    The struck names get 0 and the others share everything.
-    """
+    """Check a function (cosines (C,), positions struck out, scale) -> DELETE's probabilities (C,). Notebook 06."""
     shares = np.exp(scale * np.asarray(cosines))
     shares[list(struck)] = 0
     return shares / shares.sum()
@@ -163,20 +158,15 @@ def check_08_hard(z: Tensor) -> Tensor:
 
 @checker("blind spot")
 def check_08_blind_spot(points: Any, slack: float = 0.02) -> tuple[str, str]:
-    """Check two groups of unit vectors (n, d): mean-pair cosine minimal, every nearest cosine above 0.9. Notebook 08.
-
-    The property is tested, not one solution: any set of at least 4 rows that has it is exact.
-    """
+    """Check 4 or more unit rows (n, d): mean-pair cosine minimal, every nearest cosine above 0.9. Notebook 08."""
     z, fault = unit_points(points, 4)
     if z is None:
         return WRONG, fault
     mean, nearest, lowest = float(mean_cosine(torch.from_numpy(z))), nearest_cosines(z).min(), -1 / (len(z) - 1)
     if mean <= lowest + slack and nearest > 0.9:
         if (found := groups(z)) > 2:
-            return (
-                CLOSE,
-                f"blind it is, with {found} groups; the figure has three. Hint: how few can still sum to zero?",
-            )
+            hint = "how few can still sum to zero?"
+            return CLOSE, f"blind it is, with {found} groups; the figure has three. Hint: {hint}"
         return EXACT, f"mean cosine {mean:+.2f}, and yet every photo has a neighbour at {nearest:.2f}."
     if mean <= lowest + 5 * slack and nearest > 0.8:
         return CLOSE, f"mean {mean:+.3f} (lowest possible {lowest:+.3f}), nearest {nearest:.2f}."
@@ -199,10 +189,7 @@ def groups(z: np.ndarray, near: float = 0.9) -> int:
 
 @checker("empty place")
 def check_08_empty_place(student: Callable) -> tuple[str, str]:
-    """Check a function: unit rows (n, d) torch float -> the unit vector (d,) along which they have least energy.
-
-    The energy is compared, not the vector, as its sign is free. Introduced in notebook 08.
-    """
+    """Check a function: unit rows (n, d) torch -> the unit vector (d,), sign free, of least energy. Notebook 08."""
     hint = "torch.linalg.eigh(points.T @ points) sorts its eigenvalues, the smallest first."
     for draw, turn in zip(drawn((60, 8), (30, 3)), drawn((8, 8), (3, 3)), strict=True):
         n, d = draw.shape
