@@ -269,6 +269,6 @@ def test_a_notebook_without_its_partner_is_seen(folder: Path):
 def test_a_fault_in_a_solution_is_told_with_its_file_and_nothing_is_written(folder: Path, capsys):
     edit(folder / solutions.SOLUTIONS / "00_a.ipynb", 1, source="# solution\na = 1")
     stored = (folder / "00_a.ipynb").read_bytes()
-    assert solutions.main(["--notebooks", str(folder)]) == 1
-    assert capsys.readouterr().err.startswith("solutions/00_a.ipynb: In cell 2 (double) the comments")
+    assert solutions.main(["--notebooks", str(folder)]) == 2
+    assert capsys.readouterr().err.startswith("error: solutions/00_a.ipynb: In cell 2 (double) the comments")
     assert (folder / "00_a.ipynb").read_bytes() == stored

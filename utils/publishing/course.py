@@ -44,7 +44,7 @@ from ..settings import (
 )
 from ..tables import Table
 from .places import apart, clean, has_mark, shown
-from .site import build_site, is_ours, picture_of, running_seconds, tidy
+from .site import build_site, is_ours, picture_of, running_seconds, tags_of, tidy
 
 NOTEBOOK_DIR = REPO_ROOT / "notebooks"
 README_PICTURE = REPO_ROOT / "data" / "figures" / "before_after.png"  # the cover of the first notebook
@@ -71,7 +71,7 @@ class Task:
 
 def find_notebooks(folder: Path = NOTEBOOK_DIR, only: str | None = None) -> list[Path]:
     """Return the notebooks NN_*.ipynb in order, or those whose numbers are named in `only` ('02,03'); CourseError."""
-    found = sorted(path for path in Path(folder).glob("[0-9][0-9]_*.ipynb"))
+    found = sorted(Path(folder).glob("[0-9][0-9]_*.ipynb"))
     if not found:
         raise CourseError(f"No notebooks named like 00_title.ipynb in {folder}.")
     if not only:
@@ -158,6 +158,12 @@ def read(path: Path) -> nbformat.NotebookNode:
         raise CourseError(f"{path.name} is not a valid notebook: {last_line(str(error))}.") from error
 
 
+def save(notebook: nbformat.NotebookNode, path: Path) -> None:
+    """Write a notebook, whole or not at all."""
+    with atomic_path(path) as temporary:
+        nbformat.write(notebook, temporary)
+
+
 def read_state(build: Path) -> dict:
     """Return what earlier runs finished: name -> key, seconds, files made; empty without a readable record."""
     try:
@@ -236,9 +242,7 @@ def run_notebook(task: Task, build: Path, timeout: float, progress: bool = True)
 def failure(name: str, notebook: nbformat.NotebookNode, error: Exception) -> str:
     """Say in one sentence which cell of a notebook failed (counted from 1 as in the source) and how."""
     own = [
-        cell
-        for cell in notebook.cells
-        if not {"injected-parameters", "papermill-error-cell-tag"} & set(cell.metadata.get("tags", []))
+        cell for cell in notebook.cells if not {"injected-parameters", "papermill-error-cell-tag"} & {*tags_of(cell)}
     ]
     troubled = [number for number, cell in enumerate(own, 1) if stopped(cell)]
     where = f"in cell {troubled[0]}" if troubled else "before its first cell"
@@ -274,10 +278,8 @@ def run_course(
     timeout: float | None = None,
     jobs: int = 1,
 ) -> dict:
-    """Execute the notebooks that have not run on these very inputs, `jobs` at a time, and return the record of all.
-
-    Several at a time have a thread each. Raises CourseError for the first that fails; those beside it are given up.
-    """
+    """Execute the notebooks that have not run on these very inputs, `jobs` at a time, and return the record of all;
+    CourseError for the first that fails: those beside it are given up."""
     build = apart(build, folder)
     paths = find_notebooks(folder, only)
     chosen, code = choose_parameters(paths, profile, parameters), code_hash()
@@ -290,8 +292,8 @@ def run_course(
     if jobs > 1:  # the longest start first, and no two of them draw the faces
         seconds = running_seconds()
         due.sort(key=lambda task: -seconds.get(task.name, 0))
-        faces = [t.parameters.get("dataset", "synthetic") for t in due if "dataset" in parameters_of(t.path)]
-        if "synthetic" in faces:
+        asking = [task for task in due if "dataset" in parameters_of(task.path)]
+        if any(task.parameters.get("dataset", "synthetic") == "synthetic" for task in asking):
             load_faces("synthetic")
     with progress_bar(desc="course", total=len(tasks)) as bar:
         for task in tasks:
@@ -336,8 +338,7 @@ def refresh_in_place(folder: Path = NOTEBOOK_DIR, *, only: str | None = None, ti
             except (CellControlSignal, DeadKernelError) as error:
                 sentence = failure(path.name, notebook, error)
                 raise CourseError(f"{sentence} The stored notebook was left as it was.") from error
-            with atomic_path(path) as temporary:
-                nbformat.write(tidy(notebook), temporary)
+            save(tidy(notebook), path)
             if path.parent == NOTEBOOK_DIR and path.name.startswith("00_"):
                 with atomic_path(README_PICTURE) as temporary:
                     temporary.write_bytes(picture_of(notebook))
@@ -347,16 +348,13 @@ def refresh_in_place(folder: Path = NOTEBOOK_DIR, *, only: str | None = None, ti
 def setup_of(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
     """Return a notebook's set-up cell, its first code cell, tagged 'setup'; CourseError without one."""
     first = next((cell for cell in notebook.cells if cell.cell_type == "code"), None)
-    if first is None or "setup" not in first.metadata.get("tags", []):
+    if first is None or "setup" not in tags_of(first):
         raise CourseError(f"The first code cell of {name} is not tagged 'setup'.")
     return first
 
 
 def sync_setup(folder: Path = NOTEBOOK_DIR) -> list[str]:
-    """Copy notebook 00's set-up cell into the others, exercises and solutions, and name those it changed.
-
-    Outputs are kept: on a machine where the course is installed the cell prints nothing.
-    """
+    """Copy notebook 00's set-up cell into the others, exercises and solutions, outputs kept; name those it changed."""
     paths = [path for place in (folder, folder / "solutions") for path in sorted(place.glob("[0-9][0-9]_*.ipynb"))]
     source = setup_of(read(find_notebooks(folder)[0]), "the first notebook").source
     changed = []
@@ -365,8 +363,7 @@ def sync_setup(folder: Path = NOTEBOOK_DIR) -> list[str]:
         cell = setup_of(notebook, path.name)
         if cell.source != source:
             cell.source = source
-            with atomic_path(path) as temporary:
-                nbformat.write(notebook, temporary)
+            save(notebook, path)
             changed.append(shown(path))
     return changed
 

@@ -28,9 +28,9 @@ from ..lessons.session import open_session
 from ..settings import BUILD_DIR, REPO_ROOT, CourseError, atomic_path, command
 from ..tables import text_table
 from ..unlearning.registry import METHODS, RECOMMENDED
-from .course import NOTEBOOK_DIR, find_notebooks, read, read_state, setup_of
+from .course import NOTEBOOK_DIR, find_notebooks, read, read_state, save, setup_of
 from .site import MINUTES, MINUTES_FILE, minutes_text, question_of, running_seconds
-from .solutions import SOLUTIONS, exercise_version, save
+from .solutions import SOLUTIONS, exercise_version
 
 PAGES = ("README.md", "CONTRIBUTING.md", "docs/*.md")
 BADGE = re.compile(r"^\[!\[Open in Colab].*$", re.MULTILINE)

@@ -29,8 +29,8 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from ..settings import CourseError, atomic_path, printable_output
-from .course import NOTEBOOK_DIR, find_notebooks, read
+from ..settings import CourseError, command
+from .course import NOTEBOOK_DIR, find_notebooks, read, save
 from .site import tags_of, tidy
 
 SOLUTIONS = "solutions"  # the folder inside notebooks/
@@ -170,25 +170,15 @@ def write_all(folder: Path = NOTEBOOK_DIR) -> list[str]:
     return told
 
 
-def save(notebook: NotebookNode, path: Path) -> None:
-    """Write a notebook, whole or not at all."""
-    with atomic_path(path) as temporary:
-        nbformat.write(notebook, temporary)
-
-
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 only if all notebooks are what their solutions give."""
     parser = argparse.ArgumentParser(prog="python -m utils.solutions", description=__doc__.split("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing, fail if a notebook differs")
     parser.add_argument("--notebooks", type=Path, default=NOTEBOOK_DIR, help="folder of the notebooks")
     arguments = parser.parse_args(argv)
-    printable_output()
-    try:
-        if not arguments.check:
-            print("\n".join(write_all(arguments.notebooks)) or "Nothing to write: every notebook is up to date.")
-        found = faults(arguments.notebooks)
-    except CourseError as error:
-        found = [str(error)]
-    if found:
+    if not arguments.check:
+        print("\n".join(write_all(arguments.notebooks)) or "Nothing to write: every notebook is up to date.")
+    if found := faults(arguments.notebooks):
         print("\n".join(found), file=sys.stderr)
     return 1 if found else 0
