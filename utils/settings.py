@@ -29,9 +29,8 @@ BUILD_DIR = Path(os.environ.get(BUILD_PLACE) or REPO_ROOT / "build")
 BLOCK = 4096  # bytes of the smallest file that a disk makes room for
 PROFILES = ("quick", "full")
 REPOSITORY, PUBLISHED = "face-identity-unlearning/course", False  # the course's address on GitHub: nowhere else
-FULL_MINUTES: dict[
-    str, int
-] = {}  # a GPU's name -> minutes of 'make run PROFILE=full' on it; nothing is entered unmeasured
+# a GPU's name -> minutes of 'make run PROFILE=full' on it; nothing is entered unmeasured
+FULL_MINUTES: dict[str, int] = {}
 
 
 class CourseError(ValueError):
@@ -258,10 +257,7 @@ def offer_full_profile() -> None:
 
 
 def check_environment() -> dict[str, str]:
-    """Exercise the packages that break most often and return their versions; CourseError says what to mend.
-
-    Introduced in notebook 00.
-    """
+    """Exercise packages that break often and return their versions; CourseError says what to mend. Notebook 00."""
     mend = "run 'make run' in the repository, which builds a fitting environment"
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         raise CourseError(f"Python {platform.python_version()} is outside 3.11 to 3.13; {mend}.")

@@ -41,23 +41,20 @@ def parameters(root: Path, build: Path, numbers: Sequence[str]) -> list[tuple[st
 def run_real(
     root: str, build: Path, *, only: str = NOTEBOOKS, profile: str = "quick", fresh: bool = False, jobs: int = 1
 ) -> Path:
-    """Run notebooks on LFW with dlib's model, results and copies in `build`, and return the site's first page.
-
-    What takes longest is done before the first cell and kept: the crops, and what the resting layers make of them.
-    Notebook 09 comes last: it shows the others' results.
-    Raises CourseError where the photos or the recogniser are missing; nothing else in the course needs either.
-    """
+    """Run notebooks on LFW with dlib's model, results and copies in `build`, and return the site's first page;
+    CourseError where the photos or the recogniser are missing."""
     folder, build = faces_folder(root), resolved(build)
     make_backbone("dlib", "auto")  # one sentence at once where its file is missing
+    # what takes longest is done before the first cell and kept: the crops, and what the resting layers make of them
     prepared(Plan(dataset="lfw", root=str(folder), backbone="dlib"), 0, {}, progress=True)
     os.environ[BUILD_PLACE] = str(build)  # the notebooks' kernels look there
     numbers = [number.strip() for number in only.split(",")]
-    for some in ([number for number in numbers if number != "09"], [number for number in numbers if number == "09"]):
+    options = {"profile": profile, "fresh": fresh, "jobs": jobs}
+    last = [number for number in numbers if number == "09"]  # it shows the others' results
+    for some in ([number for number in numbers if number != "09"], last):
         if some:
             chosen = parameters(folder, build, some)
-            run_course(
-                NOTEBOOK_DIR, build, only=",".join(some), profile=profile, parameters=chosen, fresh=fresh, jobs=jobs
-            )
+            run_course(NOTEBOOK_DIR, build, only=",".join(some), parameters=chosen, **options)
     return make_site(NOTEBOOK_DIR, build)
 
 

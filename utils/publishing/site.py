@@ -10,7 +10,6 @@ import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from types import SimpleNamespace
 
 import nbformat
 from bs4 import BeautifulSoup, Tag
@@ -19,6 +18,7 @@ from joblib import Parallel, delayed
 from latex2mathml.converter import convert as latex_to_mathml
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from PIL import Image
 from pygments.formatters import HtmlFormatter
 
@@ -115,11 +115,6 @@ class PageExporter(HTMLExporter):
         )
         return MarkdownWithMath(renderer=renderer).render(source)
 
-    def default_filters(self):
-        """Name our markdown filter; nbconvert looks filters up here."""
-        yield from super().default_filters()
-        yield ("markdown2html", self.markdown2html)
-
 
 def mathml(formula: str, display: str) -> str:
     """Return a LaTeX formula as MathML ('inline' or 'block'), or as typed where a command is not understood."""
@@ -154,24 +149,14 @@ def tidy_cell(cell: nbformat.NotebookNode) -> nbformat.NotebookNode:
     if not cell.metadata.get("tags", True):
         del cell.metadata["tags"]
     if cell.cell_type == "code":
-        cell.outputs = joined([output for output in cell.outputs if not passing(output)])
+        cell.outputs = [output for output in cell.outputs if not passing(output)]
+        cell, _ = CoalesceStreamsPreprocessor().preprocess_cell(cell, {}, 0)  # text arrives in pieces of varying size
     return cell
 
 
 def passing(output: nbformat.NotebookNode) -> bool:
     """Say whether an output is a progress bar or standard error, which no reader needs later."""
     return output.get("name") == "stderr" or "application/vnd.jupyter.widget-view+json" in output.get("data", {})
-
-
-def joined(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
-    """Join neighbouring pieces of printed text, which arrive in pieces of varying size."""
-    result: list[nbformat.NotebookNode] = []
-    for output in outputs:
-        if result and output.output_type == "stream" and result[-1].output_type == "stream":
-            result[-1].text += output.text
-        else:
-            result.append(output)
-    return result
 
 
 def tags_of(cell: nbformat.NotebookNode) -> list[str]:
@@ -181,11 +166,9 @@ def tags_of(cell: nbformat.NotebookNode) -> list[str]:
 
 def title_of(notebook: nbformat.NotebookNode, fallback: str) -> str:
     """Return the first heading of a notebook, without markup."""
-    for cell in notebook.cells:
-        found = re.search(r"^# +(.+)$", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else None
-        if found:
-            return plain(found[1])
-    return fallback
+    texts = (cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    found = (re.search(r"^# +(.+)$", text, re.MULTILINE) for text in texts)
+    return next((plain(heading[1]) for heading in found if heading), fallback)
 
 
 def question_of(notebook: nbformat.NotebookNode, name: str) -> str:
@@ -320,23 +303,22 @@ def page(title: str, body: str) -> str:
 
 def navigation(titles: dict[str, str], name: str, css: str = "") -> str:
     """Return the links to the previous page, the contents and the next page."""
-    names = list(titles)
-    position = names.index(name)
-    before = names[position - 1] if position else None
-    after = names[position + 1] if position + 1 < len(names) else None
+    names = [None, *titles, None]
+    place = names.index(name)
+    before, after = names[place - 1], names[place + 1]
     left = f'<a rel="prev" href="{before}.html">← {escape(titles[before])}</a>' if before else "<span></span>"
     right = f'<a rel="next" href="{after}.html">{escape(titles[after])} →</a>' if after else "<span></span>"
     return f'<nav class="{css}">{left}<a href="index.html">Contents</a>{right}</nav>'
 
 
-def contents(entries: list[SimpleNamespace]) -> str:
-    """Return the contents table: a picture, title and question, and the minutes."""
-    rows = []
-    for entry in entries:
-        link = f'<a href="{entry.name}.html">'
-        picture = f'{link}<img src="{entry.cover}" alt="From {escape(entry.title)}"></a>' if entry.cover else ""
-        text = f"{link}<strong>{escape(entry.title)}</strong></a><br>{escape(entry.question)}"
-        rows.append(f"<tr><td>{picture}</td><td>{text}</td><td>{entry.minutes}</td></tr>")
+def contents(notebooks: dict[str, nbformat.NotebookNode], titles: dict[str, str]) -> str:
+    """Return the contents table: each notebook's picture, title and question, and minutes."""
+    rows, seconds = [], running_seconds()
+    for name, notebook in notebooks.items():
+        link, title, cover = f'<a href="{name}.html">', escape(titles[name]), cover_of(notebook)
+        picture = f'{link}<img src="{cover}" alt="From {title}"></a>' if cover else ""
+        text = f"{link}<strong>{title}</strong></a><br>{escape(question_of(notebook, name))}"
+        rows.append(f"<tr><td>{picture}</td><td>{text}</td><td>{minutes_text(notebook, seconds.get(name))}</td></tr>")
     head = "<thead><tr><th></th><th>Notebook</th><th>Minutes</th></tr></thead>"
     return f'<table class="contents">{head}<tbody>\n' + "\n".join(rows) + "\n</tbody></table>"
 
@@ -347,7 +329,7 @@ def build_documents(documents: Sequence[Path], site: Path) -> dict[str, str]:
     for path in documents:
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(path.read_text(encoding="utf-8"))])
         titles[path.stem] = title_of(notebook, path.stem)
-        body = offline(body_of(notebook, path.parent), path.parent, site)
+        body = offline_body(notebook, path.parent, site)
         top = '<nav><span></span><a href="index.html">Contents</a><span></span></nav>'
         write(site / f"{path.stem}.html", page(titles[path.stem], top + body))
     return titles
@@ -356,30 +338,22 @@ def build_documents(documents: Sequence[Path], site: Path) -> dict[str, str]:
 def build_site(
     sources: dict[str, Path], site: Path, folder: Path, results: Table, documents: Sequence[Path] = (), jobs: int = 1
 ) -> Path:
-    """Write one page per notebook and index.html into `site`, drop pages of notebooks that are gone, return the index.
+    """Write a page per notebook and document into `site`, drop pages of what is gone, and return index.html.
 
-    `sources` maps a notebook's name to the file whose outputs are shown, `folder` is where the notebooks live,
-    `results` is shown below the contents unless it is empty, `documents` are Markdown files that become pages, and
-    `jobs` pages are made at a time.
+    `sources` maps a notebook's name to the file whose outputs are shown, `folder` is where the notebooks live.
     """
-    seconds = running_seconds()
     notebooks = {name: tidy(nbformat.read(path, as_version=4)) for name, path in sources.items()}
     titles = {name: title_of(notebook, name) for name, notebook in notebooks.items()}
     bodies = Parallel(n_jobs=jobs)(delayed(offline_body)(notebook, folder, site) for notebook in notebooks.values())
-    entries = []
-    for (name, notebook), body in zip(notebooks.items(), bodies, strict=True):
+    for name, body in zip(notebooks, bodies, strict=True):
         top, bottom = navigation(titles, name), navigation(titles, name, "end")
         write(site / f"{name}.html", page(titles[name], top + body + bottom))
-        question, cover = question_of(notebook, name), cover_of(notebook)
-        minutes = minutes_text(notebook, seconds.get(name))
-        entries.append(SimpleNamespace(name=name, title=titles[name], question=question, cover=cover, minutes=minutes))
-    heading = "<h1>Face identity unlearning: the course</h1>"
     table = offline(f"<h2>Results of the last run</h2>{results._repr_html_()}", site, site) if results else ""
     more = build_documents(documents, site)
     links = " · ".join(f'<a href="{name}.html">{escape(title)}</a>' for name, title in more.items())
     further = f"<p>Also: {links}</p>" if links else ""
-    index = heading + contents(entries) + further + table
-    write(site / "index.html", page("Face identity unlearning: the course", index))
+    name = "Face identity unlearning: the course"
+    write(site / "index.html", page(name, f"<h1>{name}</h1>" + contents(notebooks, titles) + further + table))
     for old in site.glob("*.html"):
         if old.stem not in {"index", *notebooks, *more} and is_ours(old):
             old.unlink()

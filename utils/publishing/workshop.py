@@ -105,9 +105,7 @@ def check_place(out: Path, root: Path = REPO_ROOT) -> None:
     if out.is_mount():  # a stick's own root cannot be replaced
         raise CourseError(f"{shown(out)} is a whole disk; name a folder on it with --out.")
     try:
-        found = (
-            sorted(path for path in out.rglob("*") if path.is_symlink() or not path.is_dir()) if out.is_dir() else []
-        )
+        found = sorted(path for path in out.rglob("*") if path.is_symlink() or not path.is_dir())
         if not found and (out.is_dir() or not out.exists()):
             return
         ours = json.loads((out / MARK).read_text(encoding="utf-8"))["made_by"] == MADE_BY
