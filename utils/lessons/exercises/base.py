@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,10 +65,7 @@ def checker(name: str) -> Callable[[Callable[..., tuple[str, str]]], Callable[..
 
 
 def same_as(
-    name: str,
-    cases: Sequence[tuple],
-    hint: str,
-    tolerance: float = 1e-4,
+    name: str, cases: Sequence[tuple], hint: str, tolerance: float = 1e-4
 ) -> Callable[[Callable], Callable[..., str]]:
     """Make the right function a checker of functions, or of a number (rounded to 1 %) where arguments are given."""
 
@@ -141,18 +138,6 @@ def compared_share(answer: Any, expected: float, hint: str) -> tuple[str, str]:
     if is_number(got := as_array(answer)) and expected and abs(got / (100 * expected) - 1) <= NEARLY:
         return CLOSE, "that is percent; a fraction between 0 and 1 is wanted."
     return compared(answer, expected, hint, ROUNDED)
-
-
-def names_among(answer: Any, right: Collection[str], wanted: str, hint: str) -> tuple[str, str]:
-    """Return the status of a collection of names: close if some are missing and none is wrong."""
-    if not isinstance(answer, set | frozenset | list | tuple | np.ndarray):
-        return WRONG, f"wanted is a list of names{wanted}."
-    given = {str(item) for item in answer}
-    if given == right:
-        return EXACT, ""
-    if given and given < right:
-        return CLOSE, f"right so far, and not all. Hint: {hint}"
-    return WRONG, f"{len(given - right)} of your names do not belong there. Hint: {hint}" if given else f"Hint: {hint}"
 
 
 def unit_points(points: Any, least: int) -> tuple[np.ndarray | None, str]:

@@ -8,18 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...unlearning.registry import METHODS
-from .base import (
-    CLOSE,
-    EXACT,
-    WRONG,
-    checker,
-    compared,
-    compared_share,
-    names_among,
-    nearest_cosines,
-    same_as,
-    unit_points,
-)
+from .base import CLOSE, EXACT, WRONG, checker, compared, compared_share, nearest_cosines, same_as, unit_points
 
 POINTS = np.array([[0.0, 1], [0, 1], [1, 1]])
 
@@ -132,6 +121,11 @@ def check_11_verdicts(answer: Any, ranks: Sequence[float], patience: int = 10) -
 def check_11_leftovers(answer: Any) -> tuple[str, str]:
     """Check the list of what still shows your face after notebook 11 has run with delete = True."""
     hint = "what lay in memory only is gone; what was deleted is gone; what is a file, is not."
-    if isinstance(answer, set | frozenset | list | tuple):
-        answer = [item.casefold() if isinstance(item, str) else item for item in answer]
-    return names_among(answer, {"outputs of this notebook", "your folder"}, " in quotes", hint)
+    if not isinstance(answer, set | frozenset | list | tuple | np.ndarray):
+        return WRONG, "wanted is a list of names in quotes."
+    given, right = {str(item).casefold() for item in answer}, {"outputs of this notebook", "your folder"}
+    if given == right:
+        return EXACT, ""
+    if given and given < right:
+        return CLOSE, f"right so far, and not all. Hint: {hint}"
+    return WRONG, f"{len(given - right)} of your names do not belong there. Hint: {hint}" if given else f"Hint: {hint}"

@@ -119,11 +119,7 @@ def check_01_nearest_centroid(z: Tensor, centroids: Tensor) -> Tensor:
     return (z @ centroids.T).argmax(1)
 
 
-@same_as(
-    "angle",
-    [(0.5,), (-0.2,), (1.0,)],
-    "undo the cosine with np.arccos, then turn radians into degrees.",
-)
+@same_as("angle", [(0.5,), (-0.2,), (1.0,)], "undo the cosine with np.arccos, then turn radians into degrees.")
 def check_02_angle(cosine: float) -> float:
     """Check a function from the cosine of two unit vectors to their angle in degrees. Notebook 02."""
     return math.degrees(math.acos(cosine))
