@@ -21,8 +21,9 @@ from PIL.PngImagePlugin import PngInfo
 from .. import settings
 from ..experiments.tables import percent
 from ..experiments.worlds import REAL, RESULTS, SECOND, runs_by_method
-from ..lessons.figures.base import STYLE, compact_png
+from ..lessons.figures.base import compact_png
 from ..lessons.figures.fronts import front_figure
+from ..lessons.figures.palette import STYLE
 from ..lessons.figures.photos import run_searches, six_answers
 from ..lessons.session import open_session
 from ..settings import BUILD_DIR, REPO_ROOT, CourseError, atomic_path, command

@@ -10,9 +10,10 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from .base import FORGET, HEAT, INK, ORIGINAL, PAPER, PERCENT, finished, gridded, legend_below, one, words
+from .base import finished, gridded, legend_below, one, words
 from .fronts import class_of
 from .outcomes import method_looks
+from .palette import FORGET, HEAT, INK, ORIGINAL, PAPER, PERCENT
 
 GOALS = {
     "chance": "chance",

@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ...unlearning.registry import METHODS
-from .base import CHANCE, FRONT, INK, METRICS, ORIGINAL, PAPER, RETRAIN, finished, gridded, words
+from .base import finished, gridded, words
+from .palette import CHANCE, FRONT, INK, METRICS, ORIGINAL, PAPER, RETRAIN
 
 CLASSES = {  # marker, line of the front, what a legend says
     "reference": ("s", "", "yardstick"),

@@ -12,6 +12,21 @@ from matplotlib.figure import Figure, SubFigure
 from numpy.typing import ArrayLike
 
 from .base import (
+    colour_of,
+    finished,
+    gridded,
+    legend_below,
+    lines_of,
+    log_ticks,
+    one,
+    page,
+    panels,
+    row_of,
+    share_histogram,
+    words,
+)
+from .fronts import class_of
+from .palette import (
     ACCENT,
     CHANCE,
     CYCLE,
@@ -29,20 +44,7 @@ from .base import (
     TENS,
     UNSEEN,
     WRONG,
-    colour_of,
-    finished,
-    gridded,
-    legend_below,
-    lines_of,
-    log_ticks,
-    one,
-    page,
-    panels,
-    row_of,
-    share_histogram,
-    words,
 )
-from .fronts import class_of
 from .ranking import rank_edges
 
 BETTER = {"forget": "lower is better", "unseen": "higher is better"}

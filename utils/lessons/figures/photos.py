@@ -18,15 +18,6 @@ from ...models.embedding import embed
 from ...retrieval.evaluation import Evaluation
 from ...retrieval.gallery import Gallery
 from .base import (
-    ACCENT,
-    CORRECT,
-    CYCLE,
-    FORGET,
-    INK,
-    ORIGINAL,
-    RETRAIN,
-    TENS,
-    WRONG,
     _rgb,
     colour_of,
     finished,
@@ -40,6 +31,7 @@ from .base import (
     show_photo,
     words,
 )
+from .palette import ACCENT, CORRECT, CYCLE, FORGET, INK, ORIGINAL, RETRAIN, TENS, WRONG
 
 
 class Search(NamedTuple):

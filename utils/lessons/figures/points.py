@@ -14,29 +14,8 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from .base import (
-    CHANCE,
-    CYCLE,
-    FORGET,
-    FRONT,
-    HEAT,
-    INK,
-    MARKERS,
-    PAPER,
-    RETAIN,
-    RETRAIN,
-    colour_of,
-    finished,
-    gridded,
-    legend_below,
-    name_of,
-    one,
-    page,
-    panels,
-    row_of,
-    share_histogram,
-    words,
-)
+from .base import colour_of, finished, gridded, legend_below, name_of, one, page, panels, row_of, share_histogram, words
+from .palette import CHANCE, CYCLE, FORGET, FRONT, HEAT, INK, MARKERS, PAPER, RETAIN, RETRAIN
 
 
 def similarity_heatmap(

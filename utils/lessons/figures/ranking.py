@@ -10,28 +10,8 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from ...faces.splits import Splits
-from .base import (
-    ACCENT,
-    CHANCE,
-    CORRECT,
-    CYCLE,
-    INK,
-    MARKERS,
-    ORIGINAL,
-    PAPER,
-    POOLS,
-    RETAIN,
-    RETRAIN,
-    WRONG,
-    colour_of,
-    finished,
-    gridded,
-    legend_below,
-    lines_of,
-    log_ticks,
-    one,
-    page,
-)
+from .base import colour_of, finished, gridded, legend_below, lines_of, log_ticks, one, page
+from .palette import ACCENT, CHANCE, CORRECT, CYCLE, INK, MARKERS, ORIGINAL, PAPER, POOLS, RETAIN, RETRAIN, WRONG
 
 
 def photos_per_person(labels: ArrayLike, minimum: int | None = None, title: str = "") -> Figure:

@@ -9,21 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from numpy.typing import ArrayLike
 
-from .base import (
-    CHANCE,
-    CYCLE,
-    MARKERS,
-    ORIGINAL,
-    POOLS,
-    RETAIN,
-    finished,
-    gridded,
-    legend_below,
-    one,
-    row_of,
-    share_histogram,
-    words,
-)
+from .base import finished, gridded, legend_below, one, row_of, share_histogram, words
+from .palette import CHANCE, CYCLE, MARKERS, ORIGINAL, POOLS, RETAIN
 
 TICKS = [number * 10.0**power for power in range(-3, 4) for number in (1, 3)]
 
