@@ -301,38 +301,25 @@ def write_all() -> list[str]:
     return [str(path.relative_to(REPO_ROOT)) for path in changed]
 
 
-PRINTED = {"contents": contents, "timetable": timetable, "links": links, "summary": summary}
-PRINTED |= {"networks": networks, "budgets": budgets, "queries": queries, "compact": compact}
-MODES = {
+WORK = {
     "write": "write anew what documents and notebooks show",
     "figure": "draw the first page's figure",
     "six": "draw the opening of notebook 09: one query, and whom six models answer with",
     "minutes": "store how long each notebook took in the latest 'make run'",
-    "contents": "print the list of notebooks with their minutes",
-    "timetable": "print the notebooks' minutes as a table",
-    "links": "print where the course can be opened",
-    "summary": "print the first page's table",
-    "networks": "print what methods do to two pretrained networks",
-    "budgets": "print how many images the methods look at",
-    "compact": "print how close one person's photos lie, before and after dispersion",
-    "queries": "print on how many searches the results on real faces rest",
 }
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """Return the command line."""
-    parser = argparse.ArgumentParser(prog="python -m utils.overview", description=__doc__)
-    mode = parser.add_mutually_exclusive_group(required=True)
-    for name, text in MODES.items():
-        mode.add_argument(f"--{name}", dest="mode", action="store_const", const=name, help=text)
-    parser.add_argument("--build", type=Path, default=BUILD_DIR, metavar="DIR", help="the run that --minutes reads")
-    return parser
+PRINTED = {part.__name__: part for part in (contents, timetable, links, summary, networks, budgets, compact, queries)}
 
 
 @command
 def main(arguments: Iterable[str] | None = None) -> int:
     """Run the command; returns 0, or 2 after one sentence on what was wrong."""
-    args = make_parser().parse_args(arguments)
+    parser = argparse.ArgumentParser(prog="python -m utils.overview", description=__doc__)
+    mode = parser.add_mutually_exclusive_group(required=True)
+    told = {name: part.__doc__.replace("Return", "print", 1).rstrip(".") for name, part in PRINTED.items()}
+    for name, text in (WORK | told).items():
+        mode.add_argument(f"--{name}", dest="mode", action="store_const", const=name, help=text)
+    parser.add_argument("--build", type=Path, default=BUILD_DIR, metavar="DIR", help="the run that --minutes reads")
+    args = parser.parse_args(arguments)
     if args.mode == "write":
         print("\n".join(write_all()) or "Everything is up to date.")
     elif args.mode == "figure":
