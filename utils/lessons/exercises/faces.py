@@ -79,12 +79,8 @@ def check_01_angle(answer: Any, a: complex) -> tuple[str, str]:
             return CLOSE, "that is the angle in radians; degrees are wanted."
         if abs(got + expected) < 0.1:
             return CLOSE, "the size is right, the sign is not: which way does a turn?"
-    return compared(answer, expected, "a complex number's direction is cmath.phase(a), in radians.", tenth_of(expected))
-
-
-def tenth_of(degrees: float) -> float:
-    """Return a tenth of a degree as a share of an angle."""
-    return 0.1 / max(abs(degrees), 1.0)
+    tenth = 0.1 / max(abs(expected), 1.0)  # of a degree, as a share of the angle
+    return compared(answer, expected, "a complex number's direction is cmath.phase(a), in radians.", tenth)
 
 
 GROUPS = (([1, 1, 2], [2, 3, 2]), ([0, 0, 4], [1, 2]), ([5, 6, 7, 5], [7, 6, 6, 5]), ([], [1]))

@@ -177,13 +177,9 @@ def finished(fig: Figure, title: str = "", **look: object) -> Figure:
     return fig
 
 
-def _rgb(image: ArrayLike) -> np.ndarray:
-    """Turn one photo (3, S, S) uint8 into the (S, S, 3) that matplotlib draws."""
-    return np.moveaxis(np.asarray(image), 0, -1)
-
-
 def show_photo(ax: Axes, image: ArrayLike, frame: str | None = None) -> None:
-    ax.imshow(_rgb(image), interpolation="bilinear")
+    """Draw one photo (3, S, S) uint8, with a frame of some colour or none."""
+    ax.imshow(np.moveaxis(np.asarray(image), 0, -1), interpolation="bilinear")
     ax.set(xticks=[], yticks=[])
     for spine in ax.spines.values():
         spine.set(visible=frame is not None, color=frame or INK, linewidth=4)

@@ -17,20 +17,7 @@ from ...faces.splits import Splits
 from ...models.embedding import embed
 from ...retrieval.evaluation import Evaluation
 from ...retrieval.gallery import Gallery
-from .base import (
-    _rgb,
-    colour_of,
-    finished,
-    gridded,
-    log_ticks,
-    name_of,
-    page,
-    panels,
-    person,
-    row_of,
-    show_photo,
-    words,
-)
+from .base import colour_of, finished, gridded, log_ticks, name_of, page, panels, person, row_of, show_photo, words
 from .palette import ACCENT, CORRECT, CYCLE, FORGET, INK, ORIGINAL, RETRAIN, TENS, WRONG
 
 
@@ -197,7 +184,7 @@ def thumbnail_map(
     fig = page(6.4, 4.6 * len(places) + 0.4)
     for ax, (name, where) in zip(fig.subplots(len(places), 1, squeeze=False)[:, 0], places.items(), strict=True):
         for image, label, place in zip(images, labels, np.asarray(where), strict=True):
-            face = OffsetImage(_rgb(image), zoom=26 / len(_rgb(image)))
+            face = OffsetImage(np.moveaxis(np.asarray(image), 0, -1), zoom=26 / np.shape(image)[1])
             look = dict(edgecolor=colours[int(label)], linewidth=2.2)
             ax.add_artist(AnnotationBbox(face, place, pad=0.05, bboxprops=look, zorder=3 if label in forget else 2))
         reach = 1.12 * max(np.abs(np.asarray(there)).max() for there in places.values())
