@@ -94,9 +94,9 @@ def forgetting_panel(
     return finished(fig, title, fontsize=12)
 
 
-def _cosine_squares(fig: SubFigure, panels: Mapping[str, ArrayLike], label: str) -> None:
-    axes = fig.subplots(1, len(panels))
-    for ax, (name, points) in zip(axes, panels.items(), strict=True):
+def _cosine_squares(fig: SubFigure, shown: Mapping[str, ArrayLike], label: str) -> None:
+    axes = fig.subplots(1, len(shown))
+    for ax, (name, points) in zip(axes, shown.items(), strict=True):
         points = np.asarray(points)
         drawn = ax.imshow(points @ points.T, vmin=-0.2, vmax=1, cmap=HEAT, interpolation="nearest")
         ax.set(xticks=[], yticks=[])
