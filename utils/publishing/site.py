@@ -49,35 +49,7 @@ MINUTES_FILE = REPO_ROOT / "docs" / "minutes.json"
 MINUTES = re.compile(r"^Minutes: .*?(?= · |$)", re.MULTILINE)  # the claim in a notebook's first cell
 WORDS_A_MINUTE, SECONDS_A_LINE, UNREAD = 200, 5, {"setup", "injected-parameters"}
 NUMBER = re.compile(r"–|[-+−]?\d[\d.,]*(e[-+]\d+)? ?(%|±.*|\(.*\))?")  # a cell that is lined up at the right
-STYLE = """
-*{box-sizing:border-box}
-body{margin:0 auto;max-width:54rem;padding:0 1rem 3rem;color:#1c1c1c;background:#fff;
- font:1.05rem/1.6 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;overflow-wrap:break-word}
-h1,h2,h3{line-height:1.25}a{color:#0b5cad}
-nav{display:flex;flex-wrap:wrap;justify-content:space-between;gap:.5rem;padding:.7rem 0;border-bottom:1px solid #ddd}
-nav.end{border:0;border-top:1px solid #ddd;margin-top:2rem}
-img{max-width:100%;height:auto}
-pre{overflow-x:auto;margin:0;padding:.6rem .8rem;font-size:.86rem;line-height:1.45}
-code{font-size:.92em;background:#f3f4f6;padding:.08em .25em;border-radius:3px}
-pre code{background:none;padding:0}
-.highlight,.rendered_html pre{background:#f6f8fa;border-left:3px solid #9db4cc;border-radius:3px;margin:.6rem 0}
-.output{margin:.2rem 0 1.2rem}.output_stderr{background:#fff3f0}
-.scroll{overflow-x:auto;margin:.6rem 0}
-table{border-collapse:separate;border-spacing:0;font-size:.9rem}
-th,td{border-bottom:1px solid #ddd;padding:.35rem .5rem;text-align:left;vertical-align:top}
-.number{text-align:right}td.number{white-space:nowrap}
-.scroll .name{position:sticky;left:0;background:#fff;box-shadow:1px 0 #ddd;min-width:6.5rem}
-.setup summary{color:#555;font-size:.9rem;cursor:pointer}
-math[display=block]{overflow-x:auto;margin:.8rem 0}
-.contents td:first-child{width:14rem}.contents td:last-child{white-space:nowrap}
-@media(max-width:40rem){body{font-size:1rem}
- .scroll{margin:.6rem -1rem}.scroll table{font-size:.72rem;line-height:1.35}
- .scroll th,.scroll td{padding:.3rem .2rem;white-space:normal}.scroll .name{min-width:5.6rem;padding-left:.4rem}
- pre{font-size:.72rem}
- .contents tr,.contents td{display:block;width:auto!important;border:0;padding:.2rem 0}
- .contents tr{border-bottom:1px solid #ddd;padding:.8rem 0}.contents thead{display:none}
- .contents td:last-child::before{content:"Minutes: "}}
-"""
+STYLE_FILE = REPO_ROOT / "docs" / "site.css"
 
 
 class PageRenderer(IPythonRenderer):
@@ -292,7 +264,7 @@ def moved(href: str, folder: Path, site: Path) -> str:
 
 def page(title: str, body: str) -> str:
     """Return a whole HTML document with the course's style in it."""
-    style = STYLE + HtmlFormatter(style="default").get_style_defs(".highlight")
+    style = STYLE_FILE.read_text(encoding="utf-8") + HtmlFormatter(style="default").get_style_defs(".highlight")
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
