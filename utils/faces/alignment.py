@@ -156,11 +156,7 @@ class Aligner:
     Introduced in notebook 01."""
 
     def __init__(
-        self,
-        image_size: int = 64,
-        margin: float = 0.2,
-        device: str | torch.device = "cpu",
-        min_confidence: float = 0.9,
+        self, image_size: int = 64, margin: float = 0.2, device: str | torch.device = "cpu", min_confidence: float = 0.9
     ) -> None:
         from facenet_pytorch import MTCNN  # here, because it takes a second and only real photos need it
 

@@ -165,10 +165,10 @@ def find_vggface2(given: Path) -> Path:
     raise CourseError(f"'{given}' has neither train nor test with folders like n000001; expected {VGGFACE2_LAYOUT}.")
 
 
-def read_vggface2(root: Path, part: str | None = None, meta: Path | None = None) -> Listing:
+def read_vggface2(root: Path, part: str | None = None) -> Listing:
     """List VGGFace2's people under their official names, of one official part or of both; raises CourseError if
     identity_meta.csv is absent, malformed, or puts a person into the other part."""
-    meta = meta or next((p for p in (root / "identity_meta.csv", root / "meta/identity_meta.csv") if p.is_file()), None)
+    meta = next((p for p in (root / "identity_meta.csv", root / "meta/identity_meta.csv") if p.is_file()), None)
     if meta is None:
         raise CourseError(f"There is no identity_meta.csv in '{root}'; expected {VGGFACE2_LAYOUT}.")
     names, flags, shared = _read_meta(meta)
@@ -177,11 +177,8 @@ def read_vggface2(root: Path, part: str | None = None, meta: Path | None = None)
         raise CourseError(f"There is no folder '{part}' in '{root}'; expected {VGGFACE2_LAYOUT}.")
     people, skipped, here = [], [], set()
     for entry in (entry for name in ([part] if part else there) for entry in sorted_entries(root / name)):
-        folder, kind, name = (
-            Path(entry.path),
-            kind_of(entry),
-            f"{Path(entry.path).parent.name}/{clear_name(entry.name)}",
-        )
+        folder, kind = Path(entry.path), kind_of(entry)
+        name = f"{folder.parent.name}/{clear_name(entry.name)}"
         if kind != "folder":
             skipped.append(Skipped(name, why_no_photo(entry, kind) or ASTRAY))
         elif passed_over(entry, name, skipped):

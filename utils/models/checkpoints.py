@@ -16,13 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..faces.splits import Splits
-from ..settings import (
-    MODEL_DIR,
-    CourseError,
-    atomic_path,
-    one_of,
-    sha256_of,
-)
+from ..settings import MODEL_DIR, CourseError, atomic_path, one_of, sha256_of
 from .backbones import FaceBackbone, card_of, make_backbone
 from .heads import HEADS, CosineHead, make_head
 

@@ -8,10 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..faces.datasets import FaceDataset
-from ..settings import (
-    progress_bar,
-    resolve_device,
-)
+from ..settings import progress_bar, resolve_device
 from .backbones import FaceBackbone, bare
 from .trunks import kept_outputs, points_of
 

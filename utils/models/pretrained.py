@@ -44,9 +44,7 @@ FACENET_WEIGHTS = {
     ),
     "casia-webface": Weights(
         RemoteFile(
-            "20180408-102900-casia-webface.pt",
-            (f"{RELEASE}/20180408-102900-casia-webface.pt",),
-            moved_by="TORCH_HOME",
+            "20180408-102900-casia-webface.pt", (f"{RELEASE}/20180408-102900-casia-webface.pt",), moved_by="TORCH_HOME"
         ),
         10575,
     ),
