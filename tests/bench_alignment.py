@@ -28,10 +28,10 @@ class PlainAligner(Aligner):
         for net in (self.detector.pnet, self.detector.rnet, self.detector.onet):
             net.to(memory_format=torch.contiguous_format)
 
-    def _align(self, images: Sequence[Image.Image]) -> list:
+    def __call__(self, images: Sequence[Image.Image]) -> list:
         few, alignment.BATCH = alignment.BATCH, READ
         try:
-            return super()._align(images)
+            return super().__call__(images)
         finally:
             alignment.BATCH = few
 

@@ -165,12 +165,9 @@ class Aligner:
         for net in (self.detector.pnet, self.detector.rnet, self.detector.onet):
             net.to(memory_format=torch.channels_last)  # on a CPU it pools many times as fast so
 
+    @enough_memory()
     def __call__(self, images: Sequence[Image.Image]) -> list[AlignedFace | Refused]:
         """Align RGB photos of any sizes, one answer per photo in the same order; equal sizes are searched together."""
-        with enough_memory():
-            return self._align(images)
-
-    def _align(self, images: Sequence[Image.Image]) -> list[AlignedFace | Refused]:
         answers: list[AlignedFace | Refused | None] = [None] * len(images)
         copies = [_detection_copy(image) for image in images]
         for share in FACE_SHARES:
@@ -181,13 +178,13 @@ class Aligner:
                     answers[i] = self._choose(images[i], copies[i], faces)
         return answers
 
+    @enough_memory()
     def every_face(self, image: Image.Image) -> list[AlignedFace]:
         """Return all faces of one RGB photo, from left to right: for group photos. Introduced in notebook 11."""
-        with enough_memory():
-            copy = _detection_copy(image)
-            faces = boxes, scores, _ = self._detect([copy], FACE_SHARES[-1])[0]
-            sure = np.flatnonzero(scores >= self.min_confidence)
-            return [self._cut(image, copy, faces, i, len(sure)) for i in sure[np.argsort(boxes[sure, 0])]]
+        copy = _detection_copy(image)
+        faces = boxes, scores, _ = self._detect([copy], FACE_SHARES[-1])[0]
+        sure = np.flatnonzero(scores >= self.min_confidence)
+        return [self._cut(image, copy, faces, i, len(sure)) for i in sure[np.argsort(boxes[sure, 0])]]
 
     def _detect(self, copies: list[Image.Image], share: float) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Return boxes (k, 4), confidences (k,) and landmarks (k, 5, 2) per equal-sized image, k may be 0."""

@@ -24,6 +24,7 @@ from .listing import MAY_NEED_A_PLUGIN, Photo, image_kind
 SHARD = 256  # photos per unit of work: what an interruption can lose, and what is held in memory
 READ = 32  # photos open at a time: those of equal sizes are searched together
 UNREADABLE = "not a readable image"
+PILLOW_NAMES = {"AVIF": "AVIF", "WebP": "WEBP", "JPEG 2000": "JPEG2000"}
 DIGITS = 32  # of a hash of content that are kept
 
 
@@ -277,16 +278,12 @@ def _byte_trouble(photo: Photo, error: Exception) -> tuple[str, bool]:
     kind = image_kind(head)
     if kind == "HEIC" and not alignment.register_heif():  # another day the package may be there
         return f"{UNREADABLE} here: a HEIC photo: run 'pip install pillow-heif', or save it as JPEG", True
-    if kind and kind != "HEIC" and not _pillow_reads(kind):
+    if kind and kind != "HEIC" and PILLOW_NAMES.get(kind) not in Image.OPEN:
         return f"{UNREADABLE} here: {kind} is unknown to this Pillow: save it as JPEG", True
     if kind:
         return f"{UNREADABLE}: broken or truncated", False
     known = photo.path.suffix.lower() in MAY_NEED_A_PLUGIN
     return f"{UNREADABLE}: " + ("save it as JPEG or PNG" if known else "no known image format inside"), False
-
-
-def _pillow_reads(kind: str) -> bool:
-    return {"AVIF": "AVIF", "WebP": "WEBP", "JPEG 2000": "JPEG2000"}.get(kind) in Image.OPEN
 
 
 def _cropped(image: Image.Image, image_size: int) -> Outcome:

@@ -155,13 +155,9 @@ def load_synthetic(root: str | Path | None, options: LoadOptions) -> FaceDataset
     ).known_as(f"renderer {VERSION}, seed {options.seed}")
 
 
-def index_folder(root: str | Path | None, options: LoadOptions) -> FaceIndex:
-    """List any directory of identity folders, in any format and mode that Pillow opens."""
-    return index_folder_of(root)
-
-
 def index_folder_of(root: str | Path | None) -> FaceIndex:
-    """List a directory with one folder per person without opening a photo; raises CourseError. Notebook 11."""
+    """List a directory with one folder per person, its photos in any format that Pillow opens, without opening one;
+    raises CourseError. Notebook 11."""
     path = listing.existing_root(root, "folder", listing.LAYOUT)
     if not listing.has_people(path):
         raise CourseError(listing.why_no_people(path, listing.LAYOUT))
@@ -219,7 +215,7 @@ INDEXES: dict[str, Callable[[str | Path | None, LoadOptions], FaceIndex]] = {
     "celeba": index_celeba,
     "vggface2": index_vggface2,
     "olivetti": index_olivetti,
-    "folder": index_folder,
+    "folder": lambda root, options: index_folder_of(root),
 }
 PARTS = {"celeba": tuple(layouts.CELEBA_PARTS), "vggface2": tuple(listing.VGGFACE2_PARTS)}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from ..settings import CourseError
 from .listing import (
     ASTRAY,
+    DEEPEST,
     OF_THE_SYSTEM,
     SHARED,
     SYSTEM,
@@ -20,7 +21,6 @@ from .listing import (
     Photo,
     Skipped,
     entries_of,
-    folders_above,
     folders_below,
     folders_in,
     has_people,
@@ -87,7 +87,8 @@ def find_celeba(given: Path) -> Path:
 
 def _better_place(given: Path, fits: Callable[[Path], bool]) -> str:
     """Return 'one level too deep: try ...' (or too high) for the nearest folder that fits, or nothing."""
-    for way, places in (("deep", folders_above(given)), ("high", folders_below(given))):
+    above = zip(given.parents, range(1, DEEPEST + 1), strict=False)
+    for way, places in (("deep", above), ("high", folders_below(given))):
         for path, distance in places:
             with contextlib.suppress(OSError, CourseError):  # a folder that may not be looked into
                 if fits(path):

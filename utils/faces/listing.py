@@ -378,12 +378,6 @@ def folders_below(root: Path) -> Iterator[tuple[Path, int]]:
             yield path, depth
 
 
-def folders_above(given: Path) -> Iterator[tuple[Path, int]]:
-    """Yield the folders that one lies in, the nearest first, each with its distance."""
-    for distance, path in enumerate(list(given.parents)[:DEEPEST], start=1):
-        yield path, distance
-
-
 def folders_in(root: Path) -> list[Path]:
     try:
         return sorted(Path(entry.path) for entry in visible(root) if kind_of(entry) == "folder")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -43,50 +44,27 @@ class Source:
 
 # Checksums: LFW's is the one scikit-learn requires; VGGFace2's md5 is the one several loaders publish for the
 # original archive. None was found for the other files, so their first download sets the measure. Room is rounded up.
+LFW_FUNNELED = RemoteFile(
+    "lfw-funneled.tgz",
+    ("https://ndownloader.figshare.com/files/5976015",),
+    checksum="sha256:b47c8422c8cded889dc5a13418c4bc2abbda121092b3533a83306f90d900100a",
+)
+LFW_MIRROR = RemoteFile("lfw.parquet", (f"{HUB}/logasja/lfw/resolve/main/data/train-00000-of-00001.parquet",))
+CELEBA_FILES = tuple(
+    RemoteFile(name, (f"{CELEBA_MIRROR}/{name}",))
+    for part, n in (("valid", 3), ("test", 3), ("train", 19))
+    for name in (f"{part}-{k:05d}-of-{n:05d}.parquet" for k in range(n))
+)
+VGGFACE2_TEST = RemoteFile(
+    "vggface2_test.tar.gz",
+    (f"{VGGFACE2_MIRROR}/data/vggface2_test.tar.gz",),
+    checksum="md5:bb7a323824d1004e14e00c23974facd3",
+)
+VGGFACE2_META = RemoteFile("identity_meta.csv", (f"{VGGFACE2_MIRROR}/meta/identity_meta.csv",))
 SOURCES: dict[str, tuple[Source, ...]] = {
-    "lfw": (
-        Source(
-            "funneled",
-            (
-                RemoteFile(
-                    "lfw-funneled.tgz",
-                    ("https://ndownloader.figshare.com/files/5976015",),
-                    checksum="sha256:b47c8422c8cded889dc5a13418c4bc2abbda121092b3533a83306f90d900100a",
-                ),
-            ),
-            600_000_000,
-        ),
-        Source(
-            "mirror",
-            (RemoteFile("lfw.parquet", (f"{HUB}/logasja/lfw/resolve/main/data/train-00000-of-00001.parquet",)),),
-            500_000_000,
-        ),
-    ),
-    "celeba": (
-        Source(
-            "mirror",
-            tuple(
-                RemoteFile(name, (f"{CELEBA_MIRROR}/{name}",))
-                for part, n in (("valid", 3), ("test", 3), ("train", 19))
-                for name in (f"{part}-{k:05d}-of-{n:05d}.parquet" for k in range(n))
-            ),
-            14_000_000_000,
-        ),
-    ),
-    "vggface2": (
-        Source(
-            "mirror-test",
-            (
-                RemoteFile(
-                    "vggface2_test.tar.gz",
-                    (f"{VGGFACE2_MIRROR}/data/vggface2_test.tar.gz",),
-                    checksum="md5:bb7a323824d1004e14e00c23974facd3",
-                ),
-                RemoteFile("identity_meta.csv", (f"{VGGFACE2_MIRROR}/meta/identity_meta.csv",)),
-            ),
-            5_000_000_000,
-        ),
-    ),
+    "lfw": (Source("funneled", (LFW_FUNNELED,), 600_000_000), Source("mirror", (LFW_MIRROR,), 500_000_000)),
+    "celeba": (Source("mirror", CELEBA_FILES, 14_000_000_000),),
+    "vggface2": (Source("mirror-test", (VGGFACE2_TEST, VGGFACE2_META), 5_000_000_000),),
 }
 LIMITS = {
     "lfw": Limits(files=30_000, n_bytes=3_000_000_000),
@@ -118,7 +96,7 @@ def open_source(name: str, root: str | Path | None, cache: Path, progress: bool)
         return _olivetti_from_sklearn(home)
     for source in SOURCES[name]:
         if (home / source.key).is_dir():
-            return _found(name, home / source.key, f"Downloaded earlier from {source.label}.")
+            return FIND[name](home / source.key), f"Downloaded earlier from {source.label}."
     failures = []
     for source in SOURCES[name]:
         try:
@@ -126,7 +104,7 @@ def open_source(name: str, root: str | Path | None, cache: Path, progress: bool)
         except CourseError as error:
             failures.append(str(error))
         else:
-            return _found(name, home / source.key, f"Downloaded from {source.label}.")
+            return FIND[name](home / source.key), f"Downloaded from {source.label}."
     raise CourseError(f"{' Nor did the next source help: '.join(failures)} Or give root; expected {EXPECTED[name]}.")
 
 
@@ -157,7 +135,7 @@ def _local(name: str, given: Path, home: Path, progress: bool) -> tuple[Path, st
         files = [given]
     else:
         try:
-            path, where = _found(name, given, f"Read from your folder '{given.name}'.")
+            path, where = FIND[name](given), f"Read from your folder '{given.name}'."
             far = abs(len(path.parts) - len(given.parts))
             return path, f"{where} Found {listing.levels(far)} from the root that was given." if far else where
         except CourseError:
@@ -167,12 +145,7 @@ def _local(name: str, given: Path, home: Path, progress: bool) -> tuple[Path, st
     target = home / f"local-{_stamp(files)}"
     if not target.is_dir():
         _prepare(name, files, target, progress)
-    return _found(name, target, f"Unpacked from your {', '.join(path.name for path in files[:3])}.")
-
-
-def _found(name: str, folder: Path, where: str) -> tuple[Path, str]:
-    """Return the data set's own folder in `folder`; raises CourseError if the layout is another one."""
-    return FIND[name](folder), where
+    return FIND[name](target), f"Unpacked from your {', '.join(path.name for path in files[:3])}."
 
 
 def _find_olivetti(given: Path) -> Path:
@@ -225,21 +198,18 @@ def _prepare(name: str, files: Sequence[Path], target: Path, progress: bool) -> 
         _finish(name, files[0].name, staging, target)
 
 
-class _staging:
-    """A neighbour of the target folder that outlives an interruption, so that whole files need not be made again, but
-    not a refusal: what turned out to be wrong is removed."""
-
-    def __init__(self, target: Path) -> None:
-        self.folder = target.with_name(f"{target.name}.partial")
-
-    def __enter__(self) -> Path:
-        (self.folder / ".done").mkdir(parents=True, exist_ok=True)
-        return self.folder
-
-    def __exit__(self, kind, error, trace) -> None:
-        goes_on = isinstance(error, DownloadError) and any((self.folder / ".done").iterdir())
-        if isinstance(error, Exception) and not goes_on:
-            shutil.rmtree(self.folder, ignore_errors=True)
+@contextlib.contextmanager
+def _staging(target: Path) -> Iterator[Path]:
+    """Yield a neighbour of the target folder that outlives an interruption, so that whole files need not be made again,
+    but not a refusal: what turned out to be wrong is removed."""
+    folder = target.with_name(f"{target.name}.partial")
+    (folder / ".done").mkdir(parents=True, exist_ok=True)
+    try:
+        yield folder
+    except Exception as error:
+        if not (isinstance(error, DownloadError) and any((folder / ".done").iterdir())):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _done(staging: Path, name: str) -> bool:
@@ -338,17 +308,12 @@ def _class_names(metadata: dict[bytes, bytes], column: str) -> list[str]:
 
 
 def _join_celeba_lists(staging: Path) -> None:
-    lines = [
-        line for path in sorted((staging / ".done").iterdir()) for line in path.read_text(encoding="utf-8").splitlines()
-    ]
+    lines = "".join(path.read_text(encoding="utf-8") for path in (staging / ".done").iterdir()).splitlines()
     rows = sorted(line.split() for line in lines)
     if rows:
-        (staging / "identity_CelebA.txt").write_text(
-            "".join(f"{file} {person}\n" for file, person, _ in rows), encoding="utf-8"
-        )
-        (staging / "list_eval_partition.txt").write_text(
-            "".join(f"{file} {part}\n" for file, _, part in rows), encoding="utf-8"
-        )
+        people, parts = ("".join(f"{row[0]} {row[k]}\n" for row in rows) for k in (1, 2))
+        (staging / "identity_CelebA.txt").write_text(people, encoding="utf-8")
+        (staging / "list_eval_partition.txt").write_text(parts, encoding="utf-8")
 
 
 # Olivetti ------------------------------------------------------------------------------------------------------------
