@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from utils.models import finetuning
+from utils.models import finetuning, training
 from utils.models.backbones import MiniFaceNet
 from utils.models.checkpoints import EMBEDDED, recipe_of, save_recogniser
 from utils.models.embedding import embed
@@ -105,7 +105,7 @@ def test_costs_grow_with_what_moves():
 def test_a_centred_model_is_centred_on_the_training_photos_of_those_who_stay(own_cache, tiny_splits, monkeypatch):
     seen = []
     monkeypatch.setattr(MiniFaceNet, "card", replace(MiniFaceNet.card, centred=True))
-    monkeypatch.setattr(finetuning, "centre_on", lambda model, faces, photos, **_: seen.append(photos.tolist()))
+    monkeypatch.setattr(training, "centre_on", lambda model, faces, photos, **_: seen.append(photos.tolist()))
     finetune(tiny_splits, config=QUICK, device="cpu", progress=False)
     stays = set(tiny_splits.trained) - set(tiny_splits.forget)
     assert seen == [[i for i in tiny_splits.train.tolist() if tiny_splits.faces.labels[i] in stays]]

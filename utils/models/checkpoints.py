@@ -68,11 +68,8 @@ def training_of(config: TrainConfig, elsewhere: bool = False) -> dict:
 
     Of a model trained elsewhere the course makes the head alone.
     """
-    return (
-        {"loss": config.loss, **head_options(asdict(config))}
-        if elsewhere
-        else {"version": RECIPE_VERSION} | asdict(config)
-    )
+    head = {"loss": config.loss, **head_options(asdict(config))}
+    return head if elsewhere else {"version": RECIPE_VERSION} | asdict(config)
 
 
 def recipe_of(splits: Splits, identities: tuple[int, ...], backbone: str, pretrained: str, config: TrainConfig) -> dict:

@@ -9,10 +9,9 @@ import argparse
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -36,17 +35,14 @@ from .checkpoints import (
     TrainConfig,
     content_digest,
     embedded_models,
-    head_options,
     keep_recogniser,
     load_recogniser,
     recipe_key,
     recipe_of,
     room_for,
-    trained_photos,
 )
-from .embedding import centre_on, embed
-from .heads import head_from_centroids, make_head
-from .training import train_recogniser
+from .heads import make_head
+from .training import classes_of, head_on_centroids, train_recogniser
 
 STARTS = ("embedded", *PRETRAINED[1:])
 
@@ -121,9 +117,8 @@ def finetune(
     identities = tuple(i for i in splits.trained if not (without_forget and i in splits.forget))
     seed_everything(config.weights_seed)
     model = starting_model(backbone, start)
-    recipe = recipe_of(splits, identities, backbone, "fine-tuned", config) | {
-        "start": content_digest(model.state_dict())
-    }
+    recipe = recipe_of(splits, identities, backbone, "fine-tuned", config)
+    recipe["start"] = content_digest(model.state_dict())
     cached = cache_dir() / "models" / f"{recipe_key(recipe)}.safetensors"
     if cached.is_file():
         recogniser, _ = load_recogniser(cached, wanted=recipe)
@@ -147,14 +142,8 @@ def _finetune_now(
     progress: bool,
 ) -> Recogniser:
     began = time.perf_counter()
-    photos = trained_photos(splits, identities)
-    classes = np.searchsorted(np.asarray(identities), splits.faces.labels[photos])
-    model.to(device)
-    if model.card.centred:
-        centre_on(model, splits.faces, splits.photos("retain_train", "train"), progress=progress)
-    points = embed(model, splits.faces, photos, progress=progress)
-    options = head_options(asdict(config))
-    head = head_from_centroids(config.loss, points, torch.from_numpy(classes), len(identities), **options)
+    photos, classes = classes_of(splits, identities)
+    head = head_on_centroids(model.to(device), splits, identities, config, progress)
     with frozen_front(model, config.trainable) as moving:
         history = train_recogniser(model, head, splits.faces, photos, classes, config, device=device, progress=progress)
     what = f"fine-tuned just now ({', '.join(moving) or 'the head alone'})"

@@ -154,11 +154,28 @@ def train_from_scratch(
     seed_everything(config.weights_seed)
     model = make_backbone(backbone, "none")
     head = make_head(config.loss, model.embedding_dim, len(identities), **head_options(asdict(config)))
-    photos = trained_photos(splits, identities)
-    classes = np.searchsorted(np.asarray(identities), splits.faces.labels[photos])
+    photos, classes = classes_of(splits, identities)
     start = time.perf_counter()
     history = train_recogniser(model, head, splits.faces, photos, classes, config, device=device, progress=progress)
     return Recogniser(model, head, "trained just now", time.perf_counter() - start, history)
+
+
+def classes_of(splits: Splits, identities: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the training photos of some identities (sorted), by index, and which row of the head each belongs to."""
+    photos = trained_photos(splits, identities)
+    return photos, np.searchsorted(np.asarray(identities), splits.faces.labels[photos])
+
+
+def head_on_centroids(
+    model: FaceBackbone, splits: Splits, identities: tuple[int, ...], config: TrainConfig, progress: bool
+) -> CosineHead:
+    """Return a head made of these people's class centroids, after a centred model took the mean embedding of the
+    retained people's training photos off every embedding."""
+    if model.card.centred:
+        centre_on(model, splits.faces, splits.photos("retain_train", "train"), progress=progress)
+    photos, classes = classes_of(splits, identities)
+    points, options = embed(model, splits.faces, photos, progress=progress), head_options(asdict(config))
+    return head_from_centroids(config.loss, points, torch.from_numpy(classes), len(identities), **options)
 
 
 def pretrained_recogniser(
@@ -170,19 +187,11 @@ def pretrained_recogniser(
     device: torch.device,
     progress: bool,
 ) -> Recogniser:
-    """Return a model with published weights and a head made of this data set's class centroids.
-
-    A centred model takes the mean embedding of the retained people's training photos off every embedding. The source
-    says whether that model's training people are known, and which of the people to forget are among them.
-    """
+    """Return a model with published weights and a head made of this data set's class centroids; the source says
+    whether that model's training people are known, and which of the people to forget are among them."""
     start = time.perf_counter()
     model = make_backbone(backbone, weights).to(device).eval()
     keep_outputs(model, splits.faces, progress=progress)
-    if model.card.centred:
-        centre_on(model, splits.faces, splits.photos("retain_train", "train"), progress=progress)
-    photos = trained_photos(splits, identities)
-    classes = torch.from_numpy(np.searchsorted(np.asarray(identities), splits.faces.labels[photos]))
-    points = embed(model, splits.faces, photos, progress=progress)
-    head = head_from_centroids(config.loss, points, classes, len(identities), **head_options(asdict(config))).to(device)
+    head = head_on_centroids(model, splits, identities, config, progress).to(device)
     who = model.card.told([splits.faces.identities[i] for i in splits.forget], weights)
     return Recogniser(model, head, f"{model.card.origin} {weights} weights. {who}", time.perf_counter() - start)
