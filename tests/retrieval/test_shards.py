@@ -132,7 +132,7 @@ def test_bad_input_is_one_sentence(rows, tmp_path):
     with pytest.raises(CourseError, match="holds no gallery in shards"):
         search_shards(tmp_path / "few", rows[:1], 1)
     written(tmp_path / "a", rows, 3)
-    with pytest.raises(CourseError, match="Queries have 8 dimensions and the shards 24"):
+    with pytest.raises(CourseError, match="Queries have 8 dimensions and the gallery 24"):
         search_shards(tmp_path / "a", unit_rows(2, 8), 3)
     with pytest.raises(CourseError, match="k is 201"):
         search_shards(tmp_path / "a", rows[:2], 201)

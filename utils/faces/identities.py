@@ -45,11 +45,8 @@ def resolve_identity(faces: Named, item: str | int) -> int:
         return names[name_key(item)]
     if isinstance(item, str) and label is None:
         number = item.strip()
-        hint = (
-            f" The person with the label {number} is '#{number}'."
-            if number.isdecimal() and int(number) < len(faces.identities)
-            else ""
-        )
+        is_label = number.isdecimal() and int(number) < len(faces.identities)
+        hint = f" The person with the label {number} is '#{number}'." if is_label else ""
         raise CourseError(f"No identity '{item}' in '{faces.name}'.{suggest(item, faces.identities)}{hint}")
     if label is None:
         item = plain(item)

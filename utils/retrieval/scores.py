@@ -115,7 +115,7 @@ def retrieval_scores(
     CourseError for unusable embeddings, labels, ids or ks. Introduced in notebook 03.
     """
     query, gallery = unit_rows(query, "query embeddings", device), unit_rows(gallery, "gallery embeddings", device)
-    require_same_width(query, gallery)
+    require_same_width(query.shape[1], gallery.shape[1])
     labels, ks = as_labels(query_labels, len(query), "query"), _cut_offs(ks)
     task = _Task.make(labels, as_labels(gallery_labels, len(gallery), "gallery"), query_ids, gallery_ids)
     parts = [

@@ -16,7 +16,7 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from ..settings import CourseError, atomic_path, sha256_of, whole_number
-from .similarity import Array, as_rows, unit_rows
+from .similarity import Array, as_rows, require_same_width, unit_rows
 
 MANIFEST = "manifest.json"
 ROUNDING = 1e-5  # more than a cosine in float32 can be off
@@ -173,9 +173,7 @@ def search_shards(folder: Path, queries: Array, k: int, jobs: int | None = None)
     a shard that is missing or damaged, and a worker that died. Introduced in notebook 12.
     """
     manifest, queries = read_manifest(folder), as_given(queries, "query embeddings")
-    if queries.shape[1] != manifest["dim"]:
-        told = f"Queries have {queries.shape[1]} dimensions and the shards {manifest['dim']}"
-        raise CourseError(f"{told}; embed both with one model.")
+    require_same_width(queries.shape[1], manifest["dim"])
     k, jobs = whole_number(k, "k", 1, manifest["rows"]), whole_number(jobs or manifest["n_shards"], "jobs", 1)
     work = (delayed(search_one)(folder, entry, queries, k) for entry in manifest["shards"])
     try:

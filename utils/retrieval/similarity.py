@@ -134,12 +134,10 @@ def require_same_kind(one: np.ndarray, other: np.ndarray, what: str) -> None:
         raise CourseError(f"The {what} are {kinds[0]} on the query side and {kinds[1]} in the gallery; use one kind.")
 
 
-def require_same_width(queries: torch.Tensor, gallery: torch.Tensor) -> None:
+def require_same_width(queries: int, gallery: int) -> None:
     """Raise CourseError if queries and gallery come from models of different embedding size."""
-    if queries.shape[1] != gallery.shape[1]:
-        raise CourseError(
-            f"Queries have {queries.shape[1]} dimensions and the gallery {gallery.shape[1]}; embed both with one model."
-        )
+    if queries != gallery:
+        raise CourseError(f"Queries have {queries} dimensions and the gallery {gallery}; embed both with one model.")
 
 
 def mean_or_nan(values: np.ndarray) -> float:

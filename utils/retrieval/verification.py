@@ -197,7 +197,7 @@ def lookalike_fmr(
     """
     query = unit_rows(forget_query, "query embeddings", device)
     gallery = unit_rows(retain_gallery, "gallery embeddings", device)
-    require_same_width(query, gallery)
+    require_same_width(query.shape[1], gallery.shape[1])
     if not math.isfinite(threshold):
         return math.nan
     parts = chunks(len(query), len(gallery), chunk_size)
