@@ -1,4 +1,4 @@
-"""Choose settings on dev-forget people: `python -m utils.sweep --help`."""
+"""Choose settings on people of no table: `python -m utils.sweep --help`."""
 
 import sys
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import asdict, replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,11 +16,22 @@ from utils.experiments import ablation, audits, benchmark, sequence, sweep
 from utils.experiments import plan as plan_room
 from utils.experiments.audit_summary import audit_store
 from utils.experiments.benchmark import run_identity, run_plans
-from utils.experiments.plan import FLAGS, Plan, method_options, open_splits, plan_parser, plans_of, prepared
+from utils.experiments.plan import (
+    FLAGS,
+    TUNING,
+    USUAL,
+    Plan,
+    method_options,
+    open_splits,
+    plan_parser,
+    plans_of,
+    prepared,
+)
 from utils.experiments.results import ResultStore, full_config
 from utils.experiments.tables import by_setting, grouped
 from utils.faces.datasets import FaceDataset
 from utils.faces.splits import make_splits
+from utils.faces.synthetic.dataset import fingerprint_of
 from utils.models import checkpoints
 from utils.models.checkpoints import TrainConfig, training_of
 from utils.settings import CourseError
@@ -27,9 +39,9 @@ from utils.unlearning import registry
 from utils.unlearning.registry import METHODS, make_config
 
 
-def noise(name: str, root: object, size: int, people: int) -> FaceDataset:
-    """Faces that only a hash can tell apart: their pixels come from the folder they lie in."""
-    draw = torch.Generator().manual_seed(len(str(root or "")))
+def noise(name: str, root: object, size: int, people: int, seed: int = 0) -> FaceDataset:
+    """Faces that only a hash can tell apart: their pixels come from the folder they lie in, or from a seed."""
+    draw = torch.Generator().manual_seed(len(str(root or "")) + 1000 * seed)
     labels, names = np.repeat(np.arange(people), 6), tuple(f"P{i:02d}" for i in range(people))
     return FaceDataset(
         name=name,
@@ -49,9 +61,9 @@ def world(monkeypatch) -> SimpleNamespace:
     """Data sets of noise and models that are only asked for; `unlearned` notes how each method was called."""
     seen = SimpleNamespace(opened=[], models=[], unlearned=[], evaluated=[])
 
-    def load(name, root, *, image_size, max_identities, **_):
-        seen.opened.append((name, root, image_size, max_identities))
-        return noise(name, root, image_size, max_identities or 16)
+    def load(name, root, *, image_size, max_identities, seed, **_):
+        seen.opened.append((name, root, image_size, max_identities, seed))
+        return noise(name, root, image_size, max_identities or 16, seed)
 
     def model(splits, **choice):
         seen.models.append((splits, choice))
@@ -92,6 +104,7 @@ CHANGES = {
     "image_size": {"image_size": 24},
     "held_out": {"held_out": "half"},
     "max_identities": {"max_identities": 14},
+    "faces_seed": {"faces_seed": 1},
     "options": {"options": (("dispersion", "steps", 7),)},
 }
 SAME = {"device": {"device": "auto"}, "methods": {"methods": ("dispersion", "esc")}, "seeds": {"seeds": 2}}
@@ -294,7 +307,7 @@ def test_a_plan_that_differs_gets_a_data_set_and_a_model_of_its_own(field, world
     assert (splits.faces.name, splits.faces.image_size) == (alone.faces.name, alone.faces.image_size)
     size = {"image_size": 24}.get(field, 16)
     people = 14 if field == "max_identities" else None
-    wanted = (changed.dataset, changed.root or None, size, people)
+    wanted = (changed.dataset, changed.root or None, size, people, changed.faces_seed)
     assert world.opened[-1] == wanted
     if field != "options":
         assert len(world.models) == 2 and world.models[-1][0] is splits
@@ -331,7 +344,7 @@ def test_weights_from_elsewhere_have_no_retrained_reference():
 ARGUMENTS = {
     "dataset": "folder", "root": "here", "backbone": "facenet", "pretrained": "none", "train_epochs": 3,
     "weights_seed": 5, "methods": "esc,salun", "seed": 2, "seeds": 3, "dev": True, "profile": "full", "device": "cpu",
-    "image_size": 80, "max_identities": 9, "forget": 4, "forget_ids": "P01,P02",
+    "image_size": 80, "max_identities": 9, "forget": 4, "forget_ids": "P01,P02", "faces_seed": 6,
 }  # fmt: skip
 
 
@@ -365,8 +378,12 @@ def test_what_comes_trained_has_no_seed_of_its_weights():
     check(replace(PLAN, backbone="facenet", pretrained="none", weights_seed=1))
     with pytest.raises(CourseError, match="comes trained"):
         check(replace(PLAN, backbone="dlib", weights_seed=1))
-    with pytest.raises(CourseError, match="seed"):
-        replace(PLAN, weights_seed=-1)
+    for name in ("seed", "weights_seed", "faces_seed"):
+        with pytest.raises(CourseError, match="seed"):
+            replace(PLAN, **{name: -1})
+    check(replace(PLAN, faces_seed=1))
+    with pytest.raises(CourseError, match="those of 'lfw' are photographed: leave it out"):
+        check(replace(PLAN, dataset="lfw", faces_seed=1))
 
 
 def test_set_may_be_said_several_times_for_several_methods():
@@ -393,14 +410,14 @@ def trials(monkeypatch) -> list:
 
 
 COMMANDS = {
-    "sweep": ("trials", 9, lambda out, **how: sweep.run_sweep(["finetune"], out, progress=False, **how)),
+    "sweep": ("trials", 9, lambda out, **how: sweep.run_sweep(["finetune"], out, draws=1, progress=False, **how)),
     "ablation": ("trials", 2, lambda out, **how: ablation.run_ablation(
         out, variants=ablation.VARIANTS[1:3], seeds=(0,), progress=False, **how)),
     "sequence": ("runs", 2, lambda out, **how: sequence.run_sequence(
         ["esc"], out, sizes=(3, 2), seeds=2, progress=False, **how)),
 }  # fmt: skip
 FIELDS = {
-    "sweep": ("options", "fingerprint", "config"),
+    "sweep": ("options", "seed", "fingerprint", "config"),
     "ablation": ("group", "label", "options", "seed", "fingerprint", "config"),
     "sequence": ("sizes", "seed", "fingerprint", "config"),
 }
@@ -475,6 +492,7 @@ def test_trials_tell_their_drawn_faces_and_how_their_model_was_trained(default_s
     faces = default_splits.faces
     wanted = {"dataset": "synthetic", "fingerprint": faces.fingerprint, "image_size": 64, "n_identities": 180}
     wanted |= {"backbone": "mini", "pretrained": "auto", "train": training_of(TrainConfig())}
+    assert sweep.started(TUNING) == wanted | {"fingerprint": fingerprint_of(1)}
     assert sweep.started(Plan()) == ablation.started(Plan()) == sequence.started(Plan()) == wanted
 
 
@@ -484,6 +502,7 @@ WORLDS = {
     "train_epochs": {"train_epochs": 3},
     "weights_seed": {"weights_seed": 2},
     "max_identities": {"max_identities": 14},
+    "faces_seed": {"faces_seed": 3},
 }
 
 
@@ -493,9 +512,10 @@ def test_other_faces_or_another_model_are_asked_for_and_kept_apart(name, field, 
     part, count, run = COMMANDS[name]
     sweep.started.cache_clear()
     run(tmp_path / "r.json")
+    base = Plan() if name == "sequence" or field == "dataset" else TUNING
     plan, apart = (
-        replace(Plan(), **WORLDS[field]),
-        field in ("dataset", "backbone", "max_identities") and name != "sequence",
+        replace(base, **WORLDS[field]),
+        field in ("dataset", "backbone", "max_identities", "faces_seed") and name != "sequence",
     )
     if apart:
         with pytest.raises(CourseError, match="holds trials of another .*; name another file"):
@@ -511,12 +531,13 @@ def test_two_folders_are_two_worlds_and_so_are_two_networks_on_the_same_faces(tr
     """They bear the same name, and only what is in them tells them apart."""
     folder = replace(Plan(), dataset="folder", root="there", backbone="facenet", pretrained="none")
     sweep.started.cache_clear()
-    sweep.run_sweep(["finetune"], tmp_path / "s.json", world=folder, progress=False)
+    run = partial(sweep.run_sweep, ["finetune"], tmp_path / "s.json", draws=1, progress=False)
+    run(world=folder)
     for other in ({"root": "elsewhere"}, {"pretrained": "vggface2"}, {"backbone": "mini"}):
         with pytest.raises(CourseError, match="holds trials of another (fingerprint|pretrained|image_size)"):
-            sweep.run_sweep(["finetune"], tmp_path / "s.json", world=replace(folder, **other), progress=False)
+            run(world=replace(folder, **other))
     assert len(trials) == 9
-    sweep.run_sweep(["finetune"], tmp_path / "s.json", world=replace(folder, weights_seed=1), progress=False)
+    run(world=replace(folder, weights_seed=1))
     assert len(trials) == 18, "a network trained otherwise stands beside the first"
     sweep.started.cache_clear()
 
@@ -536,6 +557,11 @@ def test_trials_and_requests_take_faces_and_model_from_the_command_line(main, mo
     assert main(flags) == 2 and "That is all." in capsys.readouterr().err
     world = {"dataset": "folder", "root": "here", "backbone": "facenet", "pretrained": "none", "train_epochs": 3}
     assert asked == [Plan(**world, weights_seed=4, max_identities=9, device="cpu")]
+    for drawn in ([], ["--faces-seed", "5"]):
+        assert main([*drawn, "--out", str(tmp_path / "r.json")]) == 2 and "That is all." in capsys.readouterr().err
+    own = USUAL if main is sequence.main else TUNING  # settings are not chosen on the faces of the tables
+    assert asked[1:] == [own, Plan(faces_seed=5)]
+    del asked[1:]
     assert main(["--backbone", "dlip", "--out", str(tmp_path / "r.json")]) == 2 and len(asked) == 1
     assert "dlip" in capsys.readouterr().err
 
@@ -550,7 +576,7 @@ def test_a_model_trained_by_other_code_gives_other_runs(tiny_splits, monkeypatch
 
 def test_every_variant_and_seed_of_the_ablation_is_asked_for_once(trials, tmp_path):
     ablation.run_ablation(tmp_path / "a.json", progress=False)
-    assert trials == [(variant, seed, Plan()) for variant in ablation.VARIANTS for seed in ablation.SEEDS]
+    assert trials == [(variant, seed, TUNING) for variant in ablation.VARIANTS for seed in ablation.SEEDS]
     assert len(set(ablation.SEEDS)) == len(ablation.SEEDS) > 1
 
 
@@ -567,7 +593,9 @@ def test_a_trial_and_a_variant_use_their_seed_and_their_settings(monkeypatch):
         pools = zip(("forget", "retain", "unseen"), (0.1, 0.2, 0.3), strict=True)
         return SimpleNamespace(scores=lambda: {pool: {"r1": x, "map": 2 * x, "accuracy": 3 * x} for pool, x in pools})
 
-    monkeypatch.setattr(sweep, "dev_world", lambda world: {on_cpu: (splits, start)}[world])
+    monkeypatch.setattr(
+        sweep, "dev_world", lambda world, seed: {on_cpu: (splits, start)}[world] if seed in (0, 5) else None
+    )
     monkeypatch.setattr(sweep, "unlearn", unlearn)
     monkeypatch.setattr(sweep, "evaluate", evaluate)
     row = sweep.run_trial("finetune", {"learning_rate": 0.5}, 0, on_cpu)
@@ -583,15 +611,25 @@ def test_a_trial_and_a_variant_use_their_seed_and_their_settings(monkeypatch):
     ]
 
 
-def test_the_world_of_the_trials_forgets_the_dev_people_of_the_default_plan(world, monkeypatch):
+def test_trials_forget_drawn_people_of_no_table_and_the_dev_people_of_all_other_faces(world, monkeypatch):
     monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
     sweep.dev_world.cache_clear()
     try:
-        splits, _ = sweep.dev_world()
+        found = [sweep.dev_world(TUNING, seed)[0] for seed in (0, 1)]
+        folder = [sweep.dev_world(Plan(dataset="folder", root="here"), seed)[0] for seed in (0, 1)]
+        reported, _ = sweep.dev_world(USUAL)
     finally:
         sweep.dev_world.cache_clear()
+    assert [seed for *_, seed in world.opened] == [1, 1, 0, 0, 0]
+    others = [make_splits(noise("synthetic", None, 64, 16, 1), seed=seed) for seed in (0, 1)]
+    assert [splits.forget for splits in found] == [splits.forget for splits in others]
+    assert found[0].forget != found[1].forget
     usual = make_splits(noise("synthetic", None, 64, 16), seed=0)
-    assert world.opened == [("synthetic", None, 64, None)] and splits.forget == usual.dev_forget
+    assert reported.forget == usual.dev_forget and {splits.forget for splits in folder} == {usual.dev_forget}
+    assert found[0].unseen == others[0].unseen
+    for splits in (reported, *folder):  # half of the strangers have no say
+        assert splits.unseen == usual.unseen[::2] and splits.distractors == usual.unseen[1::2]
+        assert splits.gallery.tolist() == usual.gallery.tolist()
 
 
 def test_requests_are_answered_one_after_the_other_by_the_model_that_the_last_one_left(world, monkeypatch):

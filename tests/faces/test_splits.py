@@ -179,6 +179,17 @@ def test_class_of_is_the_row_in_the_head():
         splits.class_of([splits.unseen[0]])
 
 
+def test_who_is_no_query_stays_in_the_gallery():
+    splits = make_splits(fake_faces(*[12] * 20), n_forget=2)
+    first, *others = splits.unseen
+    fewer = splits.without_queries([first])
+    assert fewer.unseen == tuple(others) and first in fewer.distractors
+    assert set(splits.photos("unseen", "query")) - set(fewer.photos("unseen", "query"))
+    for part in ("train", "query", "gallery"):
+        assert getattr(fewer, part).tolist() == getattr(splits, part).tolist()
+    assert (fewer.trained, fewer.n_identities) == (splits.trained, splits.n_identities)
+
+
 def test_swap_dev_exchanges_forget_and_dev():
     splits = make_splits(fake_faces(*[12] * 20), n_forget=2, n_dev=3)
     swapped = splits.swap_dev()

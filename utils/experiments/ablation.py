@@ -1,4 +1,4 @@
-"""What each part of the dispersion methods is worth, measured on the dev-forget people: `python -m utils.ablation`."""
+"""What each part of the dispersion methods is worth, on people of no reported result: `python -m utils.ablation`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ..settings import CourseError, command
 from ..unlearning.dispersion import DISPERSIONS
 from .benchmark import one_world, started
-from .plan import ASKED, STORED, USUAL, Plan, file_of, how_to_run, plan_parser, world_of
+from .plan import ASKED, STORED, TUNING, Plan, file_of, how_to_run, plan_parser, world_of
 from .results import ResultStore, full_config
 from .runner import refuse, run_missing
 from .sweep import about_trial, choose, dev_world, run_trial
@@ -54,12 +54,12 @@ VARIANTS = (
 )
 
 
-def run_variant(variant: Variant, seed: int, world: Plan = USUAL) -> dict:
-    """Run one variant on the dev-forget people and return its scores."""
+def run_variant(variant: Variant, seed: int, world: Plan = TUNING) -> dict:
+    """Run one variant on people who may decide a setting and return its scores."""
     return run_trial(variant.method, variant.options, seed, world)
 
 
-def key_of(variant: Variant, seed: int, world: Plan = USUAL) -> dict:
+def key_of(variant: Variant, seed: int, world: Plan = TUNING) -> dict:
     """Return the fields by which a stored trial is known to be this variant's."""
     return variant._asdict() | {"seed": seed} | started(world) | full_config(variant.method, variant.options)
 
@@ -69,7 +69,7 @@ def run_ablation(
     *,
     variants: Sequence[Variant] = VARIANTS,
     seeds: Sequence[int] = SEEDS,
-    world: Plan = USUAL,
+    world: Plan = TUNING,
     **how: object,
 ) -> list[dict]:
     """Run the missing variants as `run_missing` does, write `out` after each one, and return all trials in order.
@@ -84,7 +84,7 @@ def run_ablation(
     return rows
 
 
-def about_variant(variant: Variant, seed: int, world: Plan = USUAL) -> dict:
+def about_variant(variant: Variant, seed: int, world: Plan = TUNING) -> dict:
     """Return what a trial's row says of its faces and people."""
     return about_trial(variant.method, variant.options, seed, world)
 
@@ -97,25 +97,24 @@ def read_ablation(path: Path = ABLATION_FILE) -> list[dict]:
 def ablation_lines(trials: Sequence[dict]) -> list[tuple[str, str, list[dict]]]:
     """Return group, label and trials (one per seed) of every line.
 
-    A loss that was tried with several learning rates is shown with the one that the sweep's rule chooses on the first
-    seed. Introduced in notebook 08.
+    A loss that was tried with several learning rates is shown with the one that the sweep's rule chooses. Introduced in
+    notebook 08.
     """
-    start = next((trial for trial in trials if trial["method"] == "original" and "error" not in trial), None)
-    if start is None:
+    start = [trial for trial in trials if trial["method"] == "original" and "error" not in trial]
+    if not start:
         raise CourseError("The ablation holds no trial of the original model yet; run: python -m utils.ablation.")
     lines: dict[tuple, list[list[dict]]] = {}
     for group, _ in grouped(trials):
         lines.setdefault((group[0]["group"], group[0]["label"]), []).append(group)
     chosen = []
     for (part, label), groups in lines.items():
-        first = [group[0] for group in groups if group[0]["seed"] == groups[0][0]["seed"]]
-        best = choose(first, start) if any("error" not in trial for trial in first) else first[0]
-        chosen.append((part, label, next(group for group in groups if group[0] is best)))
+        sound = [group for group in groups if not any("error" in trial for trial in group)]
+        chosen.append((part, label, choose(sound, start) if sound else groups[0]))
     return chosen
 
 
 def ablation_table(trials: Sequence[dict], markdown: bool = False) -> str:
-    """Return the ablation as text: held-out photos, dev-forget people, percent, mean ± half range over the seeds.
+    """Return the ablation as text: held-out photos, percent, mean ± half range over the seeds.
 
     Introduced in notebook 08.
     """
@@ -129,7 +128,7 @@ def ablation_table(trials: Sequence[dict], markdown: bool = False) -> str:
 @command
 def main(arguments: Iterable[str] | None = None) -> int:
     """Run the command; returns 0, or 2 after one sentence on what was wrong with the input."""
-    args = plan_parser("ablation", __doc__, ASKED).parse_args(arguments)
+    args = plan_parser("ablation", __doc__, ASKED, faces_seed=None).parse_args(arguments)
     path = file_of(args, "ablation")
     trials = read_ablation(path) if args.table else run_ablation(path, world=world_of(args), **how_to_run(args))
     print(ablation_table(trials, args.markdown))

@@ -14,7 +14,7 @@ import psutil
 import torch
 
 from ..faces.splits import Splits
-from ..faces.synthetic.dataset import VERSION
+from ..faces.synthetic.dataset import fingerprint_of
 from ..models.backbones import FaceBackbone
 from ..models.checkpoints import Recogniser, embedded_models, load_recogniser, recipe_key, recipe_of
 from ..models.embedding import embed, uncentred
@@ -45,7 +45,7 @@ from .results import SCHEMA, ResultStore, about, complete, git_state
 from .runner import refuse, run_missing
 from .tables import grouped, remark, score_cells, table_with_people, with_remarks
 
-DRAWN = {"dataset": "synthetic", "fingerprint": f"renderer {VERSION}, seed 0", "image_size": 64, "n_identities": 180}
+DRAWN = {"dataset": "synthetic", "fingerprint": fingerprint_of(0), "image_size": 64, "n_identities": 180}
 
 
 def run_benchmark(plan: Plan, out: Path, *, fresh: bool = False, progress: bool = True) -> dict:
@@ -144,7 +144,8 @@ def run_identity(plan: Plan, splits: Splits, name: str, seed: int) -> dict:
 def started(world: Plan) -> dict:
     """Return by what each trial of a plan's faces and model is known; drawn faces are known before they are drawn."""
     usual = all(getattr(world, field) == getattr(USUAL, field) for field in ("dataset", "backbone", "max_identities"))
-    faces = DRAWN if usual else about("original", open_splits(world, 0, {}, progress=False))
+    drawn = DRAWN | {"fingerprint": fingerprint_of(world.faces_seed)}
+    faces = drawn if usual else about("original", open_splits(world, 0, {}, progress=False))
     return {field: faces[field] for field in DRAWN} | started_from(world)
 
 

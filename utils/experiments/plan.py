@@ -59,14 +59,16 @@ class Plan:
     image_size: int = flag(0, "side of the face crops (0: what the backbone wants)", "PX", type=int)
     held_out: str = flag("auto", f"share of a trained person's photos to search with: auto, {', '.join(HELD_OUT)}")
     max_identities: int = flag(0, "open the photos of N people only (0: of all)", "N", type=int)
+    faces_seed: int = flag(0, "seed of the drawn faces: another one draws other people", "S", type=int)
     options: tuple[tuple[str, str, object], ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "seed", as_seed(self.seed))
-        object.__setattr__(self, "weights_seed", as_seed(self.weights_seed))
+        for name in ("seed", "weights_seed", "faces_seed"):
+            object.__setattr__(self, name, as_seed(getattr(self, name)))
 
 
 USUAL = Plan()  # the drawn faces and the embedded model
+TUNING = replace(USUAL, faces_seed=1)  # people, and a model of them, that no result is reported of
 
 FLAGS = {known.name: {"default": known.default, **known.metadata} for known in fields(Plan) if known.metadata} | {
     "set": dict(
@@ -83,7 +85,10 @@ FLAGS = {known.name: {"default": known.default, **known.metadata} for known in f
     "quiet": dict(default=False, help="no progress bars"),
 }
 RUNNING = ("out", "jobs", "fresh", "table", "quiet")  # what every command that keeps results takes
-WORLD = ("dataset", "root", "backbone", "pretrained", "train_epochs", "weights_seed", "max_identities", "device")
+WORLD = (
+    "dataset", "root", "backbone", "pretrained", "train_epochs", "weights_seed", "max_identities", "faces_seed",
+    "device",
+)  # fmt: skip
 ASKED = (*WORLD, *RUNNING, "markdown")  # what trials and requests take
 
 
@@ -113,8 +118,14 @@ def plans_of(args: argparse.Namespace) -> list[Plan]:
 
 
 def world_of(args: argparse.Namespace) -> Plan:
-    """Return the plan of a command that asks for faces and model alone; raises CourseError."""
-    plan = Plan(**{name: getattr(args, name) for name in WORLD})
+    """Return the plan of a command that asks for faces and model alone; raises CourseError.
+
+    Where no seed of the drawn faces is said, settings are chosen on those that no result is reported of.
+    """
+    given = {name: getattr(args, name) for name in WORLD}
+    if given["faces_seed"] is None:
+        given["faces_seed"] = TUNING.faces_seed if args.dataset == TUNING.dataset else USUAL.faces_seed
+    plan = Plan(**given)
     check_plan(plan)
     return plan
 
@@ -150,6 +161,8 @@ def check_plan(plan: Plan) -> None:
         raise CourseError(f"--seeds and --forget must be at least 1, not {plan.seeds} and {plan.forget}.")
     if min(plan.train_epochs, plan.image_size, plan.max_identities) < 0:
         raise CourseError("--train-epochs, --image-size and --max-identities must not be negative.")
+    if plan.faces_seed and plan.dataset != USUAL.dataset:
+        raise CourseError(f"--faces-seed draws people, but those of '{plan.dataset}' are photographed: leave it out.")
     if plan.weights_seed and trained_elsewhere(plan):
         raise CourseError(f"--weights-seed starts a pretraining, but '{plan.backbone}' comes trained: leave it out.")
     resolve_device(plan.device)
@@ -158,9 +171,10 @@ def check_plan(plan: Plan) -> None:
 def open_splits(plan: Plan, seed: int, opened: dict, progress: bool) -> Splits:
     """Return a plan's splits for one seed; data sets already in `opened` are not opened again."""
     size, people = face_size(plan), plan.max_identities or None
-    source = (plan.dataset, plan.root, size, people)
+    source = (plan.dataset, plan.root, size, people, plan.faces_seed)
     if source not in opened:
         options = {"image_size": size, "device": plan.device, "progress": progress, "max_identities": people}
+        options |= {"seed": plan.faces_seed}
         opened[source] = load_faces(plan.dataset, plan.root or None, **options)
     held_out = None if plan.held_out == "auto" else plan.held_out
     who = {"n_forget": plan.forget, "forget_ids": plan.forget_ids, "seed": seed}

@@ -129,7 +129,7 @@ def _known_part(name: str, part: str | None) -> str | None:
 
 def load_synthetic(root: str | Path | None, options: LoadOptions) -> FaceDataset:
     """Wrap the embedded synthetic people: two thirds with 50 photos (to train on), one third with 20 (unseen)."""
-    from .synthetic.dataset import VERSION, synthetic_faces  # here, so that real faces open without the renderer
+    from .synthetic.dataset import fingerprint_of, synthetic_faces  # here, so that real faces open without the renderer
 
     if root is not None:
         raise CourseError(f"The synthetic faces are rendered, not read: leave out root (it is '{root}').")
@@ -153,7 +153,7 @@ def load_synthetic(root: str | Path | None, options: LoadOptions) -> FaceDataset
         source=f"Rendered by utils/faces/synthetic/dataset.py from seed {options.seed}: nobody's face.",
         licence="MIT, like this repository; no person is shown.",
         trained_min_photos=30,
-    ).known_as(f"renderer {VERSION}, seed {options.seed}")
+    ).known_as(fingerprint_of(options.seed))
 
 
 def index_folder_of(root: str | Path | None) -> FaceIndex:

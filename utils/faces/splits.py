@@ -108,6 +108,11 @@ class Splits:
             raise CourseError("These splits have no dev-forget people; make them with n_dev of at least 1.")
         return replace(self, forget=self.dev_forget, dev_forget=self.forget)
 
+    def without_queries(self, unseen: Sequence[int]) -> Splits:
+        """Let some unseen people do no more than distract in the gallery."""
+        others = tuple(label for label in self.unseen if label not in unseen)
+        return replace(self, unseen=others, distractors=tuple(sorted({*self.distractors, *unseen})))
+
     def summary(self) -> str:
         """Return a table of people and photos per pool, followed by the notes."""
         lines = [f"{'pool':<12}{'people':>8}{'train':>8}{'query':>8}{'gallery':>9}"]

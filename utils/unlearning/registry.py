@@ -68,8 +68,8 @@ class Method:
 
     `needs` and `optional` name pools of training photos ("forget", "retain_train"); a pool is optional if the method
     can do without it (retain_per_step = 0). `labels` names the pools whose identities it must be told. `full` is what
-    the full profile sets differently, `grid` what was tried on the dev-forget people, `caveat` what nobody could check
-    or what differs from the authors' code.
+    the full profile sets differently, `grid` what the sweep tries, `caveat` what nobody could check or what differs
+    from the authors' code.
     `kind`: one that gives other "weights", a "wrapper" that adds a part to the network, or a "reference".
     """
 

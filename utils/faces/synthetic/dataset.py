@@ -107,12 +107,17 @@ def synthetic_faces(
     return photos, labels, identity_names(len(counts), seed)
 
 
+def fingerprint_of(seed: int | str) -> str:
+    """Return by what the drawn faces of a seed are known."""
+    return f"renderer {VERSION}, seed {seed}"
+
+
 def attributes_of(identities: tuple[str, ...], fingerprint: str) -> Tensor | None:
     """Return the latent attributes (people, len(ATTRIBUTES)) float32 of drawn faces, None for any others. Notebook 10.
 
     `fingerprint` is the data set's: that of drawn faces names their seed.
     """
-    kind, _, seed = fingerprint.partition(f"renderer {VERSION}, seed ")
+    kind, _, seed = fingerprint.partition(fingerprint_of(""))
     if kind or not seed or identities != identity_names(len(identities), int(seed)):
         return None
     return sample_identities(len(identities), int(seed))
