@@ -109,7 +109,8 @@ STORED_RUNS = [  # other files hold measurements of another kind
 
 
 def command_of(path):
-    return path.stem.removesuffix("_lfw") if path.stem.removesuffix("_lfw") in FIELDS else "benchmark"
+    name = path.stem.removesuffix("_lfw").removesuffix("_others")
+    return name if name in FIELDS else "benchmark"
 
 
 def store_of(name, path):

@@ -55,7 +55,8 @@ def test_inputs_are_never_mutated_and_the_model_moves(name, tiny_recogniser, tin
     assert same(model, tiny_recogniser.model.state_dict()) and same(head, tiny_recogniser.head.state_dict())
     assert np.array_equal(labels, tiny_splits.faces.labels)
     assert outcome.model is not tiny_recogniser.model and not same(model, network(outcome.model).state_dict())
-    assert len(outcome.history) == 3 and outcome.seconds > 0 and outcome.images_processed > 0
+    paced = name in ("dispersion_blends", "dispersion_forget_only")  # few photos a person: more steps
+    assert len(outcome.history) == 3 + paced and outcome.seconds > 0 and outcome.images_processed > 0
     assert is_of_its_kind(name, outcome.model, tiny_recogniser.model)
 
 

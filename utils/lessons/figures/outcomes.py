@@ -310,6 +310,8 @@ def request_lines(runs: Mapping[str, Sequence[Sequence[Mapping]]], title: str = 
     """Show groups' and strangers' mAP, means over seeds, as requests follow: {method: states per seed}. Notebook 09."""
     columns = min(len(runs), 2)  # two in a line can be read on a phone
     fig, axes = panels(len(runs), columns, (3.1, 0.6), (2.6, 0.9), sharey=True)
+    for spare in fig.axes[len(runs) :]:
+        spare.remove()
     for ax, (name, seeds) in zip(axes, runs.items(), strict=True):
         groups = np.mean([[state["groups"] for state in states] for states in seeds], axis=0)
         unseen = np.mean([[state["unseen"] for state in states] for states in seeds], axis=0)
