@@ -62,17 +62,13 @@ def unpack(archive: Path, target: Path, limits: Limits, *, progress: bool = True
 
 def is_archive(path: Path) -> bool:
     """True if a file's content, not its name, is that of a zip or a (compressed) tar."""
-    return _is_zip(path) or tarfile.is_tarfile(path)
-
-
-def _is_zip(path: Path) -> bool:
     with open(path, "rb") as file:
-        return file.read(4) == b"PK\x03\x04"
+        return file.read(4) == b"PK\x03\x04" or tarfile.is_tarfile(path)
 
 
 def _write_all(archive: Path, folder: Path, limits: Limits, bar) -> None:
     room, count = limits.n_bytes, 0
-    for member in _zip_members(archive) if _is_zip(archive) else _tar_members(archive):
+    for member in _members(archive):
         path = folder / _safe_name(archive, member)
         if member.is_folder:
             path.mkdir(parents=True, exist_ok=True)
@@ -107,6 +103,12 @@ def _safe_name(archive: Path, member: _Member) -> str:
         what = "leads outside its folder" if outside else "is a link or no plain file"
         raise CourseError(f"'{archive}' is refused: its entry '{name}' {what}; nothing was unpacked.")
     return str(PurePosixPath(*parts))
+
+
+def _members(archive: Path) -> Iterator[_Member]:
+    with open(archive, "rb") as file:
+        zipped = file.read(4) == b"PK\x03\x04"
+    return _zip_members(archive) if zipped else _tar_members(archive)
 
 
 def _zip_members(archive: Path) -> Iterator[_Member]:

@@ -6,7 +6,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -166,40 +165,42 @@ def index_folder_of(root: str | Path | None) -> FaceIndex:
     return _index("folder", path, listing.list_people(path), source, "As its owner decides; the crops stay here.")
 
 
-# What each data set is, and who may use it for what.
-ABOUT = {
-    "lfw": (
-        "Labeled Faces in the Wild (Huang et al., 2007): photos of public figures from the news of 2002-2003.",
-        "Published for research; the photos' rights stay with their owners: do not republish or sell.",
-    ),
-    "celeba": (  # its people have numbers, no names
-        "CelebA (Liu et al., 2015): photos of celebrities from the web, with the official identity numbers.",
-        "For non-commercial research only; no photo may be republished, sold or shown in a paper without need.",
-    ),
-    "vggface2": (
-        "VGGFace2 (Cao et al., 2018): photos from an image search for 9,131 names; withdrawn by its authors.",
-        "Its mirror says CC BY-NC 4.0; the photos' rights stay with their owners, who were never asked.",
-    ),
-    "olivetti": (  # 40 volunteers, 10 grey photos of 64 x 64 pixels each, cut to the face already
-        "Olivetti faces (AT&T Laboratories Cambridge, 1992-1994): volunteers, photographed in a laboratory.",
-        "Free for research with acknowledgement of AT&T Laboratories Cambridge.",
-    ),
-}
+def index_lfw(root: str | Path | None, options: LoadOptions) -> FaceIndex:
+    """List Labeled Faces in the Wild; a root one level too high or too low is mended."""
+    path, where = sources.open_source("lfw", root, options.cache, options.progress)
+    source = "Labeled Faces in the Wild (Huang et al., 2007): photos of public figures from the news of 2002-2003."
+    licence = "Published for research; the photos' rights stay with their owners: do not republish or sell."
+    return _index("lfw", path, listing.list_people(path), f"{source} {where}", licence)
 
 
-def index_published(name: str, root: str | Path | None, options: LoadOptions) -> FaceIndex:
-    """List a published data set by its name in ABOUT, from a local copy, the cache or the web."""
-    if name == "vggface2" and root is None and options.part == "train":
+def index_celeba(root: str | Path | None, options: LoadOptions) -> FaceIndex:
+    """List CelebA: its people have numbers, no names."""
+    path, where = sources.open_source("celeba", root, options.cache, options.progress)
+    images = sources.celeba_images(path, options.cache, options.progress)
+    found = layouts.read_celeba(path, images, options.part)
+    source = "CelebA (Liu et al., 2015): photos of celebrities from the web, with the official identity numbers."
+    licence = "For non-commercial research only; no photo may be republished, sold or shown in a paper without need."
+    return _index("celeba", path, found, f"{source} {where}", licence)
+
+
+def index_vggface2(root: str | Path | None, options: LoadOptions) -> FaceIndex:
+    """List VGGFace2, people under their official names, photos under their class ids."""
+    if root is None and options.part == "train":
         told = "VGGFace2's training part (38 GB) is not downloaded: fetch it by hand and give root"
         raise CourseError(f"{told}; expected {listing.VGGFACE2_LAYOUT}.")
-    path, where = sources.open_source(name, root, options.cache, options.progress)
-    if name == "celeba":
-        images = sources.celeba_images(path, options.cache, options.progress)
-        found = layouts.read_celeba(path, images, options.part)
-    else:
-        found = layouts.read_vggface2(path, options.part) if name == "vggface2" else listing.list_people(path)
-    source, licence = ABOUT[name]
-    return _index(name, path, found, f"{source} {where}", licence)
+    path, where = sources.open_source("vggface2", root, options.cache, options.progress)
+    found = layouts.read_vggface2(path, options.part)
+    source = "VGGFace2 (Cao et al., 2018): photos from an image search for 9,131 names; withdrawn by its authors."
+    licence = "Its mirror says CC BY-NC 4.0; the photos' rights stay with their owners, who were never asked."
+    return _index("vggface2", path, found, f"{source} {where}", licence)
+
+
+def index_olivetti(root: str | Path | None, options: LoadOptions) -> FaceIndex:
+    """List the Olivetti faces: 40 volunteers, 10 grey photos of 64 x 64 pixels each, cut to the face already."""
+    path, where = sources.open_source("olivetti", root, options.cache, options.progress)
+    source = "Olivetti faces (AT&T Laboratories Cambridge, 1992-1994): volunteers, photographed in a laboratory."
+    licence = "Free for research with acknowledgement of AT&T Laboratories Cambridge."
+    return _index("olivetti", path, listing.list_people(path), f"{source} {where}", licence)
 
 
 def _index(name: str, root: Path, found: Listing, source: str, licence: str) -> FaceIndex:
@@ -210,7 +211,10 @@ def _index(name: str, root: Path, found: Listing, source: str, licence: str) -> 
 
 # Data sets of photos: listed here, in seconds at any size, and cut out by `_load_photos`.
 INDEXES: dict[str, Callable[[str | Path | None, LoadOptions], FaceIndex]] = {
-    **{name: partial(index_published, name) for name in ABOUT},
+    "lfw": index_lfw,
+    "celeba": index_celeba,
+    "vggface2": index_vggface2,
+    "olivetti": index_olivetti,
     "folder": lambda root, options: index_folder_of(root),
 }
 PARTS = {"celeba": tuple(layouts.CELEBA_PARTS), "vggface2": tuple(listing.VGGFACE2_PARTS)}

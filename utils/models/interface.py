@@ -62,10 +62,15 @@ class Card:
         if self.scale <= 0 or min(self.input_size, self.crop_size, self.embedding_dim) < 1:
             raise CourseError(f"'{self.name}' needs a scale, an input size, a crop size and a width above 0.")
 
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """What `pretrained` may be for this kind."""
+        return ("auto", *self.weights, "none")
+
     def chosen(self, pretrained: str) -> str:
         """Return the weights that `pretrained` means: 'auto' is the usual ones, 'none' where there are none."""
-        if pretrained not in (choices := ("auto", *self.weights, "none")):
-            told = f"use {', '.join(map(repr, choices[:-1]))} or 'none'"
+        if pretrained not in self.choices:
+            told = f"use {', '.join(repr(name) for name in self.choices[:-1])} or 'none'"
             raise CourseError(f"The {self.name} backbone has no '{pretrained}' weights; {told}.")
         return (self.weights or ("none",))[0] if pretrained == "auto" else pretrained
 
