@@ -91,10 +91,18 @@ def test_the_table_of_settings_in_force_says_what_breaks_a_limit_and_what_the_ru
     other = next(options for options in trials_of("esc") if options != own)
     dear = trial("esc", forget=0.1, unseen=0.78) | {"options": own}
     good = trial("esc", forget=0.2, unseen=0.87) | {"options": other}
-    sweep_of = lambda chosen: {"trials": [*start, dear, good], "chosen": {"esc": chosen}}  # noqa: E731
+
+    def sweep_of(chosen: dict, *trials: dict) -> dict:
+        return {"trials": [*start, *(trials or (dear, good))], "chosen": {"esc": chosen}}
+
     line = sweep.in_force_table(sweep_of(other), ["esc"]).splitlines()[1]
     assert "10.0" in line and "12.0 *" in line and "20.0" in line and line.rstrip().endswith("3.0")
     assert "the same" in sweep.in_force_table(sweep_of(own), ["esc"])
+    lost = {"method": "esc", "options": own, "seed": 0, "error": "The run diverged at step 1."}
+    assert "diverged" in sweep.in_force_table(sweep_of(other, lost, good), ["esc"])
+    assert "not tried" in sweep.in_force_table(sweep_of(other, good), ["esc"])
+    with pytest.raises(CourseError, match="grid of 'scrub' is not done in this file; run: "):
+        sweep.in_force_table(sweep_of(own), ["scrub"])
     assert main(["--in-force", "--methods", "esc,dispersion_blends"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 and lines[1].startswith(METHODS["esc"].title)

@@ -143,6 +143,11 @@ def run_sweep(names: Sequence[str], out: Path, *, world: Plan = TUNING, draws: i
     return read_sweep(store.path)
 
 
+def draws_of(trials: Sequence[dict], name: str, options: dict) -> list[dict]:
+    """Return the trials of one setting, one for each draw of people."""
+    return [trial for trial in trials if (trial["method"], trial["options"]) == (name, options)]
+
+
 def sweep_object(trials: Sequence[dict]) -> dict:
     """Return what a sweep file holds: the rule, all trials in order, and the choice per method whose grid is done."""
     order = {name: place for place, name in enumerate(METHODS)}
@@ -155,9 +160,7 @@ def sweep_object(trials: Sequence[dict]) -> dict:
     chosen = {}
     for name in dict.fromkeys(trial["method"] for trial in trials):
         grid = trials_of(name) if name in METHODS else []
-        settings = [
-            [trial for trial in trials if (trial["method"], trial["options"]) == (name, options)] for options in grid
-        ]
+        settings = [draws_of(trials, name, options) for options in grid]
         done = start and grid and all(len(draws) == len(start) for draws in settings)
         if done and any(all("error" not in trial for trial in draws) for draws in settings):
             chosen[name] = choose(settings, start)[0]["options"]
@@ -188,34 +191,29 @@ def sweep_table(sweep: dict, names: Sequence[str] | None = None) -> str:
 def in_force_table(sweep: dict, names: Sequence[str], markdown: bool = False) -> str:
     """Return a row per method: what its settings in force do on a sweep's people, and what the rule would take there.
 
-    Lost: mAP of unseen people, in points, mean over the draws; a star where a limit is broken.
+    Lost: mAP of unseen people, in points, mean over the draws; a star where a limit is broken. Raises CourseError for a
+    method whose grid is not done.
     """
-    start = [trial for trial in sweep["trials"] if trial["method"] == "original"]
+    start = draws_of(sweep["trials"], "original", {})
 
     def cells(options: dict) -> list[str]:
-        draws = [trial for trial in sweep["trials"] if (trial["method"], trial["options"]) == (name, options)]
+        draws = draws_of(sweep["trials"], name, options)
+        said, forget = ", ".join(map(written, options.values())), score_cells(draws, [("forget", "map")])
+        if not draws or any("error" in trial for trial in draws):
+            return [said, *forget, remark(draws) or "not tried"]
         lost = 100 * (mean_map(start, "unseen") - mean_map(draws, "unseen"))
-        said = ", ".join(written(value) for value in options.values())
-        return [said, f"{100 * mean_map(draws, 'forget'):.1f}", f"{lost:.1f}{' *' * (excess(draws, start) > 0)}"]
+        return [said, *forget, f"{lost:.1f}{' *' * (excess(draws, start) > 0)}"]
 
-    rows = [
-        [
-            "method",
-            "swept",
-            "in force",
-            "forget mAP ↓",
-            "unseen lost ↓",
-            "the rule takes",
-            "forget mAP ↓",
-            "unseen lost ↓",
-        ]
-    ]
+    scores = ["forget mAP ↓", "unseen lost ↓"]
+    rows = [["method", "swept", "in force", *scores, "the rule takes", *scores]]
     for name in names:
+        if one_of(name, tuned_methods(), "method with a grid") not in sweep["chosen"]:
+            told = f"The grid of '{name}' is not done in this file"
+            raise CourseError(f"{told}; run: python -m utils.sweep --methods {name}, with --out and the file's name.")
         entry, chosen = METHODS[name], sweep["chosen"][name]
         own = {key: getattr(entry.config(), key) for key in entry.grid}
-        rows.append(
-            [entry.title, ", ".join(own), *cells(own), *(["the same", "", ""] if chosen == own else cells(chosen))]
-        )
+        rows.append([entry.title, ", ".join(own), *cells(own)])
+        rows[-1] += ["the same", "", ""] if chosen == own else cells(chosen)
     return text_table(rows, markdown)
 
 
