@@ -45,7 +45,9 @@ class MiniFaceNet(FaceBackbone):
         pairs = zip(self.widths[:-1], self.widths[1:], strict=True)
         self.stages = nn.Sequential(*(ResidualBlock(inputs, outputs) for inputs, outputs in pairs))
         self.embedding = nn.Sequential(
-            nn.Flatten(), nn.Linear(last * 4 * 4, self.embedding_dim, bias=False), nn.BatchNorm1d(self.embedding_dim)
+            nn.Flatten(),
+            nn.Linear(last * 4 * 4, self.embedding_dim, bias=False),
+            nn.BatchNorm1d(self.embedding_dim),
         )
         self.to(memory_format=torch.channels_last)
 
