@@ -157,6 +157,54 @@ def test_a_setting_that_failed_on_any_draw_is_never_chosen():
             choose([failed], start)
 
 
+# --------------------------------------------------------------------------------------------------- on two worlds
+
+
+def sweep_of(dataset: str, scores: dict[float, tuple[float, float]], draws: int = 1) -> dict:
+    """Return a sweep of fine-tuning: for each learning rate what is left of forgotten and of unseen people."""
+    rows = [trial("original", forget=1.0, retain=0.9, unseen=0.9)]
+    rows += [trial(forget=f, retain=0.9, unseen=u, learning_rate=rate) for rate, (f, u) in scores.items()]
+    return {"trials": [row | {"dataset": dataset, "seed": seed} for seed in range(draws) for row in rows]}
+
+
+def test_real_faces_may_cost_less():
+    for dataset, limit in (("synthetic", 0.10), ("lfw", 0.03)):
+        start = sweep_of(dataset, {})["trials"]
+        for step, over in ((-0.002, 0.0), (0.002, 0.002)):
+            assert sweep.excess([trial(unseen=0.9 - limit - step, retain=0.9)], start) == pytest.approx(over)
+
+
+def test_settings_are_ranked_over_all_worlds_together():
+    a, b, c, d, *_ = METHODS["finetune"].grid["learning_rate"]
+    drawn = sweep_of("synthetic", {a: (0.1, 0.85), b: (0.3, 0.85), c: (0.2, 0.7), d: (0.0, 0.89)}, draws=2)
+    real = sweep_of("lfw", {a: (0.6, 0.89), b: (0.2, 0.89), c: (0.0, 0.89)})
+    rates = [options["learning_rate"] for options in sweep.ranked("finetune", drawn, real)]
+    assert rates == [b, a, c], "d was not tried on real faces, c breaks a limit on drawn ones"
+    assert [options["learning_rate"] for options in sweep.ranked("finetune", drawn)] == [d, a, b, c]
+    lost = {"method": "finetune", "options": {"learning_rate": b}, "seed": 1, "error": "The run diverged at step 1."}
+    drawn["trials"] = [row for row in drawn["trials"] if (row["options"], row["seed"]) != (lost["options"], 1)] + [lost]
+    assert [options["learning_rate"] for options in sweep.ranked("finetune", drawn, real)] == [a, c]
+    with pytest.raises(CourseError, match="No setting of 'scrub' went well in all of these sweeps"):
+        sweep.ranked("scrub", drawn, real)
+
+
+def test_the_worst_world_decides_whether_limits_hold():
+    start, cheap, dear = ([trial(unseen=u, retain=0.9)] for u in (0.9, 0.85, 0.7))
+    assert sweep.cost((cheap, start), (dear, start))[0] == pytest.approx(0.1)
+    assert sweep.cost((dear, start), (cheap, start))[0] == pytest.approx(0.1)
+    assert sweep.cost(([trial(forget=0.2)], start), ([trial(forget=0.6)], start))[1] == pytest.approx(0.4)
+
+
+def test_the_best_few_and_those_in_force_are_tried_elsewhere(monkeypatch):
+    rates = METHODS["finetune"].grid["learning_rate"]
+    scores = {rate: (0.1 * place, 0.9) for place, rate in enumerate(rates)}
+    monkeypatch.setattr(sweep, "read_sweep", lambda path: sweep_of("synthetic", scores))
+    assert sweep.settings_to_try("finetune") == trials_of("finetune")
+    own = METHODS["finetune"].config().learning_rate
+    tried = {options["learning_rate"] for options in sweep.settings_to_try("finetune", best=2)}
+    assert tried == {*rates[:2], own}
+
+
 # -------------------------------------------------------------------------------------------------------- the runs
 
 
