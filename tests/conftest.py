@@ -17,7 +17,7 @@ from utils.models.checkpoints import EMBEDDED, Recogniser, load_recogniser, trai
 from utils.models.embedding import embed
 from utils.models.heads import head_from_centroids
 from utils.settings import MODEL_DIR, REPO_ROOT
-from utils.unlearning import loop
+from utils.unlearning import loop, losses
 from utils.unlearning.loop import Task
 
 
@@ -29,8 +29,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def whole_rates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the hardly trained networks of tests take learning rates whole; test_rates.py tries what shortens them."""
+    """Let the hardly trained networks of tests take rates and anchors as set; test_rates.py tries what changes them."""
     monkeypatch.setattr(loop, "share_of_rate", lambda *_: 1.0)
+    monkeypatch.setattr(losses, "strangers_apart", lambda *_: 1.0)
 
 
 @pytest.fixture(scope="session")

@@ -180,8 +180,15 @@ class Scene:
         pairs = zip(self.r, self.names_r, strict=True)
         return mean([surprise(z, self.rows, row, self.steep, self.margin, barred) for z, row in pairs])
 
+    def pull(self, photos: np.ndarray) -> float:
+        """Return 0.9 over the mean 1 - cos of two people's photos, at least 1: how much harder anchors pull."""
+        some = photos[sorted({int(place) for place in np.linspace(0, len(photos) - 1, min(32, len(photos)))})]
+        points, people = self.before(some), self.splits.faces.labels[some].tolist()
+        pairs = [(i, j) for i in range(len(some)) for j in range(i) if people[i] != people[j]]
+        return max(1.0, 0.9 / float(mean([1 - (points[i] * points[j]).sum() for i, j in pairs])))
+
     def held(self) -> Tensor:
-        return apart(self.r, self.before(self.step.retain))
+        return self.pull(self.all_retain) * apart(self.r, self.before(self.step.retain))
 
     def told(self, points, rows=None, barred: set = frozenset()) -> list[list[Tensor]]:
         return [names_of(z, self.rows if rows is None else rows, self.scale, barred) for z in points]
@@ -391,7 +398,8 @@ def beside_blends(s: Scene) -> Terms:
     with torch.no_grad():
         homes = points_of(s.old_model, inputs)
     s.b = points_of(s.model, inputs)
-    terms = {"blends": s.config.blend_weight * apart(s.b, homes)}
+    pull = s.pull(s.all_retain if len(s.r) else s.all_forget)
+    terms = {"blends": s.config.blend_weight * pull * apart(s.b, homes)}
     return terms | ({"retain": s.config.retain_weight * s.held()} if len(s.r) else {})
 
 

@@ -8,7 +8,9 @@ import torch
 from one_step import cosine_rates
 from slow_steps import SLOW, Scene, mean_of_nearest, mean_of_pairs, record_steps
 
+from utils.unlearning import losses
 from utils.unlearning.loop import unlearn
+from utils.unlearning.losses import strangers_apart
 from utils.unlearning.registry import METHODS, StepConfig, make_config
 
 SEED, RATE = 3, 2e-2
@@ -45,6 +47,12 @@ SPECIAL["dispersion_forget_only"] = BLENDS | {"last_layers": 2}
 SPECIAL["gather_scatter"] = SPECIAL["dispersion_blends"] | {"away_weight": 1.4, "scramble_weight": 0.6}
 NEVER_FORGET = ("finetune", "l1_sparse", "unsir")  # they see no forget photo
 UNTOUCHED = {"salun", "salun_fixed"}  # relabelling in some of the weights: test_methods_pruning.py
+
+
+@pytest.fixture(autouse=True)
+def pulled_anchors(monkeypatch: pytest.MonkeyPatch, whole_rates: None) -> None:
+    """Let anchors pull as hard as this toy's strangers, who lie close together, ask for."""
+    monkeypatch.setattr(losses, "strangers_apart", strangers_apart)
 
 
 def options_of(name: str) -> dict:

@@ -20,12 +20,13 @@ from one_step import (
 
 from utils.settings import CourseError
 from utils.unlearning.loop import unlearn
+from utils.unlearning.methods import dispersal
 from utils.unlearning.registry import METHODS, check_data, make_config
 
 KINDS = {"dispersion_uniform": "uniform", "dispersion_hard": "hard", "dispersion": "lse"}
 RATE = 2e-3
 SMALL = {"steps": 2, "photos_per_identity": 3, "retain_per_step": 6, "learning_rate": RATE}
-WEIGHTS = {"dispersion_weight": 0.5, "retain_weight": 4.0}
+WEIGHTS, PULL = {"dispersion_weight": 0.5, "retain_weight": 4.0}, 1.5
 
 
 @pytest.mark.parametrize("retain", [0, 6])
@@ -33,8 +34,10 @@ WEIGHTS = {"dispersion_weight": 0.5, "retain_weight": 4.0}
 def test_two_steps_equal_the_slow_reference(name, retain, task, monkeypatch):
     """Two, because in the first one everybody who stays lies where the original puts them, and nothing pulls."""
     photos, reference, before = watch_batches(monkeypatch), twin(task), vector(task.model.parameters())
-    beta = {"beta": 4.0} if name == "dispersion" else {}
+    beta, asked = {"beta": 4.0} if name == "dispersion" else {}, []
+    monkeypatch.setattr(dispersal, "anchor_pull", lambda task, photos: asked.append(photos.tolist()) or PULL)
     METHODS[name].run(task, make_config(name, SMALL | WEIGHTS | beta | {"retain_per_step": retain}))
+    assert asked == ([task.retain_train_photos.tolist()] if retain else [])
     original, told = copy.deepcopy(reference.model), []
 
     def loss_of(forget, retained):
@@ -44,7 +47,7 @@ def test_two_steps_equal_the_slow_reference(name, retain, task, monkeypatch):
             terms = {"dispersion": 0.5 * slow_dispersion(KINDS[name], points, people, beta=4.0)}
             if retain:
                 images = [input_of(task, i) for i in retained.tolist()]
-                terms["retain"] = 4.0 * moved_from(original, task.model, images)
+                terms["retain"] = PULL * 4.0 * moved_from(original, task.model, images)
             told.append(terms)
             return sum(terms.values())
 

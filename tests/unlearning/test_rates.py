@@ -10,8 +10,10 @@ from torch import nn
 
 from utils.models.backbones import make_backbone
 from utils.models.interface import Card, FaceBackbone
+from utils.models.trunks import Looks
 from utils.settings import CourseError
-from utils.unlearning import loop, rates, unlearn
+from utils.unlearning import loop, losses, rates, unlearn
+from utils.unlearning.losses import anchor_pull, strangers_apart
 from utils.unlearning.methods.adapters import last_layers
 from utils.unlearning.rates import degrees_per_rate, evenly, share_of_rate
 
@@ -114,3 +116,42 @@ def test_adapters_are_measured_through_the_weights_they_change(toy_world, monkey
     model = unlearn("gs_lora", *toy_world, device="cpu", progress=False, **options).model
     wanted = sorted(layer.weight.shape for layer in last_layers(model))
     assert sorted(weight.shape for weight in asked[0]) == wanted
+
+
+# ------------------------------------------------------------------------------------- how hard anchors pull on it
+
+
+def crowd(monkeypatch, angles: list[float], labels: list[int]) -> tuple[SimpleNamespace, np.ndarray]:
+    """Return a task whose photos lie on the circle at these degrees, and the photos."""
+    turned = torch.deg2rad(torch.tensor(angles))
+    points = torch.stack([turned.cos(), turned.sin()], dim=1)
+    monkeypatch.setattr(losses, "strangers_apart", strangers_apart)
+    monkeypatch.setattr(losses, "points_of", lambda model, looks: 3 * looks)
+    faces, looks = SimpleNamespace(labels=np.array(labels)), SimpleNamespace(of=lambda photos: points[photos])
+    task = SimpleNamespace(model=torch.nn.Identity(), splits=SimpleNamespace(faces=faces), looks=looks)
+    return task, np.arange(len(angles))
+
+
+def test_anchors_pull_as_set_where_strangers_lie_far_apart(monkeypatch):
+    assert anchor_pull(*crowd(monkeypatch, [0, 90], [1, 2])) == 1.0
+    assert anchor_pull(*crowd(monkeypatch, [0, 180], [1, 2])) == 1.0
+    assert anchor_pull(*crowd(monkeypatch, [0, 10], [1, 1])) == 1.0, "one person alone has no strangers"
+
+
+def test_anchors_pull_harder_where_strangers_lie_close_together(monkeypatch):
+    assert anchor_pull(*crowd(monkeypatch, [0, 60], [1, 2])) == pytest.approx(0.9 / 0.5, rel=1e-5)
+    own = crowd(monkeypatch, [0, 0, 60, 60], [1, 1, 2, 2])  # photos of one person say nothing
+    assert anchor_pull(*own) == pytest.approx(0.9 / 0.5, rel=1e-5)
+    mixed = crowd(monkeypatch, [0, 60, 90], [1, 2, 3])  # 1/2, 1 - cos 30 and 1 apart
+    assert anchor_pull(*mixed) == pytest.approx(0.9 * 3 / (2.5 - math.cos(math.pi / 6)), rel=1e-5)
+    assert anchor_pull(*crowd(monkeypatch, [5, 5], [1, 2])) == pytest.approx(90), "never without bounds"
+
+
+def test_the_pull_is_measured_on_a_few_photos(monkeypatch, tiny_splits, tiny_recogniser):
+    asked, photos = [], tiny_splits.photos("retain_train", "train")
+    looks = Looks(tiny_recogniser.model, tiny_splits.faces, torch.Generator(), torch.device("cpu"))
+    task = SimpleNamespace(model=tiny_recogniser.model, splits=tiny_splits, looks=looks)
+    monkeypatch.setattr(looks, "of", lambda some: asked.append(some) or Looks.of(looks, some))
+    assert 0 < strangers_apart(task, photos) < 2
+    (some,) = asked
+    assert len(some) == min(rates.PROBED, len(photos)) and {some[0], some[-1]} == {photos[0], photos[-1]}

@@ -13,7 +13,12 @@ from torch import Tensor
 from ..models.backbones import FaceBackbone
 from ..models.embedding import embed
 from ..models.heads import CosineHead
+from ..models.trunks import points_of
 from .loop import Batch, Task
+from .rates import PROBED, evenly
+
+ROOM = 0.9  # strangers' mean 1 - cos from which on anchors pull as set; that of drawn faces and of dlib is near 1
+CROWDED = 0.01  # below this the points of a network tell nobody apart
 
 
 def retained_names(head: CosineHead, batch: Batch) -> Tensor:
@@ -27,6 +32,23 @@ def distillation(batch: Batch, targets: Tensor) -> Tensor:
     `targets` (Br, d) are the original embeddings of the same photos. Introduced in notebook 08.
     """
     return (1.0 - (batch.retain * targets).sum(dim=1)).mean()
+
+
+def anchor_pull(task: Task, photos: np.ndarray) -> float:
+    """Return how many times as hard anchors pull as set: once, or more where strangers lie so close together that a
+    small turn makes one of them another."""
+    return max(1.0, ROOM / max(strangers_apart(task, photos), CROWDED))
+
+
+def strangers_apart(task: Task, photos: np.ndarray) -> float:
+    """Return the mean 1 - cos of two people's photos, of a few of these (1 of a single person); as where rates are
+    measured, these looks do not count as processed."""
+    some = evenly(photos, PROBED)
+    with torch.no_grad():
+        points = F.normalize(points_of(task.model.eval(), task.looks.of(some)).float())
+    labels = np.asarray(task.splits.faces.labels)[some]
+    strangers = torch.from_numpy(labels[:, None] != labels)
+    return float((1.0 - points @ points.T)[strangers].mean()) if strangers.any() else 1.0
 
 
 def rows_of(table: Tensor, photos: object) -> Tensor:

@@ -16,7 +16,7 @@ from ...models.trunks import points_of
 from ...settings import CourseError
 from ..dispersion import dispersion_loss
 from ..loop import Batch, Task, run_steps, sort_batch
-from ..losses import Teacher, distillation
+from ..losses import Teacher, anchor_pull, distillation
 from ..registry import FULL, StepConfig, method
 
 SHARE_RANGE = (0.3, 0.7)  # how much of a blend is its first face
@@ -137,7 +137,7 @@ def run_with_blends(
     task: Task, config: BlendsConfig, source: np.ndarray, forget_terms: Callable[[BlendsBatch], dict[str, Tensor]]
 ) -> None:
     """Minimise a method's own terms, holding retained photos and blends of the photos in `source`."""
-    teacher, looks = Teacher.of(task), task.looks
+    teacher, looks, pull = Teacher.of(task), task.looks, anchor_pull(task, source)
 
     def batch_of(task: Task, step: int, forget: np.ndarray, retained: np.ndarray, augmented: bool) -> BlendsBatch:
         blends = blends_of(task, source, config.blends_per_step)
@@ -155,10 +155,10 @@ def run_with_blends(
     def losses(batch: BlendsBatch) -> dict[str, Tensor]:
         terms = forget_terms(batch)
         if len(batch.retain):
-            terms["retain"] = config.retain_weight * distillation(batch, teacher.points(batch.retain_photos))
+            terms["retain"] = config.retain_weight * pull * distillation(batch, teacher.points(batch.retain_photos))
         if len(batch.blends):
             moved = 1.0 - (batch.blends * batch.blend_homes).sum(dim=1)
-            terms["blends"] = config.blend_weight * moved.mean()
+            terms["blends"] = config.blend_weight * pull * moved.mean()
         return terms
 
     run_steps(task, config, losses, parameters=last_weights(task.model, config.last_layers), batch_of=batch_of)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...settings import CourseError
 from ..loop import Batch, Task, run_steps
-from ..losses import Teacher, distillation, rows_of
+from ..losses import Teacher, anchor_pull, distillation, rows_of
 from ..registry import FULL, LogitConfig, StepConfig, method
 
 
@@ -157,6 +157,7 @@ def cure_like(task: Task, config: CureConfig) -> None:
     teacher, forget = Teacher.of(task), task.forget_photos
     count = config.clusters or max(2, len(task.splits.forget))
     centroids, own = cluster(teacher.points(forget), count, task.seed)
+    anchor = config.retain_weight * anchor_pull(task, task.retain_train_photos)
     wanted = torch.full((len(task.splits.faces),), -1, dtype=torch.int64, device=task.device)
     wanted[torch.as_tensor(forget, device=task.device)] = farthest_clusters(centroids)[own]
 
@@ -166,7 +167,7 @@ def cure_like(task: Task, config: CureConfig) -> None:
         return {
             "forget": pull(batch.forget, centroids[goals]),
             "contrast": config.contrast_weight * contrast,
-            "retain": config.retain_weight * distillation(batch, teacher.points(batch.retain_photos)),
+            "retain": anchor * distillation(batch, teacher.points(batch.retain_photos)),
         }
 
     run_steps(task, config, losses)

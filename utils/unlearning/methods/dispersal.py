@@ -9,7 +9,7 @@ from torch import Tensor
 from ...settings import one_of
 from ..dispersion import DISPERSIONS, dispersion_loss
 from ..loop import Batch, Task, run_steps
-from ..losses import Teacher, distillation
+from ..losses import Teacher, anchor_pull, distillation
 from ..registry import FULL, StepConfig, method
 
 ABOUT = {"needs": ("forget",), "optional": ("retain_train",), "labels": ("forget",), "notebook": "08", "full": FULL}
@@ -59,14 +59,16 @@ class AloneConfig(StepConfig):
 
 def disperse(task: Task, config: DispersionConfig, kind: str, **options: float) -> None:
     """Minimise a dispersion loss on forget photos plus the distillation of retained ones; no head is used."""
-    teacher = Teacher.of(task)
+    teacher, anchor = Teacher.of(task), 0.0
+    if config.retain_per_step:
+        anchor = config.retain_weight * anchor_pull(task, task.retain_train_photos)
 
     def losses(batch: Batch) -> dict[str, Tensor]:
         spread = dispersion_loss(kind, batch.forget, batch.forget_labels, **options)
         terms = {"dispersion": config.dispersion_weight * spread}
         if len(batch.retain):
             originals = teacher.points(batch.retain_photos)
-            terms["retain"] = config.retain_weight * distillation(batch, originals)
+            terms["retain"] = anchor * distillation(batch, originals)
         return terms
 
     run_steps(task, config, losses)
