@@ -7,6 +7,7 @@ import io
 import os
 import random
 import re
+import subprocess
 import sys
 
 import numpy as np
@@ -73,6 +74,16 @@ def test_a_command_prints_on_a_narrow_stream_and_says_one_sentence(monkeypatch):
     for stream, text in ((narrow, "forget \\u2193 \\u9ec4"), (told, "error: No \\u2193.")):
         stream.flush()
         assert stream.buffer.getvalue().decode("ascii").strip() == text
+
+
+def test_a_reader_who_leaves_early_is_no_error():
+    """As in `| head`: what is still to be written goes nowhere, and the exit code says that all went well."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = "from utils.settings import command; import sys; sys.exit(command(lambda arguments: print('a line'))())"
+    run = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (run.returncode, run.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize(

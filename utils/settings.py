@@ -218,13 +218,19 @@ def printable_output() -> None:
 
 
 def command(main: Callable[..., int | None]) -> Callable[..., int]:
-    """Make `main` a command for any stream: a CourseError is one sentence and exit code 2, Ctrl-C one word and 130."""
+    """Make `main` a command for any stream: a CourseError is one sentence and exit code 2, Ctrl-C one word and 130,
+    and nobody who reads on is no error."""
 
     @functools.wraps(main)
     def run(arguments: Iterable[str] | None = None) -> int:
         printable_output()
         try:
-            return main(arguments) or 0
+            code = main(arguments) or 0
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:  # whoever read has had enough, as in `| head`; what is left must not be flushed at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
         except CourseError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
