@@ -100,6 +100,7 @@ CHANGES = {
     "forget_ids": {"forget": None, "forget_ids": "P03,P05"},
     "seed": {"seed": 1},
     "dev": {"dev": True},
+    "half_unseen": {"half_unseen": True},
     "profile": {"profile": "full"},
     "image_size": {"image_size": 24},
     "held_out": {"held_out": "half"},
@@ -143,7 +144,7 @@ def test_the_same_photos_in_another_folder_are_the_same_run(world, tmp_path):
 
 IDENTITY = {
     "dataset", "fingerprint", "image_size", "n_identities", "n_forget", "forget_ids", "asked", "backbone", "pretrained",
-    "train", "method", "seed", "profile", "dev", "config", "held_out",
+    "train", "method", "seed", "profile", "dev", "half_unseen", "config", "held_out",
 }  # fmt: skip
 
 
@@ -169,6 +170,7 @@ def test_the_identity_of_a_run_says_what_was_asked_for(world):
         "seed": 5,
         "profile": "full",
         "dev": True,
+        "half_unseen": False,
         "config": asdict(METHODS["dispersion"].config()) | METHODS["dispersion"].full | {"steps": 7},
     }
     named = replace(PLAN, forget=None, forget_ids="P03", profile="quick")
@@ -630,6 +632,14 @@ def test_trials_forget_drawn_people_of_no_table_and_the_dev_people_of_all_other_
     for splits in (reported, *folder):  # half of the strangers have no say
         assert splits.unseen == usual.unseen[::2] and splits.distractors == usual.unseen[1::2]
         assert splits.gallery.tolist() == usual.gallery.tolist()
+
+
+def test_half_of_the_strangers_decide_settings_and_the_other_half_is_reported(world):
+    usual = make_splits(noise("synthetic", None, 64, 16), seed=0)
+    reported, tuned = (open_splits(Plan(half_unseen=True, dev=dev), 0, {}, False) for dev in (False, True))
+    assert reported.unseen == usual.unseen[1::2] and tuned.unseen == usual.unseen[::2] == reported.distractors
+    assert reported.forget == usual.forget and tuned.forget == usual.dev_forget
+    assert open_splits(Plan(), 0, {}, False).unseen == usual.unseen
 
 
 def test_requests_are_answered_one_after_the_other_by_the_model_that_the_last_one_left(world, monkeypatch):

@@ -136,6 +136,7 @@ def run_identity(plan: Plan, splits: Splits, name: str, seed: int) -> dict:
         "seed": seed,
         "profile": plan.profile,
         "dev": plan.dev,
+        "half_unseen": plan.half_unseen,
         "config": config,
     }
 

@@ -54,6 +54,10 @@ class Plan:
     seed: int = flag(0, "the first seed", "S", type=int)
     seeds: int = flag(1, "run K seeds, from the first one on", "K", type=int)
     dev: bool = field(default=False, metadata={"help": "forget the dev-forget people instead: for choosing settings"})
+    half_unseen: bool = field(
+        default=False,
+        metadata={"help": "search for every second unseen person only: the others decide settings (--dev)"},
+    )
     profile: str = flag("quick", f"one of: {', '.join(PROFILES)}")
     device: str = flag("auto", "auto, cpu, cuda or mps")
     image_size: int = flag(0, "side of the face crops (0: what the backbone wants)", "PX", type=int)
@@ -179,6 +183,8 @@ def open_splits(plan: Plan, seed: int, opened: dict, progress: bool) -> Splits:
     held_out = None if plan.held_out == "auto" else plan.held_out
     who = {"n_forget": plan.forget, "forget_ids": plan.forget_ids, "seed": seed}
     splits = make_splits(opened[source], **who, held_out=held_out)
+    if plan.half_unseen:  # none of those of whom settings are chosen is reported
+        splits = splits.without_queries(splits.unseen[int(plan.dev) :: 2])
     return splits.swap_dev() if plan.dev else splits
 
 

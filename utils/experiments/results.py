@@ -24,7 +24,7 @@ READABLE = (1, 2)
 OLD = {"dataset": "synthetic", "fingerprint": "renderer 4, seed 0", "image_size": 64, "n_identities": 180}
 OLD |= {"asked": False, "held_out": "fifth"}  # nobody was asked for by name, and queries lay outside the gallery
 OLD |= {"backbone": "mini", "pretrained": "auto"}  # no other network was to be had for trials and requests
-OLD |= {"seed": 0}  # each setting was tried once
+OLD |= {"seed": 0, "half_unseen": False}  # each setting was tried once, and all unseen people were searched for
 PATIENCE = 60  # seconds to wait for another process that is writing the same file: it holds the lock for milliseconds
 # by what fields the rows of each command are known, the most telling first
 FIELDS: dict[str, dict[str, type]] = {

@@ -12,8 +12,8 @@ from .results import complete
 
 # what two runs must share to be told apart by their seed alone: anything else is another setting
 SETTING = (
-    "dataset", "fingerprint", "image_size", "n_identities", "n_forget", "held_out", "dev", "backbone", "pretrained",
-    "train", "profile", "config", "group", "label", "options", "sizes", "attacks",
+    "dataset", "fingerprint", "image_size", "n_identities", "n_forget", "held_out", "dev", "half_unseen", "backbone",
+    "pretrained", "train", "profile", "config", "group", "label", "options", "sizes", "attacks",
 )  # fmt: skip
 NAMES, NAMES_A_SEED = 12, 4  # how many people a line names
 

@@ -28,10 +28,10 @@ class GsLoraConfig(LogitConfig):
     `beta` weighs the ascent, `sparse_weight` the group penalty by which whole adapters may vanish.
     """
 
-    learning_rate: float = 2e-2
+    learning_rate: float = 1e-2
     retain_per_step: int = 64
     rank: int = 8
-    beta: float = 1.0
+    beta: float = 3.0
     bound: float = 2.0
     sparse_weight: float = 1e-4
 

@@ -45,7 +45,7 @@ class BoundedAscentConfig(LogitConfig):
 class NegGradPlusConfig(LogitConfig):
     """`alpha` is the share of the retain side: 1 is ordinary training, 0 is gradient ascent."""
 
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     retain_per_step: int = 64
     alpha: float = 0.5
 

@@ -40,8 +40,7 @@ class BoundaryShrinkConfig(LogitConfig):
 class BoundaryExpandConfig(LogitConfig):
     """`shadow_rows` is 1 in the paper; with more, photos are dealt to them in turn (the course's own variant)."""
 
-    steps: int = 30
-    learning_rate: float = 2e-4
+    learning_rate: float = 1e-4
     shadow_rows: int = 1
 
     def __post_init__(self) -> None:

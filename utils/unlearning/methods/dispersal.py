@@ -28,10 +28,18 @@ class DispersionConfig(StepConfig):
 
 
 @dataclass(frozen=True)
-class HardConfig(DispersionConfig):
-    """Only the nearest pairs push, so the steps may be longer."""
+class UniformConfig(DispersionConfig):
+    """All pairs push alike, far ones as well, so the others are held harder."""
 
-    learning_rate: float = 2e-3
+    learning_rate: float = 5e-3
+    retain_weight: float = 5.0
+
+
+@dataclass(frozen=True)
+class HardConfig(DispersionConfig):
+    """Only the nearest pairs push."""
+
+    learning_rate: float = 3e-3
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,7 @@ class LogSumExpConfig(DispersionConfig):
 class AloneConfig(StepConfig):
     """Forget photos and nothing else: no retained photo, no teacher, no head."""
 
+    steps: int = 25
     learning_rate: float = 3e-4
 
 
@@ -75,7 +84,7 @@ def disperse(task: Task, config: DispersionConfig, kind: str, **options: float) 
 
 
 @method(
-    "dispersion_uniform", DispersionConfig, title="Dispersion, uniform", source=PAPER, caveat=CAVEAT, grid=GRID, **ABOUT
+    "dispersion_uniform", UniformConfig, title="Dispersion, uniform", source=PAPER, caveat=CAVEAT, grid=GRID, **ABOUT
 )
 def dispersion_uniform(task: Task, config: DispersionConfig) -> None:
     """Minimise the mean same-identity cosine: every pair weighs the same. Introduced in notebook 08."""

@@ -29,7 +29,7 @@ class EscConfig:
     """
 
     directions: int = 0
-    per_person: int = 3
+    per_person: int = 2
     centred: bool = False
 
 

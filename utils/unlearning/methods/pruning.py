@@ -44,7 +44,7 @@ class DampingConfig:
     batch size: it is a setting. `max_photos` bounds how much of the training set is looked at.
     """
 
-    alpha: float = 10.0
+    alpha: float = 14.0
     strength: float = 0.3
     batch_size: int = 64
     max_photos: int = 6000
@@ -146,7 +146,7 @@ def ssd(task: Task, config: NamedDampingConfig) -> None:
 class LossFreeDampingConfig(DampingConfig):
     """Sizes of gradients differ less than their squares do, so `alpha` is lower."""
 
-    alpha: float = 4.0
+    alpha: float = 6.0
 
 
 @method(

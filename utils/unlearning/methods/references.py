@@ -66,7 +66,7 @@ def retrain(task: Task, config: TrainConfig) -> None:
 class FinetuneConfig(LogitConfig):
     """Fine-tuning sees retained photos only, and goes on as training did: everything moves."""
 
-    learning_rate: float = 7e-3
+    learning_rate: float = 1e-2
     retain_per_step: int = 128
     batchnorm: str = "train"
     augment: bool = True

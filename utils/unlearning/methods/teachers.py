@@ -206,7 +206,7 @@ class LotusConfig(LogitConfig):
     """
 
     steps: int = 40
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     retain_per_step: int = 30
     sharpness: float = 32.0
     retain_weight: float = 1.0
