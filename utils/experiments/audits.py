@@ -17,7 +17,7 @@ from .tables import percent, table_with_people
 
 LOCAL = (
     "dataset", "root", "backbone", "pretrained", "train_epochs", "methods", "forget", "seed", "seeds", "dev",
-    "profile", "device", "out", "fresh", "quiet",
+    "half_unseen", "profile", "device", "out", "fresh", "quiet",
 )  # fmt: skip
 
 
