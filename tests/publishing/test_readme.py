@@ -59,8 +59,8 @@ def test_what_commands_write_is_up_to_date(path):
 
 def test_every_results_file_has_its_table():
     text = (REPO_ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-    assert len(overview.BLOCK.findall(text)) == 20 == text.count("<!-- /results -->")
-    assert text.count("| --- |\n") == 21  # an audit has two
+    assert len(overview.BLOCK.findall(text)) == 21 == text.count("<!-- /results -->")
+    assert text.count("| --- |\n") == 22  # an audit has two
     assert [kind for _, _, kind, _, _ in overview.BLOCK.findall(TEXT)] == ["--links", "--contents", "--summary"]
 
 
@@ -107,6 +107,37 @@ def test_two_networks_and_the_spread_over_both(tmp_path):
     head, _, esc = (line.strip("| ").split(" | ") for line in table.splitlines())
     assert esc[1:] == ["15.0 ± 5.0", "45.0 ± 5.0", "30.0 ± 20.0"] * 3
     assert [head[k] for k in (1, 3, 9)] == ["forget R@1 ↓, first", "forget R@1 ↓, both", "unseen mAP ↑, both"]
+
+
+def test_what_was_wanted_stands_beside_what_is_reached(monkeypatch):
+    """Every number from its own file, what is missed marked, on the right side of each limit."""
+
+    def run(forget, others, **more):
+        scores = {"forget": forget, "retain": others, "unseen": others}
+        return {pool: {"r1": x, "map": x} for pool, x in scores.items()} | {"method": overview.RECOMMENDED} | more
+
+    drawn = {
+        "retrain": [run(0.9, 0.9, images_processed=1000)],
+        overview.RECOMMENDED: [run(0.04, 0.99, images_processed=240), run(0.04, 0.97, images_processed=280)],
+    }
+    real = {"original": [run(0.9, 0.9)] * 2, overview.RECOMMENDED: [run(0.1, 0.85), run(0.2, 0.91)]}
+    sizes = [run(0.3, 0.8, n_forget=40), run(0.0, 0.1, n_forget=1)]
+    other = [run(x, 0.6, train={"epochs": epochs}) for x, epochs in ((0.1, 8), (0.9, 1))]
+    other += [run(0.5, 0.6, train={"epochs": 8}) | {"method": "original"}]
+    stored = {"synthetic_sizes": sizes, "synthetic_facenet": other}
+    later = [{"groups": [0.9], "unseen": 0.9}, {"groups": [0.03, 0.5], "unseen": 0.7}]
+    monkeypatch.setattr(overview, "runs_by_method", {overview.RESULTS: drawn, overview.REAL: real}.get)
+    monkeypatch.setattr(overview, "read_results", lambda path: {"runs": stored[path.stem]})
+    monkeypatch.setattr(overview, "read_sequence", lambda: [{"method": overview.RECOMMENDED, "after": later}])
+    monkeypatch.setattr(overview, "read_audits", lambda: [run(0, 0, audit=0.2), run(0, 0, audit=1) | {"method": "esc"}])
+    monkeypatch.setattr(overview, "verdict", lambda audit: {"weights": audit})
+    lines = [line.strip("|").split("|") for line in overview.aims().splitlines()[2:]]
+    reached = [cell.strip() for *_, cell, _ in lines]
+    assert reached[:6] == ["4.0 ± 0.0", "4.0 ± 0.0", "98.0 ± 1.0", "98.0 ± 1.0", "26.0", "20.0"]
+    assert reached[6:10] == ["30.0", "80.0", "3.0", "70.0"]
+    assert reached[10:] == ["15.0 ± 5.0", "15.0 ± 5.0", "2.0 ± 3.0", "20.0", "0.0"]
+    missed = [place for place, line in enumerate(lines) if line[-1].strip() == "missed"]
+    assert missed == [1, 2, 4, 5, 6, 9, 11]
 
 
 def test_every_method_has_its_budget_in_the_guide():
