@@ -117,11 +117,16 @@ def test_what_was_wanted_stands_beside_what_is_reached(monkeypatch):
         return {pool: {"r1": x, "map": x} for pool, x in scores.items()} | {"method": overview.RECOMMENDED} | more
 
     drawn = {
+        "original": [run(0.97, 0.88)] * 2,
         "retrain": [run(0.9, 0.9, images_processed=1000)],
         overview.RECOMMENDED: [run(0.04, 0.99, images_processed=240), run(0.04, 0.97, images_processed=280)],
     }
     real = {"original": [run(0.9, 0.9)] * 2, overview.RECOMMENDED: [run(0.1, 0.85), run(0.2, 0.91)]}
-    sizes = [run(0.3, 0.8, n_forget=40), run(0.0, 0.1, n_forget=1)]
+    sizes = [
+        run(0.3, 0.8, n_forget=40),
+        run(0.0, 0.1, n_forget=1),
+        run(0.99, 0.5, n_forget=40) | {"method": "original"},
+    ]
     other = [run(x, 0.6, train={"epochs": epochs}) for x, epochs in ((0.1, 8), (0.9, 1))]
     other += [run(0.5, 0.6, train={"epochs": 8}) | {"method": "original"}]
     stored = {"synthetic_sizes": sizes, "synthetic_facenet": other}
@@ -132,7 +137,9 @@ def test_what_was_wanted_stands_beside_what_is_reached(monkeypatch):
     monkeypatch.setattr(overview, "read_audits", lambda: [run(0, 0, audit=0.2), run(0, 0, audit=1) | {"method": "esc"}])
     monkeypatch.setattr(overview, "verdict", lambda audit: {"weights": audit})
     lines = [line.strip("|").split("|") for line in overview.aims().splitlines()[2:]]
-    reached = [cell.strip() for *_, cell, _ in lines]
+    reached, before = ([line[place].strip() for line in lines] for place in (4, 3))
+    assert before[:7] == ["97.0 ± 0.0", "97.0 ± 0.0", "88.0 ± 0.0", "88.0 ± 0.0", "", "", "99.0"]
+    assert before[7:] == ["50.0", "90.0", "90.0", "90.0 ± 0.0", "90.0 ± 0.0", "", "", ""]
     assert reached[:6] == ["4.0 ± 0.0", "4.0 ± 0.0", "98.0 ± 1.0", "98.0 ± 1.0", "26.0", "20.0"]
     assert reached[6:10] == ["30.0", "80.0", "3.0", "70.0"]
     assert reached[10:] == ["15.0 ± 5.0", "15.0 ± 5.0", "2.0 ± 3.0", "20.0", "0.0"]
