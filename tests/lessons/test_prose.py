@@ -19,6 +19,7 @@ MEASURED = re.compile(NUMBER.pattern + r"(?=\s*(?:%|per cent|percent))|(?<![\w.,
 STATED = {
     "01": {"3.3"},
     "03": {"40"},
+    "10": {"1.5"},
     "12": {"0.9", "0.5", "0.7", "0.6"},
 }
 

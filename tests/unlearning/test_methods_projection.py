@@ -67,7 +67,7 @@ def test_points_are_not_changed_and_too_many_directions_are_refused(points):
 def test_on_the_forget_photos_own_directions_the_projection_is_the_reference_and_beyond_them_it_keeps_all():
     """The public code takes U of the thin SVD of features (d, n) and keeps its columns after the k-th: of 40 photos
     with 128 numbers and k = 3 that leaves rank 40 - 3 = 37. Here I - V_k V_k^T leaves 128 - 3 = 125: what no forget
-    photo holds is kept. Its own share p = 1.5 % erases floor(128 x 0.015) = 1 direction, here three for each person."""
+    photo holds is kept. Its own share p = 1.5 % erases floor(128 x 0.015) = 1 direction, here two for each person."""
     points = torch.randn(40, 128, generator=torch.Generator().manual_seed(0)) * torch.linspace(3.0, 0.2, 128)
     left = np.linalg.svd(points.double().numpy().T, full_matrices=False)[0]
     reference = left[:, 3:] @ left[:, 3:].T
@@ -76,7 +76,7 @@ def test_on_the_forget_photos_own_directions_the_projection_is_the_reference_and
     span = left @ left.T
     np.testing.assert_allclose(found @ span, reference, atol=1e-6)
     np.testing.assert_allclose(found - reference, np.eye(128) - span, atol=1e-6)
-    assert int(128 * 0.015) == 1 and make_config("esc", {}).per_person == 3
+    assert int(128 * 0.015) == 1 and make_config("esc", {}).per_person == 2
 
 
 # ------------------------------------------------------------------------------------------------------- the method

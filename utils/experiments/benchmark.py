@@ -175,7 +175,9 @@ def unlearned(plan: Plan, splits: Splits, start: Recogniser, name: str, seed: in
 def run_recipe(plan: Plan, splits: Splits, name: str) -> dict:
     """Return everything that decides the model a plan's first run of a method ends with, as plain values."""
     recipe = recipe_of(splits, splits.trained, plan.backbone, "none", train_config(plan))
-    return recipe | {"run": run_identity(plan, splits, name, plan.seed)}
+    run = run_identity(plan, splits, name, plan.seed)
+    del run["half_unseen"]  # whom a search is about changes no weight
+    return recipe | {"run": run}
 
 
 def shipped_outcome(plan: Plan, splits: Splits, name: str) -> Unlearned | None:
