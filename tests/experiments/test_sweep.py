@@ -293,6 +293,8 @@ def test_the_dev_people_are_never_reported_ones(default_splits):
         (["--faces-seed", "-1"], "seed"),
         (["--dataset", "lfw", "--root", "here", "--faces-seed", "2"], "photographed: leave it out"),
         (["--table"], "no results at"),
+        (["--in-force", "--out", "here.json"], "leave --out out"),
+        (["--best", "-1"], "best"),
     ],
 )
 def test_bad_input_is_one_sentence_and_leaves_nothing(arguments, told, refused):

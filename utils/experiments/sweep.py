@@ -306,6 +306,8 @@ def main(arguments: Iterable[str] | None = None) -> int:
         print(fixed_table(names, args.markdown))
         return 0
     if args.in_force:
+        if args.out:
+            raise CourseError("--in-force reads the course's own two sweeps: leave --out out.")
         print(in_force_table(read_sweep(OTHERS_FILE), read_sweep(REAL_FILE), names, args.markdown))
         return 0
     path, asked = file_of(args, "sweep"), {"world": world_of(args), "draws": args.draws, "best": args.best}
