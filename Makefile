@@ -82,7 +82,7 @@ bench: $(STAMP)  ## compare all methods (three seeds on ten people, one on 1 to 
 	@failed=0; \
 	  $(BENCH) --seeds 3 $(ARGS) || failed=$$?; \
 	  $(BENCH) --forget 1,5,20,40 $(ARGS) || failed=$$?; \
-	  $(if $(LFW),$(BENCH) --dataset lfw --root $(LFW) --backbone dlib --seeds 3 $(ARGS) || failed=$$?;) \
+	  $(if $(LFW),$(BENCH) --dataset lfw --root $(LFW) --backbone dlib --half-unseen --seeds 3 $(ARGS) || failed=$$?;) \
 	  exit $$failed
 
 real: $(STAMP)   ## run notebooks 03, 05, 08, 09 and 10 on LFW with a real recogniser, into build/real (LFW=folder)
