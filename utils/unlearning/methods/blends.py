@@ -20,13 +20,15 @@ from ..losses import Teacher, anchor_pull, distillation
 from ..registry import FULL, StepConfig, method
 
 SHARE_RANGE = (0.3, 0.7)  # how much of a blend is its first face
+MOST = 3.0  # times the steps, however many people ask: with forty of 120, nearly the photos of a retraining
 
 
 @dataclass(frozen=True)
 class BlendsConfig(StepConfig):
     """A step sees P x K forget photos, a few retained ones, and `blends_per_step` blends of two retained people.
 
-    Where K is more than half of the usual person's photos, steps see that half and are more in number (`paced`).
+    Where K is more than half of the usual person's photos, steps see that half and are more in number; so they are
+    where more than P people are to be forgotten (`paced`).
     `shifted` is the share of forget photos that are moved and re-lit at random; `last_layers` says how many of the
     network's layers may change, counted from its end, 0 for all; `beta` as in log-sum-exp dispersion.
     """
@@ -120,17 +122,16 @@ def last_weights(model: FaceBackbone, count: int) -> list[torch.nn.Parameter]:
 
 def paced(task: Task, config: BlendsConfig) -> BlendsConfig:
     """Return settings whose steps see no more than half of the usual person's photos, and as many more steps as look at
-    the same number of photos in all.
+    the same number of photos in all; and, of more people than a step shows, as many times the steps, up to `MOST`.
 
     If every step sees all photos there are, they come apart as one fixed set, and held-out ones stay together.
     """
     counts = np.unique(task.splits.faces.labels[task.forget_photos], return_counts=True)[1]
-    half = max(2, int(np.median(counts)) // 2)
-    if config.photos_per_identity <= half:
-        return config
+    photos = min(config.photos_per_identity, max(2, int(np.median(counts)) // 2))
     people, others = min(len(counts), config.identities_per_step), config.retain_per_step + 2 * config.blends_per_step
-    longer = (people * config.photos_per_identity + others) / (people * half + others)
-    return replace(config, photos_per_identity=half, steps=round(longer * config.steps))
+    longer = (people * config.photos_per_identity + others) / (people * photos + others)
+    longer *= min(len(counts) / people, MOST)
+    return replace(config, photos_per_identity=photos, steps=round(longer * config.steps))
 
 
 def run_with_blends(
