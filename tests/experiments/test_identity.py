@@ -564,8 +564,18 @@ def test_trials_and_requests_take_faces_and_model_from_the_command_line(main, mo
     own = USUAL if main is sequence.main else TUNING  # settings are not chosen on the faces of the tables
     assert asked[1:] == [own, Plan(faces_seed=5)]
     del asked[1:]
+    if main is sequence.main:
+        assert main(["--half-unseen", "--out", str(tmp_path / "r.json")]) == 2 and asked.pop() == Plan(half_unseen=True)
     assert main(["--backbone", "dlip", "--out", str(tmp_path / "r.json")]) == 2 and len(asked) == 1
     assert "dlip" in capsys.readouterr().err
+
+
+def test_requests_that_search_for_half_of_the_unseen_people_are_other_requests(trials, tmp_path):
+    out = tmp_path / "r.json"
+    for half in (False, True, False, True):
+        sequence.run_sequence(["esc"], out, sizes=(3, 2), seeds=1, world=Plan(half_unseen=half), progress=False)
+    assert [task[-1].half_unseen for task in trials] == [False, True]
+    assert [row["half_unseen"] for row in json.loads(out.read_text())["runs"]] == [False, True]
 
 
 def test_a_model_trained_by_other_code_gives_other_runs(tiny_splits, monkeypatch):

@@ -249,11 +249,13 @@ def test_every_cell_of_the_sequences_table_is_right():
     ]
     name = "Erasing a subspace (ESC)"
     assert sequence_table(runs).rows == [
-        ["method", "requests", "group 1 (2)", "group 2 (3)", "retain", "unseen"],
-        [name, "0", "92.0 ± 2.0", "75.0 ± 5.0", "71.0 ± 1.0", "61.0 ± 1.0"],
-        [name, "1", "20.0 ± 10.0", "78.0 ± 4.0", "64.0 ± 4.0", "54.0 ± 3.0"],
-        [name, "2", "21.0 ± 1.0", "13.0 ± 1.0", "64.0 ± 2.0", "50.0"],
+        ["class", "method", "requests", "group 1 (2)", "group 2 (3)", "retain", "unseen"],
+        ["wrapper", name, "0", "92.0 ± 2.0", "75.0 ± 5.0", "71.0 ± 1.0", "61.0 ± 1.0"],
+        ["wrapper", name, "1", "20.0 ± 10.0", "78.0 ± 4.0", "64.0 ± 4.0", "54.0 ± 3.0"],
+        ["wrapper", name, "2", "21.0 ± 1.0", "13.0 ± 1.0", "64.0 ± 2.0", "50.0"],
     ]
+    both = [*runs, *({**run, "method": "dispersion"} for run in runs)]
+    assert [row[0] for row in sequence_table(both).rows[1:]] == ["weights"] * 3 + ["wrapper"] * 3
 
 
 def attack(name: str, attacker: str, score: float, recovered: float | None, metric: str = "mAP") -> dict:

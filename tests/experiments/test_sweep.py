@@ -27,7 +27,7 @@ from utils.experiments.tables import grouped
 from utils.faces.splits import make_splits
 from utils.faces.synthetic.dataset import fingerprint_of
 from utils.settings import CourseError
-from utils.unlearning.registry import METHODS, StepConfig, make_config
+from utils.unlearning.registry import METHODS, StepConfig, by_kind, make_config
 
 
 def trial(method="finetune", forget=0.5, retain=0.9, unseen=0.8, **options) -> dict:
@@ -95,7 +95,7 @@ def test_the_table_of_settings_in_force_shows_both_worlds_and_what_breaks_a_limi
     drawn, real = {"trials": [*start, dear, good]}, {"trials": [*start, good | {"options": own}]}
     line = sweep.in_force_table(drawn, real, ["esc"], markdown=True).splitlines()[2]
     cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert cells[3:7] == ["10.0", "12.0 *", "20.0", "3.0"] and cells[8:] == ["20.0", "3.0", "not tried", ""]
+    assert cells[4:8] == ["10.0", "12.0 *", "20.0", "3.0"] and cells[9:] == ["20.0", "3.0", "not tried", ""]
     assert "the same" in sweep.in_force_table({"trials": [*start, dear]}, real, ["esc"])
     lost = {"method": "esc", "options": own, "seed": 0, "error": "The run diverged at step 1."}
     assert "diverged" in sweep.in_force_table(drawn, {"trials": [*start, lost]}, ["esc"])
@@ -103,7 +103,7 @@ def test_the_table_of_settings_in_force_shows_both_worlds_and_what_breaks_a_limi
         sweep.in_force_table(drawn, real, ["scrub"])
     assert main(["--in-force", "--methods", "esc,dispersion_blends"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3 and lines[1].startswith(METHODS["esc"].title)
+    assert [line.split()[0] for line in lines[1:]] == ["weights", "wrapper"] and METHODS["esc"].title in lines[2]
 
 
 # -------------------------------------------------------------------------------------------------------- the rule
@@ -310,7 +310,9 @@ def test_the_table_marks_the_choice(fake_runs, tmp_path, capsys):
 
 def test_the_list_of_settings_that_nobody_swept_leaves_none_out(capsys):
     assert main(["--fixed", "--markdown"]) == 0
-    lines = {line.split(" | ")[0].strip("| "): line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]}
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [kind for kind, *_ in rows] == [METHODS[name].kind for name in sorted(tuned_methods(), key=by_kind)]
+    lines = {row[1]: row[1:] for row in rows}
     assert set(lines) == {METHODS[name].title for name in tuned_methods()}
     for name in tuned_methods():
         _, swept, kept = lines[METHODS[name].title]

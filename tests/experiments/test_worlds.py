@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from utils.experiments.worlds import in_both_worlds, mean_scores, runs_by_method
+from utils.experiments.worlds import done, in_both_worlds, mean_scores, never_failed, runs_by_method
 from utils.settings import CourseError
 
 
@@ -36,8 +36,20 @@ def test_a_world_lacks_what_was_not_run_there(tmp_path):
 
 
 def test_what_diverged_and_trials_on_dev_people_are_not_averaged(tmp_path):
-    rows = [run("esc", 0, 0.2), run("esc", 1, 0.9, error="diverged"), run("esc", 2, 0.9, dev=True)]
-    assert [row["seed"] for row in runs_by_method(stored(tmp_path, "r.json", rows))["esc"]] == [0]
+    """What diverged stays in the list, for tables to mark it; no figure shows the mean of what is left."""
+    lost = {key: value for key, value in run("esc", 1, 0.9, error="diverged").items() if not isinstance(value, dict)}
+    rows = [run("esc", 0, 0.2), lost, run("esc", 2, 0.9, dev=True), run("scrub", 0, 0.3)]
+    path = stored(tmp_path, "r.json", rows)
+    found = runs_by_method(path)
+    assert [row["seed"] for row in found["esc"]] == [0, 1] and [row["seed"] for row in done(found["esc"])] == [0]
+    assert mean_scores(found["esc"])["forget"]["map"] == 0.2 and not mean_scores([lost])
+    assert list(never_failed(path)) == ["scrub"] == list(in_both_worlds(["esc", "scrub"], {"one": path})["one"])
+
+
+def test_methods_come_class_by_class(tmp_path):
+    rows = [run(name, 0, 0.2) for name in ("esc", "dispersion", "original", "esc_folded")]
+    found = runs_by_method(stored(tmp_path, "r.json", rows))
+    assert list(found) == ["original", "esc_folded", "dispersion", "esc"]
 
 
 def test_two_settings_of_a_method_are_refused(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from utils import settings
+from utils.experiments.results import full_config
 from utils.experiments.worlds import runs_by_method
 from utils.publishing import overview, site
 from utils.publishing.course import NOTEBOOK_DIR, find_notebooks, read, write_state
@@ -105,8 +106,37 @@ def test_two_networks_and_the_spread_over_both(tmp_path):
 
     table = overview.networks(stored("one.json", [0.1, 0.2]), stored("other.json", [0.4, 0.5]))
     head, _, esc = (line.strip("| ").split(" | ") for line in table.splitlines())
-    assert esc[1:] == ["15.0 ± 5.0", "45.0 ± 5.0", "30.0 ± 20.0"] * 3
-    assert [head[k] for k in (1, 3, 9)] == ["forget R@1 ↓, first", "forget R@1 ↓, both", "unseen mAP ↑, both"]
+    assert esc[:1] + esc[2:] == ["wrapper", *["15.0 ± 5.0", "45.0 ± 5.0", "30.0 ± 20.0"] * 3]
+    assert [head[k] for k in (2, 4, 10)] == ["forget R@1 ↓, first", "forget R@1 ↓, both", "unseen mAP ↑, both"]
+
+
+def test_what_diverged_is_marked_in_every_table_and_in_no_figure(tmp_path):
+    """One method lost a seed, one all of them: the first is a mean with a mark, the second a row of dashes."""
+
+    def rows(name, x, lost):
+        known = {"r1": x, "map": x, "mean_cosine": x, "nearest_cosine": x}
+        scores = {pool: known for pool in ("forget", "retain", "unseen")}
+        kept = [
+            scores | {"images_processed": 100, "n_queries": {"forget": 5}},
+            {"error": "The run diverged at step 3."},
+        ]
+        head = {"dataset": "synthetic", "method": name, "n_forget": 10}
+        return [head | {"seed": seed} | kept[seed in lost] for seed in range(2)]
+
+    told = rows("original", 0.9, []) + rows("retrain", 0.8, []) + rows("random_labels", 0.4, [])
+    told += rows("dispersion_uniform_alone", 0.7, []) + rows("dispersion_hard_alone", 0.1, [0, 1])
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps({"schema": 2, "runs": told + rows("dispersion_blends", 0.3, [1])}))
+    tables = overview.summary(path, path), overview.networks(path, path), overview.compact(path), overview.budgets(path)
+    for table in tables:
+        line = next(line for line in table.splitlines() if "beside blends" in line and "diverged" in line)
+        assert "diverged: seed 1" in line
+    alone = [
+        line for table in tables[1:] for line in table.splitlines() if METHODS["dispersion_hard_alone"].title in line
+    ]
+    assert len(alone) == 3 and all("diverged" in line for line in alone)
+    assert "the paper's own setting: " + METHODS["dispersion_uniform_alone"].title in tables[0]
+    assert not {"dispersion_blends", "dispersion_hard_alone"} & overview.front_points(path).keys()
 
 
 def test_what_was_wanted_stands_beside_what_is_reached(monkeypatch):
@@ -121,30 +151,43 @@ def test_what_was_wanted_stands_beside_what_is_reached(monkeypatch):
         "retrain": [run(0.9, 0.9, images_processed=1000)],
         overview.RECOMMENDED: [run(0.04, 0.99, images_processed=240), run(0.04, 0.97, images_processed=280)],
     }
-    real = {"original": [run(0.9, 0.9)] * 2, overview.RECOMMENDED: [run(0.1, 0.85), run(0.2, 0.91)]}
+    real = {
+        "original": [run(0.9, 0.9, seed=0), run(0.9, 0.9, seed=1), run(0.9, 0.9, seed=2)],
+        overview.RECOMMENDED: [
+            run(0.1, 0.85, seed=0),
+            {"method": overview.RECOMMENDED, "seed": 1, "error": "diverged at step 3"},
+            run(0.2, 0.91, seed=2),
+        ],
+    }
     sizes = [
         run(0.3, 0.8, n_forget=40),
         run(0.0, 0.1, n_forget=1),
         run(0.99, 0.5, n_forget=40) | {"method": "original"},
     ]
-    other = [run(x, 0.6, train={"epochs": epochs}) for x, epochs in ((0.1, 8), (0.9, 1))]
-    other += [run(0.5, 0.6, train={"epochs": 8}) | {"method": "original"}]
+    usual = full_config(overview.RECOMMENDED)
+    other = [run(x, 0.6, train={"epochs": epochs}) | usual for x, epochs in ((0.1, 8), (0.9, 1))]
+    other += [run(0.8, 0.2, train={"epochs": 8}) | {"config": usual["config"] | {"steps": 20}}]
+    other += [run(0.5, 0.6, train={"epochs": 8}) | {"method": "original", "config": {}}]
     stored = {"synthetic_sizes": sizes, "synthetic_facenet": other}
     later = [{"groups": [0.9], "unseen": 0.9}, {"groups": [0.03, 0.5], "unseen": 0.7}]
     monkeypatch.setattr(overview, "runs_by_method", {overview.RESULTS: drawn, overview.REAL: real}.get)
     monkeypatch.setattr(overview, "read_results", lambda path: {"runs": stored[path.stem]})
     monkeypatch.setattr(overview, "read_sequence", lambda: [{"method": overview.RECOMMENDED, "after": later}])
-    monkeypatch.setattr(overview, "read_audits", lambda: [run(0, 0, audit=0.2), run(0, 0, audit=1) | {"method": "esc"}])
-    monkeypatch.setattr(overview, "verdict", lambda audit: {"weights": audit})
+    audited = [run(0, 0, audit=x) | {"method": name} for name, x in ((overview.RECOMMENDED, 0.2), ("esc", 1))]
+    audited += [run(0, 0, audit=0.3) | {"method": "retrain"}]
+    monkeypatch.setattr(overview, "read_audits", lambda: audited)
+    monkeypatch.setattr(overview, "verdict", lambda audit: {"weights": audit, "raw": {"weights": 2 * audit}})
     lines = [line.strip("|").split("|") for line in overview.aims().splitlines()[2:]]
     reached, before = ([line[place].strip() for line in lines] for place in (4, 3))
-    assert before[:7] == ["97.0 ± 0.0", "97.0 ± 0.0", "88.0 ± 0.0", "88.0 ± 0.0", "", "", "99.0"]
-    assert before[7:] == ["50.0", "90.0", "90.0", "90.0 ± 0.0", "90.0 ± 0.0", "", "", ""]
-    assert reached[:6] == ["4.0 ± 0.0", "4.0 ± 0.0", "98.0 ± 1.0", "98.0 ± 1.0", "26.0", "20.0"]
-    assert reached[6:10] == ["30.0", "80.0", "3.0", "70.0"]
-    assert reached[10:] == ["15.0 ± 5.0", "15.0 ± 5.0", "2.0 ± 3.0", "20.0", "0.0"]
-    missed = [place for place, line in enumerate(lines) if line[-1].strip() == "missed"]
-    assert missed == [1, 2, 4, 5, 6, 9, 11]
+    assert before[:8] == ["97.0 ± 0.0", "97.0 ± 0.0", "88.0 ± 0.0", "88.0 ± 0.0", "", "", "", "99.0"]
+    assert before[8:] == ["50.0", "90.0", "90.0", "90.0 ± 0.0", "90.0 ± 0.0", "", "", "", ""]
+    assert reached[:7] == ["4.0 ± 0.0", "4.0 ± 0.0", "98.0 ± 1.0", "98.0 ± 1.0", "26.0 ± 2.0", "20.0", "40.0"]
+    assert reached[7:11] == ["30.0", "80.0", "3.0", "70.0"] and lines[6][2].strip() == "≤ 60.0"
+    assert reached[11:] == ["15.0 ± 5.0", "15.0 ± 5.0", "2.0 ± 3.0", "20.0", "0.0", ""]
+    said = [line[-1].strip() for line in lines]
+    assert [place for place, word in enumerate(said) if word == "missed"] == [1, 2, 4, 5, 7, 10]
+    assert said[11:14] == ["diverged: seed 1", "missed, diverged: seed 1", "diverged: seed 1"]
+    assert said[-1] == "not measured"
 
 
 def test_every_method_has_its_budget_in_the_guide():

@@ -173,6 +173,18 @@ def test_only_the_last_parts_move(tiny_recogniser, tiny_splits):
     assert len(last_weights(tiny_recogniser.model, 0)) == len(list(tiny_recogniser.model.parameters()))
 
 
+@pytest.mark.parametrize("name", ["dispersion_blends", "dispersion_forget_only", "gather_scatter"])
+def test_more_layers_than_may_move_are_refused(name, tiny_recogniser, tiny_splits, monkeypatch):
+    few = {"retain_per_step": 0} if name.endswith("only") else {}
+    model = tiny_recogniser.model
+    with pytest.raises(CourseError, match="last_layers is 6, but 5 layers of this network may move; 0 means all"):
+        run(tiny_recogniser, tiny_splits, name, **SMALL | few | {"steps": 1, "last_layers": 6})
+    assert len(last_weights(model, 5)) == len(last_weights(model, 0))
+    monkeypatch.setattr(type(model), "card", replace(model.card, resting=4))
+    with pytest.raises(CourseError, match="last_layers is 2, but 1 layers"):
+        last_weights(model, 2)
+
+
 def test_the_first_step_adds_dispersion_and_nothing_else(tiny_recogniser, tiny_splits, monkeypatch):
     """Before the first step everybody who is to stay lies where the original puts them."""
     monkeypatch.setattr(blends, "paced", lambda task, config: config)

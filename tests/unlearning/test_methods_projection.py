@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -215,7 +216,7 @@ def test_folded_weights_give_the_layers_embeddings_in_the_same_network(centred, 
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("normed", [False, True])
+@pytest.mark.parametrize("normed", [False, True, "without weights"])
 def test_a_fold_is_exact_for_every_kind_of_last_map(bias, normed):
     class Last(FaceBackbone):
         name, embedding_dim, input_size = "last", 5, 2
@@ -223,7 +224,9 @@ def test_a_fold_is_exact_for_every_kind_of_last_map(bias, normed):
         def __init__(self):
             super().__init__()
             self.body = nn.Sequential(nn.Flatten(), nn.Linear(12, 7))
-            self.end = nn.Sequential(nn.Linear(7, 5, bias=bias), *([nn.BatchNorm1d(5)] if normed else []))
+            self.end = nn.Sequential(
+                nn.Linear(7, 5, bias=bias), *([nn.BatchNorm1d(5, affine=normed is True)] if normed else [])
+            )
             self.register_buffer("centre", torch.linspace(-1, 1, 5))
 
         def layers(self):
@@ -236,7 +239,7 @@ def test_a_fold_is_exact_for_every_kind_of_last_map(bias, normed):
     model, x = Last(), torch.randn(40, 3, 2, 2)
     for _ in range(30 if normed else 0):
         model.train()(3 * x + 1)  # running statistics that are not the ones of the start
-    if normed:
+    if normed is True:
         nn.init.normal_(model.end[1].weight)
         nn.init.normal_(model.end[1].bias)
     before, p = model.eval()(x).detach(), erasing_projection(torch.randn(9, 5), 2)
@@ -258,5 +261,23 @@ def test_what_cannot_be_folded_is_one_sentence(tiny_recogniser, tiny_splits):
     with pytest.raises(CourseError, match="not linear"):
         unlearn("esc_folded", bent, tiny_recogniser.head, tiny_splits, device="cpu", progress=False)
     bent.embedding = nn.Sequential(bent.embedding[0], bent.embedding[1], nn.PReLU())
-    with pytest.raises(CourseError, match="last linear map.*PReLU"):
+    for end in (nn.PReLU(), nn.BatchNorm1d(128, track_running_stats=False)):
+        bent.embedding = nn.Sequential(bent.embedding[0], bent.embedding[1], end)
+        with pytest.raises(CourseError, match=f"last linear map.*{type(end).__name__}"):
+            fold_projection(bent, torch.eye(128))
+    bent.embedding = nn.Sequential(nn.Linear(4, 128), nn.BatchNorm1d(128, affine=False, track_running_stats=False))
+    with pytest.raises(CourseError, match="last linear map.*BatchNorm1d"):
         fold_projection(bent, torch.eye(128))
+
+
+@pytest.mark.parametrize("photos", [1, 2])
+def test_a_fold_of_few_photos_of_which_nothing_is_left_is_the_layer_too(photos, tiny_recogniser, tiny_splits):
+    """Both erase all that these photos tell: what is left of them is rounding, and points anywhere."""
+    faces, train = tiny_splits.faces, tiny_splits.train
+    few = [train[faces.labels[train] == person][:photos] for person in tiny_splits.forget]
+    kept = np.concatenate([*few, train[~np.isin(faces.labels[train], tiny_splits.forget)]])
+    splits = replace(tiny_splits, train=np.sort(kept))
+    layer, weights = (f(tiny_recogniser, splits, per_person=photos) for f in (run, folded))
+    others = splits.photos("retain", "train")
+    found, expected = (embed(outcome.model, faces, others) for outcome in (weights, layer))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)

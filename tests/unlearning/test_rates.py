@@ -77,8 +77,27 @@ def test_a_head_alone_takes_the_whole_rate():
     assert share_of_rate(Plane(1e-6), [nn.Parameter(torch.ones(2))], *shown()) == 1.0
 
 
+@pytest.mark.parametrize("name", ["stem", "embedding"])
+def test_a_network_that_a_layer_of_zeros_makes_blind_is_refused(name):
+    """The shifts behind that layer still give a point, the same one for every photo, and a step still moves it."""
+    model = make_backbone("mini", "none").eval()
+    photos = torch.randint(0, 256, (6, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    looks = SimpleNamespace(of=lambda chosen: photos[torch.as_tensor(chosen)])
+    every = list(model.parameters())
+    assert 0 < share_of_rate(model, every, looks, np.arange(6)) <= 1
+    with torch.no_grad():
+        for part in model.layers()[name]:
+            for module in part.modules():
+                if isinstance(module, nn.Conv2d | nn.Linear):
+                    module.weight.zero_()
+                elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.bias is not None:
+                    module.bias.fill_(0.5)
+    with pytest.raises(CourseError, match="All points of this network are one"):
+        share_of_rate(model, every, looks, np.arange(6))
+
+
 def test_a_layer_of_zeros_is_refused_in_one_sentence():
-    with pytest.raises(CourseError, match="No step moves a point"):
+    with pytest.raises(CourseError, match="no step moves them"):
         share_of_rate(model := Plane(0.0), list(model.parameters()), *shown())
 
 

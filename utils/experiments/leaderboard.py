@@ -139,11 +139,11 @@ def course_rows() -> list[dict]:
     rows = []
     for board, (scores, audits) in COURSE.items():
         audited = read_audits(audits) if audits.exists() else []
-        found = {same_model(run): run["audit"] for run in audited if "audit" in run}
+        found = {same_model(run): {key: run[key] for key in ("audit", "error") if key in run} for run in audited}
         for run in read_results(scores)["runs"]:
             if same_model(run) in found:
-                more = {"board": board, "kind": METHODS[run["method"]].kind, "audit": found[same_model(run)]}
-                rows.append(run | more)
+                more = {"board": board, "kind": METHODS[run["method"]].kind}
+                rows.append(run | more | found[same_model(run)])
     return rows
 
 
@@ -176,7 +176,7 @@ def leaderboard(rows: Sequence[dict], markdown: bool = False) -> str:
     for group in grouped_entries(rows):
         name, audits = group[0]["method"], [row["audit"] for row in group if "audit" in row]
         found, title = [verdict(audit) for audit in audits], METHODS[name].title if name in METHODS else name
-        worst = [max(row["forget_people"].values(), default=None) for row in group if "audit" in row]
+        worst = [max(row["forget_people"].values(), default=None) for row in group if "forget_people" in row]
         prices = [[row[key] for row in group if key in row] for key in ("images_processed", "seconds")]
         cells = [group[0]["board"], CLASSES[group[0]["kind"]], title, str(len(group))]
         cells += [f"{fmean(price):,.0f}" if price else "–" for price in prices]

@@ -72,7 +72,7 @@ class Plan:
 
 
 USUAL = Plan()  # the drawn faces and the embedded model
-TUNING = replace(USUAL, faces_seed=1)  # people, and a model of them, that no result is reported of
+TUNING = replace(USUAL, faces_seed=1)  # people, and a model of them, in no comparison of methods
 
 FLAGS = {known.name: {"default": known.default, **known.metadata} for known in fields(Plan) if known.metadata} | {
     "set": dict(
@@ -124,7 +124,7 @@ def plans_of(args: argparse.Namespace) -> list[Plan]:
 def world_of(args: argparse.Namespace) -> Plan:
     """Return the plan of a command that asks for faces and model alone; raises CourseError.
 
-    Where no seed of the drawn faces is said, settings are chosen on those that no result is reported of.
+    Where no seed of the drawn faces is said, settings are chosen on those of another town.
     """
     given = {name: getattr(args, name) for name in WORLD}
     if given["faces_seed"] is None:

@@ -14,7 +14,7 @@ from ..faces.splits import Splits
 from ..retrieval.evaluation import evaluate
 from ..settings import CourseError, command, one_of, resolve_device
 from ..unlearning.loop import unlearn
-from ..unlearning.registry import METHODS
+from ..unlearning.registry import METHODS, by_kind
 from .benchmark import started
 from .plan import (
     ASKED,
@@ -98,7 +98,8 @@ def about_requests(name: str, sizes: tuple[int, ...], seed: int, world: Plan = U
 
 def key_of(name: str, sizes: Sequence[int], seed: int, world: Plan = USUAL) -> dict:
     """Return the fields by which a stored run is known to be this one."""
-    return {"method": name, "sizes": list(sizes), "seed": seed} | started(world) | full_config(name)
+    who = {"method": name, "sizes": list(sizes), "seed": seed, "half_unseen": world.half_unseen}
+    return who | started(world) | full_config(name)
 
 
 def run_sequence(
@@ -139,8 +140,8 @@ def sequence_table(runs: Sequence[dict], markdown: bool = False) -> str:
     titles = [
         f"group {place + 1}" + (f" ({runs[0]['sizes'][place]})" if len(sizes) == 1 else "") for place in range(most)
     ]
-    rows, remarks = [["method", "requests", *titles, "retain", "unseen"]], []
-    for group, note in grouped(runs):
+    rows, remarks = [["class", "method", "requests", *titles, "retain", "unseen"]], []
+    for group, note in grouped(sorted(runs, key=lambda run: (by_kind(run["method"]), run["seed"]))):
         name, done = group[0]["method"], [run["after"] for run in group if "after" in run]
         for place in range(len(group[0]["sizes"]) + 1 if done else 1):
             steps = [after[place] for after in done]
@@ -149,7 +150,8 @@ def sequence_table(runs: Sequence[dict], markdown: bool = False) -> str:
                 for number in range(most)
             ]
             cells += [percent([step[pool] for step in steps]) for pool in ("retain", "unseen")]
-            rows.append([METHODS[name].title if name in METHODS else name, str(place), *cells])
+            known = METHODS.get(name)
+            rows.append([known.kind if known else "–", known.title if known else name, str(place), *cells])
             remarks.append(remark(group, note))
     return table_with_people(with_remarks(rows, remarks), runs, markdown)
 
@@ -157,7 +159,7 @@ def sequence_table(runs: Sequence[dict], markdown: bool = False) -> str:
 @command
 def main(arguments: Iterable[str] | None = None) -> int:
     """Run the command; returns 0, or 2 after one sentence on what was wrong with the input."""
-    names = ("methods", "seeds", *ASKED)
+    names = ("methods", "seeds", "half_unseen", *ASKED)
     parser = plan_parser("sequence", __doc__, names, methods=COMPARED, seeds=3)
     sizes = ",".join(map(str, SIZES))
     parser.add_argument("--sizes", default=sizes, metavar="N,M", help="how many people ask, request by request")
@@ -166,7 +168,8 @@ def main(arguments: Iterable[str] | None = None) -> int:
     if args.table:
         runs = read_sequence(path)
     else:
-        asked = {"sizes": parse_numbers(args.sizes, "--sizes"), "seeds": args.seeds, "world": world_of(args)}
+        world = replace(world_of(args), half_unseen=args.half_unseen)
+        asked = {"sizes": parse_numbers(args.sizes, "--sizes"), "seeds": args.seeds, "world": world}
         runs = run_sequence(parse_methods(args.methods), path, **asked, **how_to_run(args))
     print(sequence_table(runs, args.markdown))
     return 0

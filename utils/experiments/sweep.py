@@ -1,4 +1,4 @@
-"""Choose every method's settings on people of whom no result is reported, the same number of trials each:
+"""Choose every method's settings on people who are in no comparison of methods, the same number of trials each:
 `python -m utils.sweep`."""
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..retrieval.evaluation import evaluate
 from ..settings import CourseError, command, one_of, resolve_device, whole_number
 from ..tables import text_table
 from ..unlearning.loop import unlearn
-from ..unlearning.registry import METHODS, StepConfig
+from ..unlearning.registry import METHODS, StepConfig, by_kind
 from .benchmark import one_world, started
 from .plan import (
     ASKED,
@@ -40,7 +40,7 @@ from .tables import grouped, remark, score_cells, table_with_people, with_remark
 
 TRIALS = 8  # the tuning budget, the same for every method
 DRAWS = 2  # sets of people that every trial forgets, one after the other: one of ten people is few searches
-OTHERS_FILE = STORED / "sweep_others.json"  # every setting, on drawn people of whom no result is reported
+OTHERS_FILE = STORED / "sweep_others.json"  # every setting, on drawn people of another town
 REAL_FILE = STORED / "sweep_lfw.json"  # the best of those on real faces and dlib's network
 sweep_store = functools.partial(ResultStore, part="trials", name="sweep")
 MAX_LOSS = {"retain": 0.05, "unseen": 0.10}  # how much mAP a chosen setting may cost the people who stay
@@ -66,7 +66,7 @@ def tuned_methods() -> list[str]:
 def dev_world(world: Plan = TUNING, seed: int = 0) -> tuple[Splits, Recogniser]:
     """Return splits whose forget people may decide a setting, and the model that a plan starts from.
 
-    Of drawn faces that no result is reported of, these are drawn by seed. Of others they are the dev-forget people, and
+    Of drawn faces of another town, these are drawn by seed. Of others they are the dev-forget people, and
     one half of the unseen people: results can be reported of the other (--half-unseen).
     """
     torch.set_num_threads(1)  # one process per core is faster than two threads in one
@@ -258,20 +258,20 @@ def in_force_table(drawn: dict, real: dict, names: Sequence[str], markdown: bool
         return said
 
     scores = ["drawn: forget mAP ↓", "lost ↓", "real: forget mAP ↓", "lost ↓"]
-    rows = [["method", "swept", "in force", *scores, "for drawn faces alone", *scores]]
-    for name in names:
+    rows = [["class", "method", "swept", "in force", *scores, "for drawn faces alone", *scores]]
+    for name in sorted(names, key=by_kind):
         one_of(name, tuned_methods(), "method with a grid")
         own, alone = in_force(name), ranked(name, drawn)[0][1]
         other = ["the same", *[""] * len(scores)] if alone == own else cells(name, alone)
-        rows.append([METHODS[name].title, ", ".join(own), *cells(name, own), *other])
+        rows.append([METHODS[name].kind, METHODS[name].title, ", ".join(own), *cells(name, own), *other])
     return text_table(rows, markdown)
 
 
 def fixed_table(names: Sequence[str], markdown: bool = False) -> str:
     """Return a row per method: what its grid tries, and the settings of its own that nobody swept, as they stand."""
     shared = {field.name for field in fields(StepConfig)}
-    rows = [["method", "swept", "set once, never swept"]]
-    for name in names:
+    rows = [["class", "method", "swept", "set once, never swept"]]
+    for name in sorted(names, key=by_kind):
         entry = METHODS[one_of(name, tuned_methods(), "method with a grid")]
         config = entry.config()
         own = [
@@ -279,7 +279,7 @@ def fixed_table(names: Sequence[str], markdown: bool = False) -> str:
         ]
         moved = [key for key in own if key not in shared or getattr(config, key) != getattr(StepConfig(), key)]
         kept = ", ".join(f"{key} {written(getattr(config, key))}" for key in moved)
-        rows.append([entry.title, ", ".join(entry.grid), kept or "nothing"])
+        rows.append([entry.kind, entry.title, ", ".join(entry.grid), kept or "nothing"])
     return text_table(rows, markdown)
 
 

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from ..experiments.benchmark import results_table, run_benchmark, run_method, shipped_outcome
 from ..experiments.plan import Plan, check_plan, prepared, references
 from ..experiments.runner import refuse
+from ..experiments.tables import remark, with_remarks
 from ..experiments.worlds import mean_scores, runs_by_method
 from ..faces.datasets import FaceDataset
 from ..faces.splits import Splits
@@ -164,11 +165,16 @@ def methods_gallery(lines: Mapping[str, tuple[str, str]]) -> str:
     shown |= {
         f"{pool} {word}": (pool, key) for pool in ("forget", "unseen") for word, key in (("R@1", "r1"), ("mAP", "map"))
     }
-    rows = [["method", "what it does", "what to look at", *shown]]
+    rows, remarks = [["method", "what it does", "what to look at", *shown]], []
     for name, told in lines.items():
         means = mean_scores(runs[name])
-        rows.append([METHODS[name].title, *told, *(f"{means[pool][key]:.0%}" for pool, key in shown.values())])
-    return text_table(rows, notes=["Stored scores: drawn faces, ten people to forget, mean over three seeds."])
+        rows.append(
+            [METHODS[name].title, *told, *(f"{means[p][key]:.0%}" if means else "–" for p, key in shown.values())]
+        )
+        remarks.append(remark(runs[name]))
+    return text_table(
+        with_remarks(rows, remarks), notes=["Stored scores: drawn faces, ten people to forget, mean over three seeds."]
+    )
 
 
 def remind_of_drawn_faces(dataset: str, backbone: str) -> None:

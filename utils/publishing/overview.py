@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import io
 import json
+import math
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,9 +23,10 @@ from .. import settings
 from ..experiments.audit_summary import read_audits, verdict
 from ..experiments.benchmark import read_results
 from ..experiments.plan import STORED
+from ..experiments.results import full_config
 from ..experiments.sequence import read_sequence
-from ..experiments.tables import percent
-from ..experiments.worlds import REAL, RESULTS, SECOND, runs_by_method
+from ..experiments.tables import percent, remark, score_cells, with_remarks
+from ..experiments.worlds import REAL, RESULTS, SECOND, done, mean_scores, never_failed, runs_by_method
 from ..lessons.figures.base import compact_png
 from ..lessons.figures.fronts import front_figure
 from ..lessons.figures.palette import STYLE
@@ -143,8 +145,9 @@ def mean_map(runs: Sequence[Mapping], pool: str) -> float:
     return fmean(run[pool]["map"] for run in runs)
 
 
-def lowest(runs: Mapping[str, Sequence[Mapping]], names: Iterable[str]) -> str:
-    """Return the one of these methods that has the lowest forget mAP."""
+def lowest(path: Path, names: Iterable[str]) -> str:
+    """Return the one of these methods that has the lowest forget mAP, of those that had a result with every seed."""
+    runs = never_failed(path)
     return min((name for name in names if name in runs), key=lambda name: mean_map(runs[name], "forget"))
 
 
@@ -155,7 +158,7 @@ def forget_queries(runs: Sequence[Mapping]) -> list[int]:
 
 def queries(path: Path = REAL) -> str:
     """Return how many searches for forgotten people a file's runs rest on, seed by seed."""
-    runs = runs_by_method(path)["original"]
+    runs = done(runs_by_method(path)["original"])
     told = [f"{count} at seed {run['seed']}" for run, count in zip(runs, forget_queries(runs), strict=True)]
     return f"Searches for a forgotten person: {', '.join(told)}."
 
@@ -164,25 +167,26 @@ def summary(drawn: Path = RESULTS, real: Path = REAL) -> str:
     """Return the five rows of the first page as Markdown, on drawn and on real faces: two yardsticks, and what changes
     weights: the best of two families, and what the course recommends."""
     worlds = {"drawn": runs_by_method(drawn), "real": runs_by_method(real)}
-    runs = worlds["drawn"]
     chosen = {
         "original": "",
         "retrain": "",
-        lowest(runs, RELABELLING): "best relabelling: ",
-        lowest(runs, PAPER): "the paper's own setting: ",
+        lowest(drawn, RELABELLING): "best relabelling: ",
+        lowest(drawn, PAPER): "the paper's own setting: ",
         RECOMMENDED: "recommended: ",
     }
     header = ["forget R@1 ↓", "forget mAP ↓", "unseen mAP ↑"]
-    rows = [["method", *(f"{name}, {world}" for world in worlds for name in header)]]
+    rows, remarks = [["method", *(f"{name}, {world}" for world in worlds for name in header)]], []
     for name, role in chosen.items():
-        cells = [role + METHODS[name].title]
-        for runs in worlds.values():
-            mine = runs.get(name, [])
-            scores = [("forget", "r1"), ("forget", "map"), ("unseen", "map")]
-            cells += [percent([run[pool][score] for run in mine]) for pool, score in scores]
-        rows.append(cells)
-    asked = " and ".join(f"{sum(forget_queries(runs['original']))} on {name}" for name, runs in worlds.items())
-    return text_table(rows, True, [f"Searches for a forgotten person, on which the forget scores rest: {asked} faces."])
+        groups = [runs.get(name, []) for runs in worlds.values()]
+        cells = [cell for runs in groups for cell in score_cells(runs, [(p, s) for p, s, *_ in COMPARED])]
+        rows.append([role + METHODS[name].title, *cells])
+        remarks.append(remark([run for runs in groups for run in runs]))
+    asked = " and ".join(f"{sum(forget_queries(done(runs['original'])))} on {name}" for name, runs in worlds.items())
+    return text_table(
+        with_remarks(rows, remarks),
+        True,
+        [f"Searches for a forgotten person, on which the forget scores rest: {asked} faces."],
+    )
 
 
 def networks(first: Path = RESULTS, second: Path = SECOND) -> str:
@@ -190,17 +194,21 @@ def networks(first: Path = RESULTS, second: Path = SECOND) -> str:
     forget sets for one network, and over forget sets and networks for both."""
     one, other = runs_by_method(first), runs_by_method(second)
     columns = {f"{pool} {word} {arrow}": (pool, score) for pool, score, word, arrow in COMPARED}
-    rows = [["method", *(f"{name}, {which}" for name in columns for which in ("first", "second", "both"))]]
+    rows = [["class", "method", *(f"{name}, {which}" for name in columns for which in ("first", "second", "both"))]]
+    remarks = []
     for name in (name for name in one if name in other):
         groups = one[name], other[name], [*one[name], *other[name]]
-        shares = [percent([run[pool][score] for run in runs]) for pool, score in columns.values() for runs in groups]
-        rows.append([METHODS[name].title, *shares])
-    return text_table(rows, markdown=True)
+        shares = [cell for column in columns.values() for runs in groups for cell in score_cells(runs, [column])]
+        rows.append([METHODS[name].kind, METHODS[name].title, *shares])
+        remarks.append(remark(groups[-1]))
+    return text_table(with_remarks(rows, remarks), markdown=True)
 
 
 def budgets(path: Path = RESULTS) -> str:
     """Return as Markdown how many images the methods looked at, in few rows from the smallest budget to the largest."""
-    images = {name: fmean(run["images_processed"] for run in runs) for name, runs in runs_by_method(path).items()}
+    known = runs_by_method(path)
+    images = {name: fmean(run["images_processed"] for run in done(runs)) for name, runs in known.items() if done(runs)}
+    failed = {name: remark(runs) for name, runs in known.items() if remark(runs)}
     rows = [["images", "methods"]]
     for low, high in zip(BUDGETS, (*BUDGETS[1:], float("inf")), strict=True):
         inside = sorted((count, name) for name, count in images.items() if low < count <= high)
@@ -208,6 +216,8 @@ def budgets(path: Path = RESULTS) -> str:
             said = ", ".join(f"{METHODS[name].title} ({count:,.0f})" for count, name in inside)
             limits = f"more than {low:,}" if high == float("inf") else f"{low + 1:,} to {high:,}"
             rows.append([limits, said])
+    if failed:
+        rows.append(["no result", ", ".join(f"{METHODS[name].title} ({note})" for name, note in failed.items())])
     return text_table(rows, markdown=True)
 
 
@@ -218,11 +228,12 @@ def compact(path: Path = RESULTS) -> str:
     shown = ["original", "retrain", *(name for name in runs if name.startswith("dispersion"))]
     scores = {"mean_cosine": "all pairs", "nearest_cosine": "nearest"}
     columns = [(pool, score) for pool in ("forget", "retain", "unseen") for score in scores]
-    rows = [["method", *(f"{pool}, {scores[score]}" for pool, score in columns)]]
+    rows, remarks = [["method", *(f"{pool}, {scores[score]}" for pool, score in columns)]], []
     for name in shown:
-        means = [fmean(run[pool][score] for run in runs[name]) for pool, score in columns]
-        rows.append([METHODS[name].title, *(f"{mean:.2f}" for mean in means)])
-    return text_table(rows, markdown=True)
+        means = mean_scores(runs[name])
+        rows.append([METHODS[name].title, *(f"{means[pool][score]:.2f}" if means else "–" for pool, score in columns)])
+        remarks.append(remark(runs[name]))
+    return text_table(with_remarks(rows, remarks), markdown=True)
 
 
 def aims() -> str:
@@ -233,16 +244,25 @@ def aims() -> str:
     old_forty, forty = (
         [run for run in sizes if (run["method"], run["n_forget"]) == (name, 40)] for name in ("original", RECOMMENDED)
     )
-    other = {run["method"]: run for run in networks if run["train"]["epochs"] > 1}
-    requests = [run["after"] for run in read_sequence() if run["method"] == RECOMMENDED]
-    shipped = [verdict(run["audit"])["weights"] for run in read_audits() if run["method"] == RECOMMENDED]
-    price = fmean(run["images_processed"] for run in mine) / fmean(run["images_processed"] for run in drawn["retrain"])
-    lost = [one["unseen"]["map"] - two["unseen"]["map"] for one, two in zip(real_old, real_mine, strict=True)]
+    trained = [run for run in networks if run["train"]["epochs"] > 1]
+    other = {run["method"]: run for run in trained if run["config"] == full_config(run["method"])["config"]}
+    asked = [run for run in read_sequence() if run["method"] == RECOMMENDED]
+    requests = [run["after"] for run in done(asked)]
+    audits = done(read_audits())
+    shipped, raw_old, raw = (
+        [found if holder == "weights" else found["weights"] for run in audits if run["method"] == name
+         for found in [verdict(run["audit"])[holder]]]
+        for name, holder in ((RECOMMENDED, "weights"), ("retrain", "raw"), (RECOMMENDED, "raw"))
+    )  # fmt: skip
+    price = [run["images_processed"] for run in done(mine)]
+    again = fmean(run["images_processed"] for run in done(drawn["retrain"]))
+    at_first = {run["seed"]: run["unseen"]["map"] for run in done(real_old)}
+    lost = [at_first[run["seed"]] - run["unseen"]["map"] for run in done(real_mine)]
     before, after = ([other[name][pool][score] for pool, score in (("forget", "map"), ("unseen", "r1"))] for name in
                      ("original", RECOMMENDED))  # fmt: skip
 
     def both(runs: Sequence[Sequence[Mapping]], pool: str, score: str = "map") -> list[list[float]]:
-        return [[run[pool][score] for run in some] for some in runs]
+        return [[run[pool][score] for run in done(some)] for some in runs]
 
     def first(place: int) -> list[float]:
         return [after[place]["groups"][0] for after in requests]
@@ -254,8 +274,9 @@ def aims() -> str:
         ("", "forget mAP", "≤ 2.5", *both(ten, "forget")),
         ("", "retain mAP", "≥ 98.5", *both(ten, "retain")),
         ("", "unseen mAP", "≥ 84.5", *both(ten, "unseen")),
-        ("", "images, of retraining's", "≤ 25", [], [price]),
+        ("", "images, of retraining's", "≤ 25", [], [images / again for images in price]),
         ("", "back to who holds the weights", "≤ 15", [], shipped),
+        ("", "raw mAP by the best layer, of retraining's", f"≤ {100 * fmean(raw_old):.1f}", [], raw),
         ("forty of 120", "forget mAP", "≤ 5", *both(many, "forget")),
         ("", "unseen mAP", "≥ 76", *both(many, "unseen")),
         ("five, five and five", "first group's mAP", "≤ 4", first(0), first(-1)),
@@ -266,11 +287,16 @@ def aims() -> str:
         ("facenet's network", "forget mAP, of the original's", "≤ 20", [], [after[0] / before[0]]),
         ("", "unseen R@1 lost", "≤ 3", [], [before[1] - after[1]]),
     ]
-    rows = [["who is forgotten", "score", "wanted", "original", "reached", ""]]
+    whose = [who for who, *_ in wanted if who]
+    failed = dict(zip(whose, map(remark, (mine, forty, asked, real_mine, [])), strict=True))
+    rows, note = [["who is forgotten", "score", "wanted", "original", "reached", ""]], ""
     for who, score, aim, start, found in wanted:
-        mean, limit = round(100 * fmean(found), 4), float(aim[2:])
+        mean, limit = round(100 * fmean(found), 4) if found else math.nan, float(aim[2:])
         met = mean <= limit if aim.startswith("≤") else mean >= limit
-        rows.append([who, score, aim, percent(start) if start else "", percent(found), "" if met else "missed"])
+        note = failed.get(who, note)
+        said = ", ".join(filter(None, ["" if met else "missed", note]))
+        rows.append([who, score, aim, percent(start) if start else "", percent(found), said])
+    rows.append(["people of another folder", "the same two", "", "", "", "not measured"])
     return text_table(rows, markdown=True)
 
 
@@ -279,7 +305,7 @@ def aims() -> str:
 
 def front_points(path: Path = RESULTS) -> dict[str, tuple[float, float]]:
     """Return each method's (unseen mAP, forget mAP) as shares, the means over seeds."""
-    runs = runs_by_method(path)
+    runs = never_failed(path)
     return {name: tuple(round(mean_map(rows, pool), 4) for pool in ("unseen", "forget")) for name, rows in runs.items()}
 
 

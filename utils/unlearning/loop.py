@@ -195,7 +195,7 @@ def check_weights(name: str, task: Task) -> None:
     """Raise a CourseError if any weight or buffer of the result is not a finite number."""
     tensors = [*task.model.state_dict().values(), *task.head.state_dict().values()]
     if not all(torch.isfinite(tensor).all() for tensor in tensors if tensor.is_floating_point()):
-        raise CourseError(f"Method '{name}' ended with weights that are not finite numbers: use milder settings.")
+        raise CourseError(f"Method '{name}' diverged: its weights are not finite numbers; use milder settings.")
     if task.looks.kept is not None and kept_outputs(task.looks.model, task.splits.faces) is None:
         raise CourseError(f"Method '{name}' moved layers that were to rest: what was kept of them no longer holds.")
 

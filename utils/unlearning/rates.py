@@ -46,7 +46,8 @@ def degrees_per_rate(model: FaceBackbone, weights: list[torch.nn.Parameter], loo
     for weight, old in zip(weights, asked, strict=True):
         weight.requires_grad_(old)
     turned = torch.rad2deg(2 * torch.asin((chords / 2).clamp(max=1)))
-    return float(turned.mean()) / NUDGE if points.any() else 0.0
+    one = (points - points[0]).abs().max() <= 1e-6 if len(points) > 1 else not points.any()
+    return 0.0 if one else float(turned.mean()) / NUDGE
 
 
 def share_of_rate(model: FaceBackbone, weights: list[torch.nn.Parameter], looks: Looks, photos: np.ndarray) -> float:
@@ -54,12 +55,13 @@ def share_of_rate(model: FaceBackbone, weights: list[torch.nn.Parameter], looks:
     measured on a few of some photos.
 
     So a setting that was chosen on one network serves another: a trust ratio (LARS, You et al. 2017) that looks at the
-    points, not at the weights' lengths, and once, at the start. Raises CourseError if no step moves a point.
+    points, not at the weights' lengths, and once, at the start. Raises CourseError if all points are one or stay.
     """
     moving = [weight for weight in model.parameters() if any(weight is other for other in weights)]
     if not moving:
         return 1.0  # the head alone
     degrees = degrees_per_rate(model, moving, looks.of(evenly(photos, PROBED)))
     if degrees == 0:
-        raise CourseError("No step moves a point of this network: if all weights of a layer are zero, train it first.")
+        why = "All points of this network are one, or no step moves them"
+        raise CourseError(f"{why}: if all weights of a layer are zero, train it first.")
     return min(1.0, USUAL / degrees)  # 1 where a weight is no number: the first step will say so

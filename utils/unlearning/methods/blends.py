@@ -112,9 +112,13 @@ def some_shifted(
 
 
 def last_weights(model: FaceBackbone, count: int) -> list[torch.nn.Parameter]:
-    """Return the weights of a network's last layers, 0 for all of them, and freeze the others."""
+    """Return the weights of a network's last layers, 0 for all of them, and freeze the others; raises CourseError for
+    more layers than may move."""
+    layers = list(model.layers())[model.card.resting :]
+    if count > len(layers):
+        raise CourseError(f"last_layers is {count}, but {len(layers)} layers of this network may move; 0 means all.")
     if count:
-        model.let_only_move(list(model.layers())[model.card.resting :][-count:])
+        model.let_only_move(layers[-count:])
     else:
         model.let_move()
     return [weight for weight in model.parameters() if weight.requires_grad]

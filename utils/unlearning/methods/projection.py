@@ -86,9 +86,10 @@ def fold_projection(model: FaceBackbone, projection: Tensor) -> None:
     """
     last = list(model.layers())[-1]
     modules = [module for part in model.layers()[last] for module in part.modules()]
-    maps = [module for module in modules if any(True for _ in module.parameters(recurse=False))]
+    maps = [m for m in modules if isinstance(m, nn.BatchNorm1d) or any(True for _ in m.parameters(recurse=False))]
     linear, norm = maps[0] if maps else None, maps[1] if len(maps) == 2 else None
-    plain = isinstance(linear, nn.Linear) and (len(maps) == 1 or isinstance(norm, nn.BatchNorm1d))
+    fixed = isinstance(norm, nn.BatchNorm1d) and norm.running_var is not None  # else it looks at who else is shown
+    plain = isinstance(linear, nn.Linear) and (len(maps) == 1 or fixed)
     if isinstance(model, AddOn) or not plain:
         names = dict.fromkeys(type(module).__name__ for module in ([model] if isinstance(model, AddOn) else maps))
         found = ", ".join(names) or "nothing with weights"
@@ -96,12 +97,17 @@ def fold_projection(model: FaceBackbone, projection: Tensor) -> None:
     p = projection.to(linear.weight)
     with torch.no_grad():
         if norm is not None:
-            scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-            shift = norm.bias - scale * norm.running_mean
+            length = (norm.running_var + norm.eps).sqrt()
+            scale = (norm.weight if norm.affine else 1.0) / length
+            shift = (norm.bias if norm.affine else 0.0) - scale * norm.running_mean
             linear.weight.copy_(p @ (scale[:, None] * linear.weight))
-            norm.weight.copy_((norm.running_var + norm.eps).sqrt())
-            norm.running_mean.zero_()
-            norm.bias.copy_(p @ shift)
+            if norm.affine:
+                norm.weight.copy_(length)
+                norm.running_mean.zero_()
+                norm.bias.copy_(p @ shift)
+            else:
+                norm.running_var.fill_(1.0 - norm.eps)
+                norm.running_mean.copy_(-(p @ shift))
         else:
             linear.weight.copy_(p @ linear.weight)
         if linear.bias is not None:
@@ -149,6 +155,8 @@ def esc_folded(task: Task, config: EscConfig) -> None:
     """
     points, projection = forget_projection(task, config)
     fold_projection(task.model, projection)
-    found = features(task, task.forget_photos[:PROBED])
-    if not torch.allclose(F.normalize(found), F.normalize(points[:PROBED] @ projection.T), atol=1e-3):
+    found, before = features(task, task.forget_photos[:PROBED]), points[:PROBED]
+    wanted = before @ projection.T
+    left = wanted.norm(dim=1, keepdim=True) / before.norm(dim=1, keepdim=True).clamp_min(1e-12)  # rounding has no way
+    if not torch.allclose(left * F.normalize(found), left * F.normalize(wanted), atol=1e-3):
         raise Lacking("Something that is not linear follows this network's last map: use 'esc', a layer behind it.")
