@@ -320,6 +320,15 @@ def test_stored_runs_on_real_faces_and_their_audit_make_the_real_board(monkeypat
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[:4] == ["real", "in the weights", "Dispersion beside blends", "2"]
     assert cells[11:15] == ["25.0 ± 0.0", "–", "–", "–"]  # photos; no names, no old gallery; no share without a target
+    lost = ("forget", "retain", "unseen", "forget_people", "images_processed", "seconds", "audit")
+    for k, rows in enumerate((scores, audits)):  # of one seed the scores diverged, of the other the audit
+        rows[k] = {key: value for key, value in rows[k].items() if key not in lost} | {"error": "It diverged."}
+        paths[k].write_text(json.dumps({"schema": 2, "environment": {}, "runs": rows}), encoding="utf-8")
+    assert leaderboard.main(["--table", "--markdown"]) == 0
+    (marked,) = [line for line in capsys.readouterr().out.splitlines() if "beside blends" in line and line[0] == "|"]
+    assert marked.strip("| ").split(" | ")[3] == "2" and "diverged" in marked
+    audits[1] = audits[0] | {"seed": 1}
+    paths[1].write_text(json.dumps({"schema": 2, "environment": {}, "runs": audits}), encoding="utf-8")
     table = came_back(read_audits(paths[1]))  # the same file, as notebook 10 draws it
     shares = table["Dispersion beside blends"]
     assert shares["photos"] == 0.25 and math.isnan(shares["weights"]) and list(shares) == list(HOLDINGS)
