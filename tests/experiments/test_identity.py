@@ -74,10 +74,16 @@ def world(monkeypatch) -> SimpleNamespace:
         heads = {"head": f"{name}'s head", "trained_head": f"{name}'s head"}
         return SimpleNamespace(model=f"{name} of {model}", seconds=1.0, images_processed=1, **heads)
 
-    def evaluate(model, splits, head, **_):
-        seen.evaluated.append((model, splits, head))
-        return SimpleNamespace(scores=lambda: {"forget": {"r1": 0.5, "map": 0.5}})
+    def evaluate(model, splits, head=None, **_):
+        if head is not None:  # else it is the original, for the order that it had
+            seen.evaluated.append((model, splits, head))
+        return SimpleNamespace(model=model, scores=lambda: {"forget": {"r1": 0.5, "map": 0.5}})
 
+    def order_kept(before, now):
+        assert now.model.endswith(f" of {before.model}")
+        return 0.9
+
+    monkeypatch.setattr(benchmark, "order_kept", order_kept)
     monkeypatch.setattr(plan_room, "load_faces", load)
     monkeypatch.setattr(plan_room, "load_or_train", model)
     monkeypatch.setattr(benchmark, "unlearn", unlearn)

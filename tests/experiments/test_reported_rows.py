@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from scipy.stats import spearmanr
 from unequal_world import (
     DIM,
     LookupBackbone,
@@ -70,7 +71,11 @@ def test_the_measured_half_of_a_row_is_that_of_the_unlearned_model_and_head(outc
     monkeypatch.setattr(benchmark, "peak_memory_mb", lambda device: {"cpu": 1234.56}[device.type])
     unlearned, view, row = benchmark.one_run(PLAN, world.splits, outcome.start, "esc", 6, False)
     expected = plain_scores(world) | {"pretrain_seconds": 12.3, "seconds": 3.46, "images_processed": 789}
-    peak, people = row.pop("peak_memory_mb"), row.pop("forget_people")
+    peak, people, order = row.pop("peak_memory_mb"), row.pop("forget_people"), row.pop("order_kept")
+    both = [(one, one.gallery()) for one in (make_world(), world)]
+    rows = [[[one.cosines[query][i] for i in gallery] for one, gallery in both] for query in world.queries("retain")]
+    found = [spearmanr(*row) for row in rows]
+    assert order == round(mean([one.statistic for one in found]), 4) and 0 < abs(order) < 1
     assert flat(row) == pytest.approx(flat(expected), **NEAR)
     assert people == pytest.approx(person_maps(world), abs=5.1e-5) and len(people) == 3
     assert all(value == round(value, 4) for value in people.values()) and len(set(people.values())) == 3

@@ -90,7 +90,7 @@ def test_queries_are_those_of_the_results():
 
 def test_compactness_is_of_all_pairs_and_of_the_nearest_beside_it():
     runs = runs_by_method()["dispersion_blends"]
-    cells = next(line for line in overview.compact().splitlines() if "beside blends" in line).split(" | ")
+    cells = next(line for line in overview.compact().splitlines() if "beside blends" in line).split(" | ")[:7]
     means = [sum(run[pool][score] for run in runs) / len(runs) for pool in ("forget", "retain", "unseen")
              for score in ("mean_cosine", "nearest_cosine")]  # fmt: skip
     assert [float(cell.strip(" |")) for cell in cells[1:]] == [round(mean, 2) for mean in means]

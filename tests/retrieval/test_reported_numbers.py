@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 from unequal_world import (
     LookupBackbone,
     Ranked,
@@ -30,7 +32,7 @@ from unequal_world import (
 )
 
 from utils.faces.splits import Splits, make_splits
-from utils.retrieval.evaluation import Evaluation, evaluate, held_out_photos, per_identity
+from utils.retrieval.evaluation import Evaluation, evaluate, held_out_photos, order_kept, per_identity
 from utils.retrieval.gallery import Gallery
 from utils.retrieval.scores import chance_level, retrieval_scores
 from utils.retrieval.similarity import unit_rows
@@ -49,6 +51,21 @@ def world() -> World:
 @pytest.fixture(scope="module")
 def seen(world) -> Evaluation:
     return evaluate(LookupBackbone(world.points), world.splits, world.head, device="cpu")
+
+
+def test_the_order_kept_is_the_mean_rank_correlation_of_a_pools_queries(world, seen):
+    other = evaluate(LookupBackbone(world.other_points), world.splits, device="cpu")
+    gallery = world.gallery()
+    for pool in ("forget", "retain", "unseen"):
+        found = []
+        for query in world.queries(pool):
+            now = world.other_points[gallery] @ world.other_points[query]
+            found.append(spearmanr(world.points[gallery] @ world.points[query], now).statistic)
+        assert order_kept(seen, other, pool) == pytest.approx(mean(found), abs=1e-6)
+    assert order_kept(seen, seen) == pytest.approx(1.0)
+    assert order_kept(seen, other) == order_kept(seen, other, "retain") != order_kept(seen, other, "forget")
+    nobody = replace(world.splits, query=world.splits.photos("forget", "query"))
+    assert math.isnan(order_kept(seen._replace(splits=nobody), other._replace(splits=nobody)))
 
 
 def rows(world: World, photos: list[int]) -> torch.Tensor:

@@ -18,7 +18,7 @@ from ..faces.synthetic.dataset import fingerprint_of
 from ..models.backbones import FaceBackbone
 from ..models.checkpoints import Recogniser, embedded_models, load_recogniser, recipe_key, recipe_of
 from ..models.embedding import embed, uncentred
-from ..retrieval.evaluation import Evaluation, evaluate, held_out_photos
+from ..retrieval.evaluation import Evaluation, evaluate, held_out_photos, order_kept
 from ..settings import BUILD_DIR, MODEL_DIR, CourseError, command, resolve_device
 from ..unlearning.loop import Unlearned, unlearn, without_their_rows
 from ..unlearning.registry import METHODS, by_kind, make_config
@@ -209,6 +209,7 @@ def one_run(
         torch.cuda.reset_peak_memory_stats(device)
     outcome = known or unlearned(plan, splits, recogniser, name, seed, progress)
     evaluation = evaluate(outcome.model, splits, outcome.trained_head, device=device, progress=progress)
+    before = evaluate(recogniser.model, splits, device=device, progress=progress)
     row = {
         "pretrain_seconds": round(recogniser.seconds, 1),
         "seconds": round(outcome.seconds, 2),
@@ -216,6 +217,7 @@ def one_run(
         "peak_memory_mb": round(peak_memory_mb(device), 1),
         **evaluation.scores(),
         "forget_people": map_by_person(evaluation),
+        "order_kept": round(order_kept(before, evaluation), 4),
     }
     if getattr(outcome.model, "card", FaceBackbone.card).centred:
         photos = held_out_photos(splits)

@@ -42,13 +42,14 @@ def mean_scores(runs: Iterable[Mapping]) -> dict[str, dict[str, float]]:
     """Return each pool's scores, {pool: {score: share}}, the means over runs; what a run does not know is left out.
     Of runs without a result there is nothing to return."""
     runs = done(runs)
-    return runs and {
+    pools = POOLS if runs else ()
+    return {
         pool: {
             score: fmean(known)
             for score in runs[0][pool]
             if (known := [run[pool][score] for run in runs if isinstance(run[pool].get(score), int | float)])
         }
-        for pool in POOLS
+        for pool in pools
     }
 
 

@@ -223,15 +223,19 @@ def budgets(path: Path = RESULTS) -> str:
 
 def compact(path: Path = RESULTS) -> str:
     """Return as Markdown how close one person's held-out photos lie, before and after the methods that disperse: the
-    compactness that arXiv 2512.13317 scores, read as the mean cosine of all pairs, beside that of nearest ones."""
+    compactness that arXiv 2512.13317 scores, read as the mean cosine of all pairs, beside that of nearest ones; and how
+    much of the order of retained people's answers stays."""
     runs = runs_by_method(path)
     shown = ["original", "retrain", *(name for name in runs if name.startswith("dispersion"))]
     scores = {"mean_cosine": "all pairs", "nearest_cosine": "nearest"}
     columns = [(pool, score) for pool in ("forget", "retain", "unseen") for score in scores]
-    rows, remarks = [["method", *(f"{pool}, {scores[score]}" for pool, score in columns)]], []
+    titles = [f"{pool}, {scores[score]}" for pool, score in columns]
+    rows, remarks = [["method", *titles, "retain, order kept"]], []
     for name in shown:
         means = mean_scores(runs[name])
-        rows.append([METHODS[name].title, *(f"{means[pool][score]:.2f}" if means else "–" for pool, score in columns)])
+        order = [run["order_kept"] for run in done(runs[name]) if run.get("order_kept") is not None]
+        known = [means.get(pool, {}).get(score) for pool, score in columns] + [fmean(order) if order else None]
+        rows.append([METHODS[name].title, *("–" if mean is None else f"{mean:.2f}" for mean in known)])
         remarks.append(remark(runs[name]))
     return text_table(with_remarks(rows, remarks), markdown=True)
 

@@ -1,6 +1,6 @@
 """Finding a face in a gallery, and scoring what is found."""
 
-from .evaluation import Evaluation, evaluate, held_out_photos, per_identity
+from .evaluation import Evaluation, evaluate, held_out_photos, order_kept, per_identity
 from .gallery import Gallery, Match
 from .scores import RetrievalScores, chance_level, retrieval_scores
 from .verification import compactness, pair_histogram, tar_at_far
@@ -14,6 +14,7 @@ __all__ = [
     "compactness",
     "evaluate",
     "held_out_photos",
+    "order_kept",
     "pair_histogram",
     "per_identity",
     "retrieval_scores",

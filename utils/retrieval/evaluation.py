@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.stats import rankdata
 
 from ..faces.identities import resolve_identity
 from ..faces.splits import Splits
@@ -167,6 +168,21 @@ def _score_pool(world: Evaluation, pool: str, threshold: float) -> dict[str, flo
     cosines = {"mean_cosine": close.mean_cosine, "nearest_cosine": close.nearest_cosine}
     tar = true_accept_rate(world.rows(photos), world.labels(photos), threshold, device=world.device)
     return {"r1": scores.r1, "r5": scores.r5, "map": scores.map, **cosines, "tar": tar}
+
+
+def order_kept(before: Evaluation, now: Evaluation, pool: str = "retain") -> float:
+    """Return how far one model ranks the gallery as another does, the mean over a pool's queries of Spearman's rank
+    correlation: 1 if nothing moved, 0 in a random order, NaN without queries.
+
+    The second goal of arXiv 2512.13317: retained orderings stay. Introduced in notebook 08.
+    """
+    query, gallery = now.splits.photos(pool, "query"), now.splits.gallery
+    if not len(query):
+        return math.nan
+    ranks = [rankdata((view.rows(query) @ view.rows(gallery).T).cpu(), axis=1) for view in (before, now)]
+    first, second = (each - each.mean(axis=1, keepdims=True) for each in ranks)
+    both = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    return float(((first * second).sum(axis=1) / both).mean())
 
 
 def per_identity(
