@@ -181,8 +181,10 @@ def test_more_layers_than_may_move_are_refused(name, tiny_recogniser, tiny_split
         run(tiny_recogniser, tiny_splits, name, **SMALL | few | {"steps": 1, "last_layers": 6})
     assert len(last_weights(model, 5)) == len(last_weights(model, 0))
     monkeypatch.setattr(type(model), "card", replace(model.card, resting=4))
-    with pytest.raises(CourseError, match="last_layers is 2, but 1 layers"):
-        last_weights(model, 2)
+    with pytest.raises(CourseError, match="last_layers is 3, but 1 layers"):
+        last_weights(model, 3)
+    alone = list(map(id, last_weights(model, 1)))
+    assert list(map(id, last_weights(model, 2))) == alone, "the usual two are one where there is one"
 
 
 def test_the_first_step_adds_dispersion_and_nothing_else(tiny_recogniser, tiny_splits, monkeypatch):

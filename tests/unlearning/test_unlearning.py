@@ -229,7 +229,7 @@ def test_a_result_that_is_not_finite_is_never_returned(monkeypatch, tiny_recogni
         next(task.model.parameters()).data[0] = float("nan")
 
     monkeypatch.setitem(METHODS, "original", dataclasses.replace(METHODS["original"], run=spoil))
-    with pytest.raises(CourseError, match="'original' ended with weights that are not finite"):
+    with pytest.raises(CourseError, match="'original' diverged: its weights are not finite"):
         run("original", tiny_recogniser, tiny_splits)
 
 

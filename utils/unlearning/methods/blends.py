@@ -20,6 +20,7 @@ from ..losses import Teacher, anchor_pull, distillation
 from ..registry import FULL, StepConfig, method
 
 SHARE_RANGE = (0.3, 0.7)  # how much of a blend is its first face
+LAYERS = 2  # the usual number of last layers that move
 MOST = 3.0  # times the steps, however many people ask: with forty of 120, nearly the photos of a retraining
 
 
@@ -41,7 +42,7 @@ class BlendsConfig(StepConfig):
     blends_per_step: int = 32
     blend_weight: float = 2.0
     shifted: float = 0.5
-    last_layers: int = 2
+    last_layers: int = LAYERS
     beta: float = 10.0
     unused = ("augment",)  # `shifted` says how many photos are
 
@@ -113,9 +114,9 @@ def some_shifted(
 
 def last_weights(model: FaceBackbone, count: int) -> list[torch.nn.Parameter]:
     """Return the weights of a network's last layers, 0 for all of them, and freeze the others; raises CourseError for
-    more layers than may move."""
+    more layers than may move. A network of one layer moves that one where `LAYERS` are usual."""
     layers = list(model.layers())[model.card.resting :]
-    if count > len(layers):
+    if count > max(len(layers), LAYERS):
         raise CourseError(f"last_layers is {count}, but {len(layers)} layers of this network may move; 0 means all.")
     if count:
         model.let_only_move(layers[-count:])
