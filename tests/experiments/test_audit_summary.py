@@ -109,7 +109,8 @@ def test_a_results_row_meets_the_stored_audit_of_the_same_model_and_of_no_other(
 
 def test_what_came_back_is_the_mean_over_seeds_of_the_most_and_unknown_where_nothing_was_measured():
     runs = [{"method": "esc", "seed": seed, "audit": audit} for seed, audit in ((0, ROWS), (1, ROWS[:1]))]
-    (shares,) = came_back([*runs, {"method": "esc", "seed": 2, "error": "no"}]).values()
+    ((title, shares),) = came_back([*runs, {"method": "esc", "seed": 2, "error": "It diverged."}]).items()
+    assert title == "Erasing a subspace (ESC) (diverged: seed 2)" and list(came_back(runs)) == [METHODS["esc"].title]
     assert shares["photos"] == pytest.approx((0.3 + 0.2) / 2) and shares["weights"] == 0.6 and np.isnan(shares["names"])
 
 

@@ -32,6 +32,7 @@ from unequal_world import (
 )
 
 from utils.faces.splits import Splits, make_splits
+from utils.retrieval import evaluation
 from utils.retrieval.evaluation import Evaluation, evaluate, held_out_photos, order_kept, per_identity
 from utils.retrieval.gallery import Gallery
 from utils.retrieval.scores import chance_level, retrieval_scores
@@ -53,7 +54,7 @@ def seen(world) -> Evaluation:
     return evaluate(LookupBackbone(world.points), world.splits, world.head, device="cpu")
 
 
-def test_the_order_kept_is_the_mean_rank_correlation_of_a_pools_queries(world, seen):
+def test_the_order_kept_is_the_mean_rank_correlation_of_a_pools_queries(world, seen, monkeypatch):
     other = evaluate(LookupBackbone(world.other_points), world.splits, device="cpu")
     gallery = world.gallery()
     for pool in ("forget", "retain", "unseen"):
@@ -63,6 +64,11 @@ def test_the_order_kept_is_the_mean_rank_correlation_of_a_pools_queries(world, s
             found.append(spearmanr(world.points[gallery] @ world.points[query], now).statistic)
         assert order_kept(seen, other, pool) == pytest.approx(mean(found), abs=1e-6)
     assert order_kept(seen, seen) == pytest.approx(1.0)
+    whole = order_kept(seen, other)
+    monkeypatch.setattr(evaluation, "QUERIES_AT_ONCE", 7)
+    assert order_kept(seen, other) == pytest.approx(whole), "in parts as at once"
+    blind = seen._replace(embeddings=torch.ones_like(seen.embeddings))
+    assert order_kept(seen, blind) == 0.0
     assert order_kept(seen, other) == order_kept(seen, other, "retain") != order_kept(seen, other, "forget")
     nobody = replace(world.splits, query=world.splits.photos("forget", "query"))
     assert math.isnan(order_kept(seen._replace(splits=nobody), other._replace(splits=nobody)))

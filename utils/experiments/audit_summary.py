@@ -96,7 +96,8 @@ def came_back(runs: Sequence[dict]) -> dict[str, dict[str, float]]:
     for group, note in grouped(sorted(runs, key=lambda run: (by_kind(run["method"]), run["seed"]))):
         found, name = [verdict(run["audit"]) for run in group if "audit" in run], group[0]["method"]
         known = {holder: [one[holder] for one in found if one[holder] is not None] for holder in HOLDERS}
-        title = (METHODS[name].title if name in METHODS else name) + (f" ({note})" if note else "")
+        said = remark(group, note)  # which seeds diverged, too
+        title = (METHODS[name].title if name in METHODS else name) + (f" ({said})" if said else "")
         table[title] = {holder: fmean(shares) if shares else math.nan for holder, shares in known.items()}
     return table
 

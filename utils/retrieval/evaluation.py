@@ -28,6 +28,7 @@ from .verification import (
 )
 
 POOLS = ("forget", "retain", "unseen", "dev_forget")
+QUERIES_AT_ONCE = 256  # against all photos of a gallery
 
 
 def held_out_photos(splits: Splits) -> np.ndarray:
@@ -172,17 +173,20 @@ def _score_pool(world: Evaluation, pool: str, threshold: float) -> dict[str, flo
 
 def order_kept(before: Evaluation, now: Evaluation, pool: str = "retain") -> float:
     """Return how far one model ranks the gallery as another does, the mean over a pool's queries of Spearman's rank
-    correlation: 1 if nothing moved, 0 in a random order, NaN without queries.
+    correlation: 1 if nothing moved, 0 in a random order or where all is one point, NaN without queries.
 
     The second goal of arXiv 2512.13317: retained orderings stay. Introduced in notebook 08.
     """
     query, gallery = now.splits.photos(pool, "query"), now.splits.gallery
     if not len(query):
         return math.nan
-    ranks = [rankdata((view.rows(query) @ view.rows(gallery).T).cpu(), axis=1) for view in (before, now)]
-    first, second = (each - each.mean(axis=1, keepdims=True) for each in ranks)
-    both = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
-    return float(((first * second).sum(axis=1) / both).mean())
+    found = []
+    for some in np.array_split(query, math.ceil(len(query) / QUERIES_AT_ONCE)):
+        ranks = [rankdata((view.rows(some) @ view.rows(gallery).T).cpu(), axis=1) for view in (before, now)]
+        first, second = (each - each.mean(axis=1, keepdims=True) for each in ranks)
+        both = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+        found.append((first * second).sum(axis=1) / np.maximum(both, 1e-12))
+    return float(np.concatenate(found).mean())
 
 
 def per_identity(
